@@ -1,0 +1,1 @@
+"""Corpora, mixtures and the deterministic order in which they are read."""

@@ -1,0 +1,1 @@
+"""The questions: one file per study, the command line, the reports."""

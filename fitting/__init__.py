@@ -1,0 +1,1 @@
+"""Run table to law to prediction, with intervals; numpy and SciPy only."""

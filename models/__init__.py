@@ -1,0 +1,1 @@
+"""The Flax zoo and its accounting."""

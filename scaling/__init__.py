@@ -1,0 +1,1 @@
+"""Runs, plans, training on a mesh, and run tables."""
