@@ -1,0 +1,103 @@
+"""Causal self-attention: rotary positions, grouped queries, optional QK-norm, document masking."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from models.config import ModelConfig
+from models.parts import Count, RMSNorm, normal, parameter, project
+
+MASKED = -1e30  # Finite, so that a fully masked row stays free of NaN.
+
+
+def rotate(x_BHLK: Array, base: float) -> Array:
+    """Rotates pairs of coordinates by their position (Su et al. 2021, RoFormer, eq. 34).
+
+    Pairs are (i, i + K/2); the angle of pair i at position l is l·base^(−2i/K).
+    """
+    length, size = x_BHLK.shape[-2:]
+    frequencies = base ** (-jnp.arange(0, size, 2, dtype=jnp.float32) / size)
+    angles = jnp.arange(length, dtype=jnp.float32)[:, None] * frequencies[None, :]
+    cos, sin = (f(angles)[None, None] for f in (jnp.cos, jnp.sin))
+    first, second = jnp.split(x_BHLK.astype(jnp.float32), 2, axis=-1)
+    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return rotated.astype(x_BHLK.dtype)
+
+
+def visible(
+    tokens: Array, separator: int | None, length: int
+) -> Bool[Array, "1 1 L L"] | Bool[Array, "B 1 L L"]:
+    """Says which position may read which: none that comes later, none of another document."""
+    causal = jnp.tril(jnp.ones((length, length), bool))[None, None]
+    if separator is None:
+        return causal
+    document = jnp.cumsum(tokens == separator, axis=-1)
+    return causal & (document[:, None, :, None] == document[:, None, None, :])
+
+
+def attend(
+    query: Float[Array, "B H L K"],
+    key: Float[Array, "B G S K"],
+    value: Float[Array, "B G S K"],
+    mask: Bool[Array, "#B 1 L S"],
+) -> Float[Array, "B H L K"]:
+    """Computes softmax(QKᵀ/√K)·V with each key/value head shared by H/G query heads.
+
+    On accelerators this is XLA's own fused call; on CPUs explicit products in this layout measured
+    30–85 % faster for forward and backward together at L ≤ 256.
+    """
+    batch, heads, length, size = query.shape
+    groups = key.shape[1]
+    if jax.default_backend() != "cpu":
+        swap = lambda x: jnp.swapaxes(x, 1, 2)
+        return swap(jax.nn.dot_product_attention(swap(query), swap(key), swap(value), mask=mask))
+    query = query.reshape(batch, groups, heads // groups, length, size)
+    scores = jnp.einsum("bghlk,bgsk->bghls", query, key) / math.sqrt(size)
+    scores = jnp.where(mask[:, :, None], scores.astype(jnp.float32), MASKED)
+    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+    return jnp.einsum("bghls,bgsk->bghlk", weights, value).reshape(batch, heads, length, size)
+
+
+class Attention(nnx.Module):
+    """Multi-head self-attention over a residual stream of width D."""
+
+    def __init__(self, config: ModelConfig):
+        self.config = config
+        width, size = config.width, config.key_size
+        heads, groups = config.heads, config.group_heads
+        fan_in = normal(width**-0.5)
+        self.query = parameter((width, heads * size), fan_in, fsdp=0)
+        self.key = parameter((width, groups * size), fan_in, fsdp=0)
+        self.value = parameter((width, groups * size), fan_in, fsdp=0)
+        # The two outputs of each block add 2·depth terms to the residual stream: GPT-2's scaling
+        # (Radford et al. 2019, section 2.3) keeps its variance at the start.
+        out = normal((heads * size) ** -0.5 / math.sqrt(2 * config.depth))
+        self.output = parameter((heads * size, width), out, fsdp=1)
+        if config.qk_norm:
+            self.query_norm = RMSNorm(size, config.norm_epsilon)
+            self.key_norm = RMSNorm(size, config.norm_epsilon)
+
+    def __call__(self, x: Float[Array, "B L D"], inputs) -> tuple[Float[Array, "B L D"], dict]:
+        config = self.config
+        batch, length, _ = x.shape
+        heads = lambda y, n: jnp.swapaxes(y.reshape(batch, length, n, config.key_size), 1, 2)
+        query = heads(project(x, self.query), config.heads)
+        key = heads(project(x, self.key), config.group_heads)
+        value = heads(project(x, self.value), config.group_heads)
+        if config.qk_norm:
+            query, key = self.query_norm(query), self.key_norm(key)
+        query, key = rotate(query, config.rope_base), rotate(key, config.rope_base)
+        mixed = attend(query, key, value, inputs.mask)
+        return project(jnp.swapaxes(mixed, 1, 2).reshape(batch, length, -1), self.output), {}
+
+    @staticmethod
+    def count(config: ModelConfig) -> Count:
+        """Counts one layer; products between tokens see (L + 1)/2 positions on average."""
+        size, heads, groups = config.key_size, config.heads, config.group_heads
+        between = 4.0 * heads * size * (config.context + 1) / 2
+        matrices = Count.dense(2 * config.width * size * (heads + groups))
+        norms = Count.vector(2 * size if config.qk_norm else 0)
+        return matrices + norms + Count(flops_attention=between)

@@ -1,0 +1,86 @@
+"""Where tokens enter the residual stream and where they leave it."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from models.config import ModelConfig
+from models.parts import EMBEDDING, HEAD, Count, normal, parameter
+
+
+class LearnedEmbedding(nnx.Module):
+    """A trained table of one row per token.
+
+    Rows start with unit variance, the scale at which the first norm leaves them; a tied table
+    starts with the head's smaller one, so that the first logits stay near zero.
+    """
+
+    def __init__(self, config: ModelConfig):
+        std = config.width**-0.5 if config.tied else 1.0
+        self.table = parameter((config.vocabulary, config.width), normal(std), EMBEDDING, fsdp=1)
+
+    def __call__(self, tokens: Int[Array, "B L"], dtype: jnp.dtype) -> Float[Array, "B L D"]:
+        return jnp.take(self.table[...].astype(dtype), tokens, axis=0)
+
+    @staticmethod
+    def count(config: ModelConfig) -> Count:
+        """Counts the table; a look-up costs no FLOPs and a token reads one row."""
+        params = config.vocabulary * config.width
+        # A tied table is read whole by the head, which counts it as active.
+        return Count(params, params, 0 if config.tied else params)
+
+
+class Head(nnx.Module):
+    """A linear read-out of the final hidden state, with its own matrix unless tied."""
+
+    def __init__(self, config: ModelConfig):
+        # A small start keeps the first predictions near uniform, at a loss of ln V.
+        self.kernel = parameter(
+            (config.width, config.vocabulary), normal(0.1 * config.width**-0.5), HEAD, fsdp=0
+        )
+
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... V"]:
+        return logits(x, self.kernel[...])
+
+    @staticmethod
+    def count(config: ModelConfig) -> Count:
+        """Counts the matrix (none of its own when tied) and its product."""
+        size = config.vocabulary * config.width
+        own = 0 if config.tied else size
+        return Count(params=own, embedding=own, active=size, flops_head=2.0 * size)
+
+
+def logits(x: Float[Array, "... D"], kernel: Float[Array, "D V"]) -> Float[Array, "... V"]:
+    """Multiplies in the type of `x` and accumulates in float32."""
+    return jnp.matmul(x, kernel.astype(x.dtype), preferred_element_type=jnp.float32)
+
+
+def cross_entropy(
+    x: Float[Array, "B L D"],
+    kernel: Float[Array, "D V"],
+    targets: Int[Array, "B L"],
+    largest: int = 1 << 24,
+) -> tuple[Float[Array, "B L"], Float[Array, "B L"]]:
+    """Returns each target's negative log-likelihood in nats and the log-normaliser.
+
+    Logits of more than `largest` elements are never held at once: sequences are taken in equal
+    chunks whose logits are recomputed in the backward pass.
+    """
+
+    def chunk(x, targets):
+        scores = logits(x, kernel)
+        normaliser = jax.nn.logsumexp(scores, axis=-1)
+        chosen = jnp.take_along_axis(scores, targets[..., None], axis=-1)[..., 0]
+        return normaliser - chosen, normaliser
+
+    batch, length, width = x.shape
+    rows = batch * length
+    pieces = next(
+        n for n in range(1, rows + 1) if rows % n == 0 and rows // n * kernel.shape[1] <= largest
+    )
+    if pieces == 1:
+        return chunk(x, targets)
+    flat = (x.reshape(pieces, rows // pieces, width), targets.reshape(pieces, rows // pieces))
+    nll, normaliser = jax.lax.map(lambda piece: jax.checkpoint(chunk)(*piece), flat)
+    return nll.reshape(batch, length), normaliser.reshape(batch, length)

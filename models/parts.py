@@ -1,0 +1,116 @@
+"""What every part of the zoo is made of: declared parameters, their groups, and counts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+
+@dataclass(frozen=True)
+class Group:
+    """How a kind of parameter is trained; declared once, by the part that owns the parameter.
+
+    `rate` multiplies the learning rate; `decay` says whether weight decay applies; `rule` names
+    the update rule (`scaling.optimizer.RULES`). `matmul` says that every token multiplies by the
+    whole array, so that freezing it saves the FLOPs of its gradient.
+    """
+
+    name: str
+    rate: float = 1.0
+    decay: bool = True
+    rule: str = "adam"
+    matmul: bool = False
+
+
+MATRIX = Group("matrix", matmul=True)
+EMBEDDING = Group("embedding")
+HEAD = Group("head", matmul=True)
+VECTOR = Group("vector", decay=False)  # Gains and biases: decay would pull a norm's gain to zero.
+
+
+@dataclass(frozen=True)
+class Init:
+    """How a parameter starts: `draw(generator, shape)` gives float32 values."""
+
+    draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+
+
+def normal(std: float) -> Init:
+    """Starts a parameter from independent normal values with standard deviation `std`."""
+    return Init(lambda generator, shape: generator.standard_normal(shape, np.float32) * std)
+
+
+def constant(value: float) -> Init:
+    """Starts a parameter with one value everywhere."""
+    return Init(lambda generator, shape: np.full(shape, value, np.float32))
+
+
+def parameter(
+    shape: tuple[int, ...], init: Init, group: Group = MATRIX, fsdp: int | None = None
+) -> nnx.Param:
+    """Declares a trained array; its values come later from `skeleton(config).initialise(seed)`.
+
+    `fsdp` is the dimension that is split over the mesh's `fsdp` axis; None keeps it whole.
+    """
+    return nnx.Param(jnp.zeros(shape, jnp.float32), init=init, group=group, fsdp=fsdp)
+
+
+class Buffer(nnx.Variable):
+    """State that the forward pass updates outside the gradient, such as a router's balance."""
+
+
+def buffer(shape: tuple[int, ...], init: Init) -> Buffer:
+    """Declares a buffer; a part assigns its new value during the forward pass of a training step."""
+    return Buffer(jnp.zeros(shape, jnp.float32), init=init, group=None, fsdp=None)
+
+
+@dataclass(frozen=True)
+class Count:
+    """What a part costs: parameters, and forward FLOPs per token (a multiply-add is 2).
+
+    `embedding` is the share of `params` that sits in token tables (embedding and head); `active`
+    are the parameters that one token reads. FLOPs are kept apart as `flops` (matrix products with
+    parameters, without the head), `flops_attention` (products between tokens) and `flops_head`.
+    """
+
+    params: int = 0
+    embedding: int = 0
+    active: int = 0
+    flops: float = 0.0
+    flops_attention: float = 0.0
+    flops_head: float = 0.0
+
+    def __add__(self, other: "Count") -> "Count":
+        return Count(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Count)))
+
+    @classmethod
+    def dense(cls, params: int, **shares) -> "Count":
+        """Counts parameters that are all read, each once in a matrix product, by every token."""
+        return cls(params=params, active=params, flops=2.0 * params, **shares)
+
+    @classmethod
+    def vector(cls, params: int) -> "Count":
+        """Counts gains and biases: read by every token, without a matrix product."""
+        return cls(params=params, active=params)
+
+
+def project(x: jax.Array, kernel: nnx.Param) -> jax.Array:
+    """Multiplies [..., in] by a kernel [in, out] in the type of `x`."""
+    return x @ kernel[...].astype(x.dtype)
+
+
+class RMSNorm(nnx.Module):
+    """Divides by the root mean square over the width, then scales (Zhang & Sennrich 2019, eq. 4)."""
+
+    def __init__(self, size: int, epsilon: float):
+        self.epsilon = epsilon
+        self.gain = parameter((size,), constant(1.0), VECTOR)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        wide = x.astype(jnp.float32)
+        scale = jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.epsilon)
+        gain = jnp.reshape(self.gain[...], (1,) * (x.ndim - 1) + (-1,))
+        return (wide * scale * gain).astype(x.dtype)
