@@ -293,7 +293,7 @@ def minimise(problem: Problem, start: np.ndarray, free=None, iterations: int = 2
         here, slope = point[rows], gradient[rows]
         blocked = (here <= low) & (slope > 0) | (here >= high) & (slope < 0) | ~free[rows]
         if step % 40 == 0:
-            inverse[rows] = _gauss_newton_inverse(part, here, free[rows])
+            inverse[rows] = curvature_inverse(part, here, free[rows])
         masked = np.where(blocked, 0.0, slope)
         direction = -np.where(blocked, 0.0, np.einsum("bij,bj->bi", inverse[rows], masked))
         descent = np.einsum("bi,bi->b", direction, masked)
@@ -314,7 +314,7 @@ def minimise(problem: Problem, start: np.ndarray, free=None, iterations: int = 2
         small = gain <= tolerance * np.maximum(np.abs(trial_value), 1e-300)
         quiet[rows] = np.where(small, quiet[rows] + 1, 0)
         stuck = rows[~moved]
-        inverse[stuck] = _gauss_newton_inverse(_rows(problem, stuck), point[stuck], free[stuck])
+        inverse[stuck] = curvature_inverse(_rows(problem, stuck), point[stuck], free[stuck])
         point[rows], value[rows], gradient[rows] = trial, trial_value, trial_slope
         alive[rows] = quiet[rows] < 3
     return point, value, np.where(free, gradient, 0.0)
@@ -329,7 +329,7 @@ def _rows(problem: Problem, rows) -> Problem:
     return replace(problem, **changes) if changes else problem
 
 
-def _gauss_newton_inverse(problem, point, free):
+def curvature_inverse(problem, point, free):
     if not len(point):
         return np.zeros((0, point.shape[1], point.shape[1]))
     slopes = jacobian(problem, point)
