@@ -28,7 +28,7 @@ CHINCHILLA = Law(
     ),
     terms=_terms,
     gradient=_gradient,
-    source="Hoffmann et al. 2022 (arXiv:2203.15556) eq. 2; Besiroglu et al. 2024 (arXiv:2404.10102)",
+    source="Hoffmann et al. 2022 (arXiv:2203.15556) eq. 2; Besiroglu et al. (arXiv:2404.10102)",
     published={
         # Rounded and unrounded values of the same published fit differ by 275 log-likelihood units.
         "hoffmann rounded": {"E": 1.69, "A": 406.4, "B": 410.7, "alpha": 0.34, "beta": 0.28},
@@ -40,7 +40,13 @@ CHINCHILLA = Law(
             "beta": 0.2849083,
         },
         # E belongs to the Huber(1e-3) fit, the other four to the least-absolute-deviation fit.
-        "besiroglu table": {"E": 1.8172, "A": 482.01, "B": 2085.43, "alpha": 0.3478, "beta": 0.3658},
+        "besiroglu table": {
+            "E": 1.8172,
+            "A": 482.01,
+            "B": 2085.43,
+            "alpha": 0.3478,
+            "beta": 0.3658,
+        },
     },
 )
 

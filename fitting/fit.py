@@ -143,7 +143,9 @@ def fit(
     trunks = inside.frame["trunk"].astype(str).to_numpy()
     with threadpool_limits(limits=1):
         optimum = solve(problem, audits=audits, seed=seed)
-        profiles, found = ({}, None) if point_only else _profiles(problem, optimum, trunks, labels, inside)
+        profiles, found = (
+            ({}, None) if point_only else _profiles(problem, optimum, trunks, labels, inside)
+        )
         if found is not None:
             optimum = replace(optimum, point=found.point, objective=found.objective)
             profiles, _ = _profiles(problem, optimum, trunks, labels, inside)

@@ -69,7 +69,12 @@ def baselines(obs: Observations, held_out, params=None, target: str = "loss") ->
     out["nearest_run"] = nearest / loss[mask] - 1
     out["log_linear"] = line / loss[mask] - 1
     plain = fit(
-        LAWS["chinchilla_no_floor"], obs, held_out=mask, params=params, target=target, point_only=True
+        LAWS["chinchilla_no_floor"],
+        obs,
+        held_out=mask,
+        params=params,
+        target=target,
+        point_only=True,
     )
     out["chinchilla_no_floor"] = plain.held_out["relative_error"].to_numpy()
     return out

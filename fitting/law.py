@@ -123,5 +123,7 @@ def shape_derivatives(law: Law, columns, terms, shape) -> tuple:
     for index in range(len(shape)):
         moved = [value + (_STEP * 1j if i == index else 0) for i, value in enumerate(shape)]
         stepped = law.terms(columns, *moved)
-        out.append(tuple(np.imag(term) / _STEP if np.iscomplexobj(term) else None for term in stepped))
+        out.append(
+            tuple(np.imag(term) / _STEP if np.iscomplexobj(term) else None for term in stepped)
+        )
     return tuple(out)

@@ -105,7 +105,9 @@ class Observations:
             raise Refused("column", name, f"one of {', '.join(map(str, self.frame))}")
         values = np.asarray(self.frame[name], float)
         if not np.all(np.isfinite(values)):
-            raise Refused(name, f"{int((~np.isfinite(values)).sum())} empty", "a number in each row")
+            raise Refused(
+                name, f"{int((~np.isfinite(values)).sum())} empty", "a number in each row"
+            )
         return values
 
     def params_column(self, params: str | None = None) -> str:

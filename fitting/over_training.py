@@ -34,7 +34,7 @@ OVER_TRAINING = Law(
     ),
     terms=_terms,
     gradient=_gradient,
-    source="Gadre et al. 2024 (arXiv:2403.08540) eq. 4; values recomputed from mlfoundations/scaling",
+    source="Gadre et al. 2024 (arXiv:2403.08540) eq. 4; values refitted to mlfoundations/scaling",
     published={
         "c4": {"E": 1.508261, "a": 141.2773, "b": 189.5155, "eta": 0.121236},
         "redpajama": {"E": 1.836648, "a": 212.2361, "b": 366.6872, "eta": 0.136425},
