@@ -186,10 +186,13 @@ def _checked(frame: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, list[
     for name in frame:
         if name == "loss" or str(name).startswith("loss."):
             values = np.asarray(frame[name], float)
-            bad = ~(values > 0) | ~np.isfinite(values)
+            # A domain that was not measured may be empty; `column` refuses it when it is used.
+            bad = ~(values > 0) | np.isinf(values)
+            if name != "loss":
+                bad &= ~np.isnan(values)
             if bad.any():
                 raise Refused(name, frame[name][bad].iloc[0], "a positive loss in nats/token")
-            if np.median(values) > 20:
+            if np.nanmedian(values) > 20:
                 _note(notes, f"{name}: median {np.median(values):g} nats/token; a perplexity?")
         elif name in _POSITIVE:
             values = np.asarray(frame[name], float)
