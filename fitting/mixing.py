@@ -74,15 +74,16 @@ def tree_regression(train, test, target: str, stop_on: Observations | None = Non
         kept = np.arange(len(train)) >= len(train) - len(train) // 8
         train, stop_on = train.only(~kept), train.only(kept)
     # Learning rate, rounds, patience and seed: RegMix (arXiv:2407.01492), its regression notebook.
-    model = lightgbm.LGBMRegressor(
-        objective="regression", metric="l2", learning_rate=0.01, n_estimators=1000, seed=seed,
-        n_jobs=1, verbose=-1,
-    )  # fmt: skip
-    model.fit(
-        train.frame[names].to_numpy(float),
-        train.column(target),
-        eval_set=[(stop_on.frame[names].to_numpy(float), stop_on.column(target))],
-        eval_metric="l2",
+    # It watches l1 and l2: stopping on l2 alone trains longer and ranks three domains better.
+    options = {"objective": "l2", "metric": ["l1", "l2"], "learning_rate": 0.01}
+    options |= {"seed": seed, "num_threads": 1, "verbosity": -1}
+    fitted = lightgbm.Dataset(train.frame[names].to_numpy(float), train.column(target))
+    watched = fitted.create_valid(stop_on.frame[names].to_numpy(float), stop_on.column(target))
+    model = lightgbm.train(
+        options,
+        fitted,
+        num_boost_round=1000,
+        valid_sets=[watched],
         callbacks=[lightgbm.early_stopping(3, verbose=False)],
     )
     return np.asarray(model.predict(test.frame[names].to_numpy(float)))
