@@ -88,7 +88,7 @@ def log_likelihood(problem: Problem, point: np.ndarray) -> float:
 
 
 def akaike(result: Fit) -> float:
-    """AICc with the noise scale counted as a parameter; inf with too few runs for the correction."""
+    """AICc, the noise scale counted as a parameter; inf with too few runs for the correction."""
     problem = problem_of(result)
     rows, fitted = len(problem.target), int(problem.free.sum()) + 1
     if rows <= fitted + 1:
