@@ -440,10 +440,11 @@ def solve(problem: Problem, audits: int = 32, polishes: int = 5, seed: int = 0) 
     points, costs, gradients = minimise(first, np.concatenate([best, random]))
     if problem.objective == "lad":
         points, costs, gradients = _sharpen(problem, points)
-    # A second pass restarts the curvature: it moves only starts that had stopped early.
-    points, costs, gradients = minimise(
-        replace(problem, delta=_LAD_DELTAS[-1]) if problem.objective == "lad" else problem, points
-    )
+    # A second pass restarts the curvature of the best and of starts that had stopped early.
+    last = replace(problem, delta=_LAD_DELTAS[-1]) if problem.objective == "lad" else problem
+    again = costs > np.min(costs) * (1 + 1e-6)
+    again[np.argmin(costs)] = True
+    points[again], costs[again], gradients[again] = minimise(last, points[again])
     order = np.argsort(costs, kind="stable")
     winner = order[0]
     point = points[winner]
