@@ -8,7 +8,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from fitting.held_out import checked_mask, setting_labels
-from fitting.intervals import Draws, draw, quantiles, variances, widen
+from fitting.intervals import Draws, draw, quantiles, scatter, variances, widen
 from fitting.law import Law
 from fitting.laws import law_named
 from fitting.observations import Observations, Refused
@@ -85,8 +85,7 @@ class Fit:
                 cloud = self.law.predict(columns, self.parameter_draws())
             cloud = widen(cloud, mean, self.draws.factor)
             if new_run:
-                rng = np.random.default_rng(seed)
-                noise = rng.choice(self.draws.pool, size=cloud.shape)
+                noise = scatter(self.draws, cloud.shape, seed)
                 linear = self.objective == "least_squares"
                 cloud = cloud + noise if linear else cloud * np.exp(noise)
             low, high = quantiles(cloud, self.level)

@@ -176,6 +176,19 @@ def trunk_weights(problem: Problem, trunks, draws: int, rng) -> np.ndarray:
     return out[:draws]
 
 
+def scatter(draws: Draws, shape, seed: int = 0) -> np.ndarray:
+    """Residuals of new runs: the pool resampled and smoothed with a normal kernel.
+
+    Without smoothing the ends of a small pool are its extreme runs and intervals come out short.
+    The bandwidth is Silverman's (1986, eq. 3.31), from the smaller of two scales.
+    """
+    rng = np.random.default_rng(seed)
+    pool = draws.pool
+    spread = np.subtract(*np.quantile(pool, [0.75, 0.25])) / 1.34
+    bandwidth = 0.9 * min(np.std(pool), spread) * len(pool) ** -0.2
+    return rng.choice(pool, size=shape) + bandwidth * rng.normal(size=shape)
+
+
 def widen(cloud, centre, factor: float) -> np.ndarray:
     """Draws moved away from the estimate by a factor, in log where all are positive."""
     cloud, centre = np.asarray(cloud, float), np.asarray(centre, float)

@@ -31,7 +31,9 @@ def point_of(parameters):
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_noise_free_truth_is_recovered(objective):
     found = solve(problem(objective))
-    values = [float(p.from_search(x)) for p, x in zip(CHINCHILLA.parameters, found.point)]
+    values = [
+        float(p.from_search(x)) for p, x in zip(CHINCHILLA.parameters, found.point, strict=True)
+    ]
     assert values == pytest.approx([TRUTH[name] for name in CHINCHILLA.names], rel=1e-3)
 
 
@@ -82,7 +84,9 @@ def test_integer_weights_equal_repeated_rows():
 
 def test_fixed_parameters_stay():
     found = solve(problem(noise=0.01, fixed={"alpha": 0.3, "E": 1.5}))
-    values = {p.name: p.from_search(x) for p, x in zip(CHINCHILLA.parameters, found.point)}
+    values = {
+        p.name: p.from_search(x) for p, x in zip(CHINCHILLA.parameters, found.point, strict=True)
+    }
     assert values["alpha"] == pytest.approx(0.3, rel=1e-12)
     assert values["E"] == pytest.approx(1.5, rel=1e-12)
 
