@@ -19,7 +19,8 @@ from threadpoolctl import threadpool_limits
 from fitting import Observations, fit
 from fitting.chinchilla import CHINCHILLA
 from fitting.intervals import draw
-from fitting.solver import Problem, objective_and_gradient, objective_value, solve
+from fitting.objective import Problem, objective_and_gradient, objective_value
+from fitting.solver import solve
 
 
 def problem() -> Problem:

@@ -4,8 +4,8 @@ from fitting.fit import Fit, fit
 from fitting.held_out import above_compute, baselines, largest_decile, seed_standard_deviation
 from fitting.law import Law, Parameter
 from fitting.laws import LAWS
+from fitting.objective import OBJECTIVES
 from fitting.observations import Observations, Refused
-from fitting.solver import OBJECTIVES
 
 __all__ = [
     "LAWS",

@@ -9,9 +9,10 @@ from scipy.optimize import minimize_scalar
 from scipy.special import erf
 from threadpoolctl import threadpool_limits
 
+from fitting.bfgs import minimise
 from fitting.fit import Fit, fit, named, problem_of
+from fitting.objective import Problem, objective_value, residuals
 from fitting.observations import Observations
-from fitting.solver import Problem, minimise, objective_value, residuals
 
 _DISTINCT = 6.0  # AICc difference; exp(-6 / 2) = 0.05 relative likelihood
 

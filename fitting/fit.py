@@ -11,9 +11,10 @@ from fitting.held_out import checked_mask, setting_labels
 from fitting.intervals import Draws, draw, quantiles, scatter, variances, widen
 from fitting.law import Law
 from fitting.laws import law_named
+from fitting.objective import Problem, objective_and_gradient, residuals
 from fitting.observations import Observations, Refused
 from fitting.profiles import Profile, profile
-from fitting.solver import Optimum, Problem, objective_and_gradient, residuals, solve
+from fitting.solver import Optimum, solve
 
 DRAWS = 2000
 FEWEST_LEVELS = 3

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fitting.solver import Problem, minimise, residuals
+from fitting.bfgs import minimise
+from fitting.objective import Problem, residuals
 
 FEWEST_TRUNKS = 8  # below this a resample of trunks has too few distinct outcomes to be believed
 _CHUNK = 500

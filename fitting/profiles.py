@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fitting.solver import Problem, curvature_inverse, minimise, residuals
+from fitting.bfgs import curvature_inverse, minimise
+from fitting.objective import Problem, residuals
 
 VERDICTS = ("identified", "weakly identified", "not identified")
 _STEPS = np.array([0.5, 1, 1.5, 2, 3, 4, 6, 9, 14])

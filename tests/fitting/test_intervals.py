@@ -3,7 +3,7 @@ import pytest
 
 from fitting import LAWS
 from fitting.intervals import quantiles, replicates, trunk_weights, variances, widen
-from fitting.solver import Problem
+from fitting.objective import Problem
 
 
 def test_variances_of_planted_trunks_are_recovered():

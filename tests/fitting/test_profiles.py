@@ -3,7 +3,8 @@ import pandas as pd
 import pytest
 
 from fitting import Observations, fit
-from fitting.solver import Problem, solve
+from fitting.objective import Problem
+from fitting.solver import solve
 
 
 def runs(levels, noise, seed=0):

@@ -2,17 +2,11 @@ import numpy as np
 import pytest
 
 from fitting import LAWS, Refused
+from fitting.bfgs import minimise
 from fitting.chinchilla import CHINCHILLA
-from fitting.solver import (
-    OBJECTIVES,
-    Problem,
-    jacobian,
-    linear_start,
-    minimise,
-    objective_and_gradient,
-    residuals,
-    solve,
-)
+from fitting.objective import OBJECTIVES, Problem, jacobian, objective_and_gradient, residuals
+from fitting.solver import solve
+from fitting.starts import linear_start
 
 TRUTH = {"E": 1.69, "A": 406.4, "B": 410.7, "alpha": 0.34, "beta": 0.28}
 

@@ -1,0 +1,168 @@
+"""What a fit minimises: residuals of a law, their objective, and exact gradients, in batches."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from fitting.law import Law, combine, shape_derivatives
+from fitting.observations import Refused
+
+OBJECTIVES = {
+    "huber": "Huber loss of log residuals, quadratic below delta (Hoffmann et al. 2022: 1e-3)",
+    "lad": "absolute log residuals",
+    "least_squares_log": "half squared log residuals",
+    "least_squares": "half squared residuals in the target's unit",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A law, its predictors, the target, and how misses are counted.
+
+    columns: {predictor: (rows,)}; target: (rows,) or (batch, rows); weights: the same or None;
+    fixed: {parameter: value} held constant.
+    """
+
+    law: Law
+    columns: Mapping[str, np.ndarray]
+    target: np.ndarray
+    objective: str = "huber"
+    delta: float = 1e-3
+    weights: np.ndarray | None = None
+    fixed: Mapping[str, float] = None
+
+    def __post_init__(self):
+        if self.objective not in OBJECTIVES:
+            raise Refused("objective", self.objective, ", ".join(OBJECTIVES))
+        if not self.delta > 0:
+            raise Refused("delta", self.delta, "a positive number")
+        for name in self.fixed or {}:
+            if name not in self.law.names:
+                raise Refused("fixed", name, f"parameters of the law: {', '.join(self.law.names)}")
+
+    @property
+    def free(self) -> np.ndarray:
+        """Bool (parameters,): which are fitted."""
+        return np.array([name not in (self.fixed or {}) for name in self.law.names])
+
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper bounds as search coordinates, each (parameters,)."""
+        low, high = [], []
+        for parameter in self.law.parameters:
+            if parameter.positive:
+                low.append(np.log(parameter.low))
+                high.append(np.log(parameter.high))
+            else:
+                low.append(-parameter.high)
+                high.append(parameter.high)
+        return np.array(low), np.array(high)
+
+    def scale(self) -> float:
+        """Factor between the minimised and the reported objective."""
+        return self.delta if self.objective == "huber" else 1.0
+
+
+def smoothing(problem: Problem) -> float:
+    """Residual below which the minimised objective is quadratic; inf if it is everywhere."""
+    return problem.delta if problem.objective in ("huber", "lad") else np.inf
+
+
+def _in_log(problem: Problem) -> bool:
+    return problem.objective != "least_squares"
+
+
+def values(law: Law, point: np.ndarray) -> list[np.ndarray]:
+    """Search coordinates (batch, parameters) -> parameter values, each (batch, 1)."""
+    return [p.from_search(point[:, i : i + 1]) for i, p in enumerate(law.parameters)]
+
+
+def residuals(problem: Problem, point: np.ndarray, gradient: bool = False):
+    """Residuals (batch, rows), and the factor that turns d(sum) into d(residual) if asked.
+
+    Log residuals are log predicted - log observed; others are predicted - observed.
+    """
+    law = problem.law
+    theta = values(law, point)
+    with np.errstate(all="ignore"):
+        terms = law.terms(problem.columns, *theta[law.linear_count :])
+        total = combine(law, terms, theta)
+        if law.link == "log10":
+            predicted = total * np.log(10)
+            factor = np.log(10)
+            if not _in_log(problem):
+                predicted = np.exp(predicted)
+                factor = predicted * np.log(10)
+                miss = predicted - problem.target
+            else:
+                miss = predicted - np.log(problem.target)
+        elif _in_log(problem):
+            miss = np.log(total) - np.log(problem.target)
+            factor = 1 / total
+        else:
+            miss, factor = total - problem.target, 1.0
+    return (miss, factor, theta, terms) if gradient else miss
+
+
+def objective_and_gradient(problem: Problem, point: np.ndarray):
+    """Scaled objective (batch,) and its exact gradient (batch, parameters)."""
+    law, delta = problem.law, smoothing(problem)
+    miss, factor, theta, terms = residuals(problem, point, gradient=True)
+    weights = 1.0 if problem.weights is None else problem.weights
+    if np.isinf(delta):
+        cost, slope = 0.5 * miss**2, miss
+    else:
+        slope = np.clip(miss, -delta, delta) / delta
+        cost = slope * (miss - 0.5 * delta * slope)
+    total = np.sum(weights * cost, axis=1)
+    bad = ~np.isfinite(total)
+    total = np.where(bad, np.inf, total)
+    pull = weights * slope * factor
+    with np.errstate(all="ignore"):
+        gradient = _chain(law, problem, theta, terms, lambda d: np.sum(pull * d, axis=1))
+    gradient[bad] = 0.0
+    return total, np.where(np.isfinite(gradient), gradient, 0.0)
+
+
+def jacobian(problem: Problem, point: np.ndarray) -> np.ndarray:
+    """Derivatives of the residuals in search coordinates, (batch, rows, parameters)."""
+    miss, factor, theta, terms = residuals(problem, point, gradient=True)
+    with np.errstate(all="ignore"):
+        out = _chain(
+            problem.law, problem, theta, terms, lambda d: np.broadcast_to(factor * d, miss.shape)
+        )
+    return np.nan_to_num(out, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _chain(law, problem, theta, terms, gather) -> np.ndarray:
+    columns = []
+    for parameter, value, term in zip(law.parameters, theta, terms, strict=False):
+        if parameter.linear:
+            columns.append(gather(term * (value if parameter.positive else np.ones_like(value))))
+    shape = theta[law.linear_count :]
+    derivatives = shape_derivatives(law, problem.columns, terms, shape)
+    coefficients = [*theta[: law.linear_count], 1.0]
+    for parameter, value, by_term in zip(
+        law.parameters[law.linear_count :], shape, derivatives, strict=True
+    ):
+        parts = [c * d for c, d in zip(coefficients, by_term, strict=False) if d is not None]
+        moved = sum(parts) if parts else np.zeros_like(value)
+        columns.append(gather(moved * (value if parameter.positive else 1.0)))
+    return np.stack(columns, axis=-1)
+
+
+def objective_value(problem: Problem, point: np.ndarray) -> float:
+    """The unscaled objective at one point, the number that papers print."""
+    miss = residuals(problem, point[None])[0]
+    weights = 1.0 if problem.weights is None else problem.weights
+    if problem.objective == "lad":
+        return float(np.sum(weights * np.abs(miss)))
+    scaled, _ = objective_and_gradient(problem, point[None])
+    return float(scaled[0] * problem.scale())
+
+
+def condition(problem: Problem, point: np.ndarray) -> float:
+    """Condition number of the Gauss-Newton Hessian in search coordinates, free parameters only."""
+    slopes = jacobian(problem, point[None])[0][:, problem.free]
+    singular = np.linalg.svd(slopes, compute_uv=False) if slopes.size else np.ones(1)
+    return float((singular[0] / max(singular[-1], 1e-300)) ** 2)

@@ -1,0 +1,115 @@
+"""Where searches start: shape parameters on a grid or at random, linear ones solved for."""
+
+from itertools import product
+
+import numpy as np
+
+from fitting.law import Law
+from fitting.objective import Problem
+
+
+def linear_start(problem: Problem, shape: np.ndarray) -> np.ndarray:
+    """Search points with the linear parameters solved for, given shape values.
+
+    Weighted least squares in the target's unit, weights 1 / target (1 in log10 for that link).
+    Coefficients that must be positive are: every subset of them is solved, the best feasible kept.
+
+    Args:
+      problem: one target (rows,).
+      shape: (points, shape parameters), values.
+
+    Returns:
+      (points, parameters) search coordinates.
+    """
+    law, count = problem.law, problem.law.linear_count
+    low, high = problem.bounds()
+    out = np.zeros((len(shape), len(law.parameters)))
+    for index, parameter in enumerate(law.parameters[count:]):
+        value = shape[:, index]
+        out[:, count + index] = parameter.to_search(value)
+    fixed = dict(problem.fixed or {})
+    shape_columns = [shape[:, i : i + 1] for i in range(shape.shape[1])]
+    with np.errstate(all="ignore"):
+        terms = law.terms(problem.columns, *shape_columns)
+    rows = problem.target.shape[-1]
+    full = (len(shape), rows)
+    target = np.log10(problem.target) if law.link == "log10" else problem.target
+    weight = np.ones(rows) if law.link == "log10" else 1 / problem.target
+    goal = np.broadcast_to(target, full)
+    if len(terms) > count:
+        goal = goal - terms[count]
+    basis, which = [], []
+    for index in range(count):
+        term = np.broadcast_to(np.nan_to_num(terms[index]), full)
+        if law.names[index] in fixed:
+            goal = goal - fixed[law.names[index]] * term
+        else:
+            basis.append(term * weight)
+            which.append(index)
+    if basis:
+        solved = _bounded_least_squares(
+            np.stack(basis, -1),
+            goal * weight,
+            np.array([law.parameters[index].positive for index in which]),
+        )
+        for column, index in enumerate(which):
+            parameter = law.parameters[index]
+            floor = 1e-6 * np.min(problem.target) if parameter.positive else None
+            value = solved[:, column]
+            if parameter.positive:
+                value = np.where(value > 0, value, max(floor, parameter.low))
+            out[:, index] = parameter.to_search(value)
+    for index, name in enumerate(law.names):
+        if name in fixed:
+            out[:, index] = law.parameters[index].to_search(fixed[name])
+    return np.clip(out, low, high)
+
+
+def _bounded_least_squares(basis, goal, positive):
+    size = np.sqrt(np.sum(basis**2, axis=1, keepdims=True)) + 1e-300
+    scaled = basis / size
+    count = basis.shape[-1]
+    best = np.zeros((len(basis), count))
+    best_cost = np.full(len(basis), np.inf)
+    for used in product((True, False), repeat=count):
+        used = np.array(used)
+        if not np.all(used | positive) or not used.any():
+            continue
+        part = scaled[:, :, used]
+        gram = np.swapaxes(part, 1, 2) @ part + 1e-14 * np.eye(used.sum())
+        solved = np.linalg.solve(gram, np.swapaxes(part, 1, 2) @ goal[:, :, None])[..., 0]
+        feasible = np.all((solved > 0) | ~positive[used], axis=1)
+        cost = np.sum((goal - np.sum(part * solved[:, None, :], axis=2)) ** 2, axis=1)
+        better = feasible & (cost < best_cost * (1 - 1e-12))
+        best_cost = np.where(better, cost, best_cost)
+        candidate = np.zeros_like(best)
+        candidate[:, used] = solved
+        best = np.where(better[:, None], candidate, best)
+    return best / size[:, 0, :]
+
+
+def shape_grid(law: Law, points: int = 256, seed: int = 0) -> np.ndarray:
+    """Shape values on a regular grid (up to 2 shape parameters) or random in the start boxes."""
+    boxes = [p for p in law.parameters if not p.linear]
+    if not boxes:
+        return np.zeros((1, 0))
+    if len(boxes) <= 2:
+        side = int(round(points ** (1 / len(boxes))))
+        axes = [_spread(p, np.linspace(0, 1, side)) for p in boxes]
+        return np.array(list(product(*axes)))
+    return random_shapes(law, 8 * points, np.random.default_rng(seed))
+
+
+def random_shapes(law: Law, count: int, rng) -> np.ndarray:
+    """Shape values drawn from the start boxes, (count, shape parameters)."""
+    boxes = [p for p in law.parameters if not p.linear]
+    if not boxes:
+        return np.zeros((count, 0))
+    return np.stack([_spread(p, rng.random(count)) for p in boxes], axis=1)
+
+
+def _spread(parameter, unit_interval):
+    low, high = parameter.start
+    if parameter.positive and high / low > 30:
+        return np.exp(np.log(low) + unit_interval * (np.log(high) - np.log(low)))
+    return low + unit_interval * (high - low)
