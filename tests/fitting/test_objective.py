@@ -1,0 +1,34 @@
+import numpy as np
+import pytest
+
+from fitting import Refused
+from fitting.objective import OBJECTIVES, jacobian, objective_and_gradient, residuals
+from tests.fitting.planted import TRUTH, point_of, problem
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_gradient_is_exact(objective):
+    # A wide delta keeps the difference quotient away from the corner of the absolute value.
+    here = problem(objective, noise=0.01, delta=0.02)
+    if objective == "lad":
+        here = problem("huber", noise=0.01, delta=1e-3)
+    point = point_of(TRUTH) + 0.01
+    _, gradient = objective_and_gradient(here, point[None])
+    slopes = jacobian(here, point[None])[0]
+    for index in range(len(point)):
+        step = np.zeros(len(point))
+        step[index] = 1e-6
+        up, _ = objective_and_gradient(here, (point + step)[None])
+        down, _ = objective_and_gradient(here, (point - step)[None])
+        assert gradient[0, index] == pytest.approx((up[0] - down[0]) / 2e-6, rel=1e-5)
+        change = residuals(here, (point + step)[None]) - residuals(here, (point - step)[None])
+        assert slopes[:, index] == pytest.approx(change[0] / 2e-6, rel=1e-4, abs=1e-9)
+
+
+def test_options_are_refused_by_name():
+    with pytest.raises(Refused, match="least_squares_log"):
+        problem("huberr")
+    with pytest.raises(Refused, match="delta"):
+        problem(delta=0.0)
+    with pytest.raises(Refused, match="gamma"):
+        problem(fixed={"gamma": 1.0})
