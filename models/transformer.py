@@ -34,7 +34,7 @@ def part(config: ModelConfig, place: str):
     """Returns the class that `config` names for a place of the Transformer."""
     name = getattr(config, place)
     if name not in PARTS[place]:
-        raise Refused(f"model.{place}={name}: one of {', '.join(PARTS[place])} is accepted")
+        raise Refused(f"model.{place}", name, f"one of {', '.join(PARTS[place])}")
     return PARTS[place][name]
 
 
