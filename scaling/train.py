@@ -19,6 +19,9 @@ from scaling.runs import Optimizer
 # vanishes, few enough that a dispatch of the smallest models stays below a second.
 DISPATCH_STEPS = 32
 
+# Tokens are sent to the device as this type, whatever type a corpus is stored in: one program.
+WINDOW_TYPE = np.int32
+
 # No more than this many tokens are sent to the device per dispatch.
 DISPATCH_TOKENS = 1 << 21
 
@@ -109,12 +112,25 @@ def advance(program: Program, state: State, windows: np.ndarray, rates: np.ndarr
     """
     steps = len(rates)
     padding = program.dispatch_steps - steps
-    windows = np.pad(windows, [(0, padding), (0, 0), (0, 0)])
+    windows = np.pad(windows.astype(WINDOW_TYPE), [(0, padding), (0, 0), (0, 0)])
     rates = np.pad(rates.astype(np.float32), (0, padding))
     with jax.set_mesh(program.mesh):
         return compiled(program)(
             state, place_windows(program.mesh, windows), rates, np.float32(decay), np.int32(steps)
         )
+
+
+WARM: set[Program] = set()
+
+
+def warm(program: Program, state: State) -> State:
+    """Compiles a program by a dispatch of no steps, so that no segment's speed counts compiling."""
+    if program in WARM:
+        return state
+    WARM.add(program)
+    rows = program.sequences // jax.process_count()
+    windows = np.zeros((0, rows, program.config.context + 1), WINDOW_TYPE)
+    return jax.block_until_ready(advance(program, state, windows, np.zeros(0), 0.0)[0])
 
 
 EVALUATION_TOKENS = 1 << 13  # Tokens per forward pass when evaluating; bounds activations.

@@ -20,7 +20,7 @@ from scaling.optimizer import State, fresh, initial
 from scaling.plan import Plan, Segment, order
 from scaling.progress import Silent
 from scaling.store import Store
-from scaling.train import Program, advance, evaluate, on_mesh
+from scaling.train import Program, advance, evaluate, on_mesh, warm
 
 # A training loss above this multiple of ln V, the loss of a uniform guess, counts as diverged.
 DIVERGED_ABOVE = 2.0
@@ -167,6 +167,7 @@ class Worker:
             self.store.begin(segment)
         log = self.log(segment, step)
         self.progress.start(segment, step)
+        state = warm(program, state)
         reader = Reader(
             self.corpus,
             order(self.corpus, segment.run),

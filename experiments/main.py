@@ -1,0 +1,172 @@
+"""The console command: `espalier plan | run | report | fit`."""
+
+import contextlib
+import logging
+import sys
+import warnings
+
+from absl import flags
+from ml_collections import config_flags
+
+COMMANDS = {
+    "plan": "show what a study would train, what it costs and what is there already",
+    "run": "train what is missing, then write tables, fit and report",
+    "report": "write tables, fit and report from the store",
+    "fit": "fit a law to anybody's table of losses (needs no accelerator)",
+}
+
+FLAGS = flags.FlagValues()
+
+
+def define_flags() -> None:
+    """Declares the flags; those of `fit` and of studies stand side by side."""
+    config_flags.DEFINE_config_file(
+        "config", None, "FILE[:preset], as in experiments/over_training.py:cpu", flag_values=FLAGS
+    )
+    text, number = flags.DEFINE_string, flags.DEFINE_float
+    text("store", "runs", "where segments and reports are kept", flag_values=FLAGS)
+    text("mesh", "", "device mesh, as in fsdp:4,data:2 (default: all on data)", flag_values=FLAGS)
+    number("checkpoint_seconds", 60.0, "most work that a kill can undo", flag_values=FLAGS)
+    number("stop_after", None, "stop cleanly after so many seconds", flag_values=FLAGS)
+    flags.DEFINE_bool("keep_params", False, "keep each run's parameters", flag_values=FLAGS)
+    text("coordinator", None, "host:port of process 0, or `auto` on a pod", flag_values=FLAGS)
+    flags.DEFINE_integer("processes", None, "number of processes", flag_values=FLAGS)
+    flags.DEFINE_integer("process", None, "number of this process", flag_values=FLAGS)
+    text("law", None, "fit: the law's name", flag_values=FLAGS)
+    text("table", None, "fit: CSV or Parquet file, or published:NAME", flag_values=FLAGS)
+    text("columns", "", "fit: THEIRS=OURS,... column names", flag_values=FLAGS)
+    text("held_out", "", "fit: rows kept out of the fit, as a pandas query", flag_values=FLAGS)
+    text("out", None, "fit: folder for the fit's tables and figures", flag_values=FLAGS)
+    flags.DEFINE_bool("point_only", False, "fit: no intervals", flag_values=FLAGS)
+
+
+def usage() -> str:
+    """Returns what the command can do, for who calls it without or with unknown arguments."""
+    lines = [f"  espalier {name:7} {text}" for name, text in COMMANDS.items()]
+    return "\n".join(["espalier: plan, train, fit and check scaling laws", *lines, "", str(FLAGS)])
+
+
+def parse(argv: list[str]) -> str:
+    """Parses the command line and returns the command.
+
+    Raises:
+      ValueError: in one line, what was wrong and what is accepted.
+    """
+    from data.refused import Refused
+
+    named = [a.partition("=")[2] for a in argv if a.startswith(("--config=", "-config="))]
+    if named:
+        from experiments.study import load_module
+
+        load_module(named[-1].partition(":")[0])
+    try:
+        rest = FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        known = sorted(name for name in FLAGS if "." not in name)
+        raise Refused("flag", f"--{error.flagname}", ", ".join(known)) from None
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        if type(error).__name__ == "Refused":
+            raise
+        raise ValueError(" ".join(str(error).split())) from None
+    if len(rest) < 2 or rest[1] not in COMMANDS:
+        raise Refused("command", rest[1] if len(rest) > 1 else "none", ", ".join(COMMANDS))
+    if len(rest) > 2:
+        raise Refused("argument", rest[2], "flags only, as in --config=FILE:preset")
+    return rest[1]
+
+
+def override_error(argv: list[str], config) -> None:
+    """Refuses a `--config.NAME` that the configuration does not have, naming those it has."""
+    from data.refused import Refused
+
+    names = [a[len("--config.") :].partition("=")[0] for a in argv if a.startswith("--config.")]
+    for name in names:
+        if name not in config:
+            raise Refused(f"config.{name}", "an unknown name", ", ".join(sorted(config)))
+
+
+def fit_command() -> None:
+    """Fits a law to a table; imports neither JAX nor any model."""
+    from data.refused import Refused
+    from fitting.report import fit_report
+
+    if not FLAGS.law or not FLAGS.table:
+        missing = "law" if not FLAGS.law else "table"
+        raise Refused(f"--{missing}", "nothing", f"espalier fit needs --{missing}=...")
+    pairs = [item.partition("=") for item in FLAGS.columns.split(",") if item]
+    columns = {theirs: ours for theirs, _, ours in pairs}
+    print(
+        fit_report(
+            FLAGS.law,
+            FLAGS.table,
+            columns=columns or None,
+            point_only=FLAGS.point_only,
+            held_out=FLAGS.held_out or None,
+            out=FLAGS.out,
+        )
+    )
+
+
+def study_command(command: str, argv: list[str]) -> None:
+    """Plans, runs or reports a study."""
+    from data.refused import Refused
+    from experiments import session
+    from experiments.study import load_module
+
+    if FLAGS.config is None:
+        raise Refused("--config", "nothing", "FILE[:preset], as in experiments/over_training.py:cpu")
+    override_error(argv, FLAGS.config)
+    file = config_flags.get_config_filename(FLAGS["config"]).partition(":")[0]
+    session.start(FLAGS.coordinator, FLAGS.processes, FLAGS.process)
+    study = load_module(file).study(FLAGS.config)
+    settings = session.Settings(
+        store=FLAGS.store,
+        mesh=FLAGS.mesh,
+        checkpoint_seconds=FLAGS.checkpoint_seconds,
+        stop_after=FLAGS.stop_after,
+        keep_params=FLAGS.keep_params,
+    )
+    {"plan": session.plan, "run": session.run, "report": session.report}[command](
+        study, FLAGS.config, settings
+    )
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command and returns its exit code: 2, with one line, for what a user got wrong."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    warnings.showwarning = lambda message, *_, **__: print(f"note: {message}", file=sys.stderr)
+    if len(argv) < 2 or argv[1] in ("help", "--help", "-h"):
+        print(usage())
+        return 0 if len(argv) > 1 else 2
+    try:
+        command = parse(argv)
+        fit_command() if command == "fit" else study_command(command, argv)
+    except ValueError as error:
+        if type(error).__name__ != "Refused" and not is_usage(error):
+            raise
+        print(f"espalier: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("espalier: interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def is_usage(error: ValueError) -> bool:
+    """Says whether an error was raised by `parse` rather than deep in the program."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return traceback is not None and traceback.tb_frame.f_code is parse.__code__
+
+
+def run() -> None:
+    """Is the console script."""
+    with contextlib.suppress(BrokenPipeError):
+        sys.exit(main(sys.argv))
+
+
+define_flags()
+
+if __name__ == "__main__":
+    run()
