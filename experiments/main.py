@@ -50,24 +50,33 @@ def parse(argv: list[str]) -> str:
     """Parses the command line and returns the command.
 
     Raises:
-      ValueError: in one line, what was wrong and what is accepted.
+      Refused: in one line, what was wrong and what is accepted.
     """
     from data.refused import Refused
 
-    named = [a.partition("=")[2] for a in argv if a.startswith(("--config=", "-config="))]
-    if named:
-        from experiments.study import load_module
-
-        load_module(named[-1].partition(":")[0])
+    config = preset_named(argv)
+    overrides = {
+        a[len("--config.") :].partition("=")[0]: a.partition("=")[2]
+        for a in argv
+        if a.startswith("--config.")
+    }
+    for name in overrides:
+        if config is None or name not in config:
+            known = "--config=FILE first" if config is None else ", ".join(sorted(config))
+            raise Refused(f"config.{name}", "an unknown name", known)
     try:
         rest = FLAGS(argv)
     except flags.UnrecognizedFlagError as error:
         known = sorted(name for name in FLAGS if "." not in name)
         raise Refused("flag", f"--{error.flagname}", ", ".join(known)) from None
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        if type(error).__name__ == "Refused":
-            raise
-        raise ValueError(" ".join(str(error).split())) from None
+        for name, value in overrides.items():
+            if f"config.{name}" in str(error) or value in str(error):
+                kind = type(config[name]).__name__
+                raise Refused(f"config.{name}", value, f"{kind}, as in {config[name]}") from None
+        raise Refused("flags", " ".join(argv[1:]), " ".join(str(error).split())) from None
+    for name in overrides:
+        check_elements(name, FLAGS.config[name], config[name])
     if len(rest) < 2 or rest[1] not in COMMANDS:
         raise Refused("command", rest[1] if len(rest) > 1 else "none", ", ".join(COMMANDS))
     if len(rest) > 2:
@@ -75,14 +84,32 @@ def parse(argv: list[str]) -> str:
     return rest[1]
 
 
-def override_error(argv: list[str], config) -> None:
-    """Refuses a `--config.NAME` that the configuration does not have, naming those it has."""
+def check_elements(name: str, value, default) -> None:
+    """Refuses a tuple whose elements are not of the preset's kind; flags check all other types."""
     from data.refused import Refused
 
-    names = [a[len("--config.") :].partition("=")[0] for a in argv if a.startswith("--config.")]
-    for name in names:
-        if name not in config:
-            raise Refused(f"config.{name}", "an unknown name", ", ".join(sorted(config)))
+    if not isinstance(default, tuple) or not default:
+        return
+    kinds = (int, float) if isinstance(default[0], float) else (type(default[0]),)
+    if not value or not all(type(x) in kinds for x in value):
+        accepted = f"a tuple of {kinds[-1].__name__}, as in {default}"
+        raise Refused(f"config.{name}", value, accepted)
+
+
+def preset_named(argv: list[str]):
+    """Returns the configuration that `--config` names, None without one.
+
+    Raises:
+      Refused: no such file, or no such preset.
+    """
+    named = [a.partition("=")[2] for a in argv if a.startswith(("--config=", "-config="))]
+    if not named:
+        return None
+    from experiments.study import load_module
+
+    file, colon, name = named[-1].partition(":")
+    module = load_module(file)
+    return module.get_config(name) if colon else module.get_config()
 
 
 def fit_command() -> None:
@@ -107,7 +134,7 @@ def fit_command() -> None:
     )
 
 
-def study_command(command: str, argv: list[str]) -> None:
+def study_command(command: str) -> None:
     """Plans, runs or reports a study."""
     from data.refused import Refused
     from experiments import session
@@ -115,7 +142,6 @@ def study_command(command: str, argv: list[str]) -> None:
 
     if FLAGS.config is None:
         raise Refused("--config", "nothing", "FILE[:preset], as in experiments/over_training.py:cpu")
-    override_error(argv, FLAGS.config)
     file = config_flags.get_config_filename(FLAGS["config"]).partition(":")[0]
     session.start(FLAGS.coordinator, FLAGS.processes, FLAGS.process)
     study = load_module(file).study(FLAGS.config)
@@ -140,9 +166,9 @@ def main(argv: list[str]) -> int:
         return 0 if len(argv) > 1 else 2
     try:
         command = parse(argv)
-        fit_command() if command == "fit" else study_command(command, argv)
+        fit_command() if command == "fit" else study_command(command)
     except ValueError as error:
-        if type(error).__name__ != "Refused" and not is_usage(error):
+        if type(error).__name__ != "Refused":  # Each room has its own; a bug keeps its traceback.
             raise
         print(f"espalier: {error}", file=sys.stderr)
         return 2
@@ -150,14 +176,6 @@ def main(argv: list[str]) -> int:
         print("espalier: interrupted; the same command goes on", file=sys.stderr)
         return 130
     return 0
-
-
-def is_usage(error: ValueError) -> bool:
-    """Says whether an error was raised by `parse` rather than deep in the program."""
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    return traceback is not None and traceback.tb_frame.f_code is parse.__code__
 
 
 def run() -> None:

@@ -75,7 +75,7 @@ class Study:
 def studies() -> list[str]:
     """Lists the study files that come with the project."""
     files = sorted(HERE.glob("*.py"))
-    return [f"experiments/{f.name}" for f in files if "def get_config(" in f.read_text()]
+    return [f"experiments/{f.name}" for f in files if "\ndef get_config(" in f.read_text()]
 
 
 def load_module(path: str) -> ModuleType:
