@@ -70,7 +70,7 @@ def update(
 
     `rate` and `decay` are traced scalars, so one program serves every schedule and sweep.
     """
-    norm = optax.global_norm(gradients)
+    norm = optax.tree.norm(gradients)
     scale = jnp.minimum(1.0, optimizer.clip / jnp.maximum(norm, 1e-30))
     params, moments = dict(state.params), {}
     leaves = skeleton(config).params
