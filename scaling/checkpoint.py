@@ -3,14 +3,13 @@
 import logging
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import Mesh
 
 from models import ModelConfig
 from scaling.mesh import state_shardings
-from scaling.optimizer import State, initial
+from scaling.optimizer import State, abstract
 
 KEEP = 2  # The newest may be damaged by what killed the process: one before it is kept.
 
@@ -42,10 +41,10 @@ def restore(folder: epath.Path, config: ModelConfig, mesh: Mesh) -> tuple[State,
     """
     if not (folder / "checkpoint").exists():
         return None
-    like = initial(config, 0)
+    like = abstract(config)
     shardings = state_shardings(mesh, config, like)
     wanted = jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, np.asarray(x).dtype, sharding=s),
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
         to_tree(like),
         to_tree(shardings),
     )

@@ -39,17 +39,28 @@ def trainable(config: ModelConfig) -> tuple[str, ...]:
     return tuple(path for path in skeleton(config).params if not is_frozen(config, path))
 
 
-def fresh(config: ModelConfig, params: dict[str, Array]) -> dict[str, optax.OptState]:
-    """Returns zero moments and step counts for some leaves, as numpy arrays."""
+def moments_like(config: ModelConfig, params: dict[str, Array]) -> dict[str, optax.OptState]:
+    """Returns the shapes of the optimizer states of some leaves."""
     leaves = skeleton(config).params
     # The settings do not enter a rule's first state.
-    rules = {path: RULES[leaves[path].group.rule](Optimizer(1.0)) for path in params}
-    return {
-        path: jax.tree.map(
-            lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(rules[path].init, params[path])
-        )
-        for path in params
+    init = {path: RULES[leaves[path].group.rule](Optimizer(1.0)).init for path in params}
+    return {path: jax.eval_shape(init[path], params[path]) for path in params}
+
+
+def fresh(config: ModelConfig, params: dict[str, Array]) -> dict[str, optax.OptState]:
+    """Returns zero moments and step counts for some leaves, as numpy arrays."""
+    zeros = lambda x: np.zeros(x.shape, x.dtype)
+    return jax.tree.map(zeros, moments_like(config, params))
+
+
+def abstract(config: ModelConfig) -> State:
+    """Returns the shapes and types of a configuration's state."""
+    shape = lambda leaves: {
+        path: jax.ShapeDtypeStruct(leaf.shape, np.float32) for path, leaf in leaves.items()
     }
+    params, buffers = shape(skeleton(config).params), shape(skeleton(config).buffers)
+    trained = {path: params[path] for path in trainable(config)}
+    return State(params, buffers, moments_like(config, trained))
 
 
 def initial(config: ModelConfig, seed: int) -> State:

@@ -12,7 +12,7 @@ import models
 from data import Refused
 from models import ModelConfig
 from scaling.mesh import batched, place, replicated, shards, state_shardings
-from scaling.optimizer import State, update
+from scaling.optimizer import State, abstract, update
 from scaling.runs import Optimizer
 
 # Steps per dispatch at most: enough that 12 layers' Python overhead (1.1 ms a dispatch, measured)
@@ -94,7 +94,10 @@ def compiled(program: Program):
 
         return jax.lax.fori_loop(jnp.int32(0), steps, body, (state, metrics))
 
-    return jax.jit(advance, donate_argnums=0)
+    shardings = state_shardings(program.mesh, config, abstract(config))
+    return jax.jit(
+        advance, donate_argnums=0, out_shardings=(shardings, replicated(program.mesh))
+    )
 
 
 def place_windows(mesh: Mesh, windows: np.ndarray) -> jax.Array:
