@@ -17,6 +17,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from data import load
 from experiments.report import Picture, Table, Text
@@ -218,6 +219,9 @@ def picture(mean: pd.DataFrame) -> plt.Figure:
             loss = curve_at(group["learning_rate"].to_numpy(), group["loss"].to_numpy(), rate)
             axis.plot(rate, loss, "o", ms=13, mfc="none", mec=line.get_color())
         axis.set(xscale="log", xlabel="peak learning rate", title=f"{tokens / 1e6:.3g}M tokens")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("held-out loss (nats/token)")
     axes[0][-1].legend()

@@ -36,6 +36,9 @@ def make_mesh(spec: str = "", devices=None) -> Mesh:
     wanted = math.prod(sizes.values())
     if wanted > len(devices):
         raise Refused("mesh", spec, f"a product of sizes of at most {len(devices)} devices")
+    if wanted < len(devices) and jax.process_count() > 1:
+        accepted = f"a product of sizes of {len(devices)}: every process's devices take part"
+        raise Refused("mesh", spec, accepted)
     grid = np.asarray(devices[:wanted]).reshape(tuple(sizes.values()))
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 

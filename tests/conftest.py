@@ -3,9 +3,10 @@
 import os
 
 # Before JAX is imported anywhere. One thread, because two test processes share two cores.
-os.environ["XLA_FLAGS"] = (
+os.environ.setdefault(
+    "XLA_FLAGS",
     "--xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false "
-    "--xla_backend_optimization_level=1"
+    "--xla_backend_optimization_level=1",
 )
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"
