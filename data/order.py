@@ -86,6 +86,7 @@ def permute(x, n, key, xp=np):
     tests here.
     """
     with np.errstate(over="ignore"):
+        key = _mix(key)  # neighbouring keys must not share rounds
         for number in range(ROUNDS):
             word = _mix(key + np.uint32(number + 1))
             partner = word % n + n - x
