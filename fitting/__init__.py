@@ -1,1 +1,23 @@
 """Run table to law to prediction, with intervals; numpy and SciPy only."""
+
+from fitting.fit import Fit, fit
+from fitting.held_out import above_compute, baselines, largest_decile, seed_standard_deviation
+from fitting.law import Law, Parameter
+from fitting.laws import LAWS
+from fitting.observations import Observations, Refused
+from fitting.solver import OBJECTIVES
+
+__all__ = [
+    "LAWS",
+    "OBJECTIVES",
+    "Fit",
+    "Law",
+    "Observations",
+    "Parameter",
+    "Refused",
+    "above_compute",
+    "baselines",
+    "fit",
+    "largest_decile",
+    "seed_standard_deviation",
+]

@@ -1,0 +1,85 @@
+"""The Chinchilla law in parameters and tokens, and its compute-optimal allocation."""
+
+import numpy as np
+
+from fitting.law import Law, Parameter, exponent
+
+
+def _terms(columns, alpha, beta):
+    return 1.0, columns["params"] ** -alpha, columns["tokens"] ** -beta
+
+
+def _gradient(columns, terms, alpha, beta):
+    by_alpha = -np.log(columns["params"]) * terms[1]
+    by_beta = -np.log(columns["tokens"]) * terms[2]
+    return (None, by_alpha, None), (None, None, by_beta)
+
+
+CHINCHILLA = Law(
+    name="chinchilla",
+    formula="L = E + A params^-alpha + B tokens^-beta",
+    predictors=("params", "tokens"),
+    parameters=(
+        Parameter("E", "nats/token"),
+        Parameter("A", "nats/token x params^alpha"),
+        Parameter("B", "nats/token x tokens^beta"),
+        exponent("alpha"),
+        exponent("beta"),
+    ),
+    terms=_terms,
+    gradient=_gradient,
+    source="Hoffmann et al. 2022 (arXiv:2203.15556) eq. 2; Besiroglu et al. (arXiv:2404.10102)",
+    published={
+        # Rounded and unrounded values of the same published fit differ by 275 log-likelihood units.
+        "hoffmann rounded": {"E": 1.69, "A": 406.4, "B": 410.7, "alpha": 0.34, "beta": 0.28},
+        "hoffmann unrounded": {
+            "E": float(np.exp(0.5267228)),
+            "A": float(np.exp(6.0073404)),
+            "B": float(np.exp(6.0179186)),
+            "alpha": 0.33917084,
+            "beta": 0.2849083,
+        },
+        # E belongs to the Huber(1e-3) fit, the other four to the least-absolute-deviation fit.
+        "besiroglu table": {
+            "E": 1.8172,
+            "A": 482.01,
+            "B": 2085.43,
+            "alpha": 0.3478,
+            "beta": 0.3658,
+        },
+    },
+)
+
+
+def _terms_without_floor(columns, alpha, beta):
+    return _terms(columns, alpha, beta)[1:]
+
+
+CHINCHILLA_NO_FLOOR = Law(
+    name="chinchilla_no_floor",
+    formula="L = A params^-alpha + B tokens^-beta",
+    predictors=("params", "tokens"),
+    parameters=CHINCHILLA.parameters[1:],
+    terms=_terms_without_floor,
+    source="the Chinchilla law with E = 0, a baseline",
+)
+
+
+def allocation(parameters, flops) -> dict:
+    """Parameters and tokens that minimise the Chinchilla law at a compute budget.
+
+    Args:
+      parameters: {name: number or array (draws,)} of the law.
+      flops: training FLOP, counted as 6 x params x tokens.
+
+    Returns:
+      {"params", "tokens", "loss"}; counts and nats/token. Source: Hoffmann et al. 2022 eq. 4.
+    """
+    alpha, beta = np.asarray(parameters["alpha"]), np.asarray(parameters["beta"])
+    scale, coefficient = np.asarray(parameters["A"]), np.asarray(parameters["B"])
+    ratio = (alpha * scale / (beta * coefficient)) ** (1 / (alpha + beta))
+    budget = np.asarray(flops, float) / 6
+    params = ratio * budget ** (beta / (alpha + beta))
+    tokens = budget ** (alpha / (alpha + beta)) / ratio
+    loss = parameters.get("E", 0.0) + scale * params**-alpha + coefficient * tokens**-beta
+    return {"params": params, "tokens": tokens, "loss": loss}

@@ -1,0 +1,201 @@
+"""Figures of a fit; each returns a matplotlib Figure, and says how its intervals were made."""
+
+import textwrap
+
+import numpy as np
+
+from fitting.fit import Fit
+from fitting.observations import Observations
+
+
+def _axes(width: float = 6.4, height: float = 4.6, columns: int = 1, rows: int = 1):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _footer(figure, result: Fit):
+    how = result.interval_method
+    text = f"{result.level:.0%} intervals: {how}" if result.intervals else f"interval: {how}"
+    wide = int(figure.get_figwidth() * 15)
+    figure.supxlabel("\n".join(textwrap.wrap(text, wide)), fontsize=7, color="0.35")
+
+
+def _colours(count: int):
+    from matplotlib import colormaps
+
+    return [colormaps["viridis"](x) for x in np.linspace(0.05, 0.85, max(count, 1))]
+
+
+def loss_against_compute(result: Fit, held_out: Observations | None = None, most: int = 8):
+    """Loss against compute by token multiplier, with the law's curves and their interval.
+
+    Args:
+      result: fit of a law in params and tokens.
+      held_out: runs that were kept out, drawn as open squares.
+      most: at most this many multipliers get a curve; others are grouped with the nearest.
+
+    Returns:
+      Figure; x FLOP (6 x params x tokens), y nats/token.
+    """
+    figure, axes = _axes()
+    axis = axes[0, 0]
+    groups = [(result.observations, False)]
+    if held_out is not None and len(held_out):
+        groups.append((held_out, True))
+    every = np.concatenate([_multiplier(obs, result.params) for obs, _ in groups])
+    levels = _levels(every, most)
+    colours = _colours(len(levels))
+    flops = np.concatenate([_six(obs, result.params) for obs, _ in groups])
+    line = np.geomspace(flops.min() / 1.5, flops.max() * 1.5, 60)
+    for colour, level in zip(colours, levels, strict=True):
+        params, tokens = np.sqrt(line / 6 / level), np.sqrt(line * level / 6)
+        table = {result.params: params, "tokens": tokens}
+        band = result.predict(table, new_run=False)
+        axis.plot(line, band["prediction"], color=colour, lw=1.2, label=f"{level:.3g}")
+        if result.intervals:
+            axis.fill_between(line, band["low"], band["high"], color=colour, alpha=0.15, lw=0)
+    for obs, out in groups:
+        where = _nearest(_multiplier(obs, result.params), levels)
+        style = {"marker": "s", "facecolors": "none"} if out else {"marker": "o"}
+        size, loss = _six(obs, result.params), obs.column(result.target)
+        for index, colour in enumerate(colours):
+            rows = where == index
+            paint = {"edgecolors": colour} if out else {"color": colour}
+            axis.scatter(size[rows], loss[rows], s=22, zorder=3, **style, **paint)
+    axis.set(xscale="log", xlabel="training compute, 6 x params x tokens (FLOP)")
+    axis.set_ylabel(f"{result.target} (nats/token)")
+    axis.set_title(f"{result.law.name}: loss against compute", fontsize=10)
+    title = (
+        "tokens / parameter, nearest\n(open squares: held out)"
+        if len(groups) > 1
+        else "tokens / parameter, nearest"
+    )
+    axis.legend(title=title, fontsize=8, title_fontsize=8, frameon=False)
+    _footer(figure, result)
+    return figure
+
+
+def predicted_against_actual(result: Fit):
+    """Predicted against observed, held-out runs marked with their interval.
+
+    Returns:
+      Figure; both axes in the target's unit.
+    """
+    figure, axes = _axes(5.2, 5.0)
+    axis = axes[0, 0]
+    table, kept = result.residuals, result.held_out
+    axis.scatter(table["observed"], table["predicted"], s=16, color="0.45", label="fitted")
+    ends = [table["observed"], table["predicted"]]
+    if len(kept):
+        ends += [kept["observed"], kept["predicted"]]
+        place = (kept["observed"].to_numpy(), kept["predicted"].to_numpy())
+        if result.intervals:
+            reach = np.abs(np.stack([kept["low"], kept["high"]]) - place[1])
+            axis.errorbar(*place, yerr=reach, fmt="none", ecolor="C3", elinewidth=1)
+        axis.scatter(*place, s=28, marker="s", color="C3", label="held out", zorder=3)
+    low, high = min(map(np.min, ends)), max(map(np.max, ends))
+    pad = 0.04 * (high - low)
+    axis.plot([low - pad, high + pad], [low - pad, high + pad], color="0.7", lw=1, zorder=0)
+    what = "nats/token" if result.target.startswith("loss") else "fraction wrong"
+    axis.set(xlabel=f"observed {result.target} ({what})", ylabel=f"predicted ({what})")
+    axis.set_title(f"{result.law.name}: predicted against actual", fontsize=10)
+    axis.legend(fontsize=8, frameon=False)
+    _footer(figure, result)
+    return figure
+
+
+def residuals(result: Fit):
+    """Log residuals of fitted and held-out runs against the observed value.
+
+    Returns:
+      Figure; y in per cent of the target.
+    """
+    figure, axes = _axes(6.4, 3.6)
+    axis = axes[0, 0]
+    table, kept = result.residuals, result.held_out
+    axis.axhline(0, color="0.7", lw=1)
+    share = 100 * np.expm1(table["residual"])
+    axis.scatter(table["observed"], share, s=16, color="0.45", label="fitted")
+    if len(kept):
+        miss = 100 * (kept["observed"] / kept["predicted"] - 1)
+        axis.scatter(kept["observed"], miss, s=28, marker="s", color="C3", label="held out")
+        axis.legend(fontsize=8, frameon=False)
+    what = "nats/token" if result.target.startswith("loss") else "fraction wrong"
+    axis.set(xlabel=f"observed {result.target} ({what})", ylabel="observed / predicted - 1 (%)")
+    axis.set_title(f"{result.law.name}: residuals", fontsize=10)
+    _footer(figure, result)
+    return figure
+
+
+def profile_likelihood(result: Fit):
+    """Profile of every fitted parameter with the 95 % threshold and the verdict.
+
+    Returns:
+      Figure; y is the deviance (twice the drop in log-likelihood); a figure that says so if the fit
+      has no profiles.
+    """
+    entries = list(result.profiles.values())
+    columns = max(1, min(3, len(entries)))
+    rows = max(1, -(-len(entries) // columns))
+    figure, axes = _axes(3.1 * columns + 0.4, 2.7 * rows + 0.5, columns, rows)
+    for axis in axes.ravel()[len(entries) :]:
+        axis.axis("off")
+    if not entries:
+        axes[0, 0].text(0.5, 0.5, "no profiles: point estimate only", ha="center", fontsize=8)
+    units = {parameter.name: parameter for parameter in result.law.parameters}
+    for axis, entry in zip(axes.ravel(), entries, strict=False):
+        shown = entry.deviance <= 12
+        axis.plot(entry.values[shown], entry.deviance[shown], marker="o", ms=3, lw=1, color="C0")
+        axis.axhline(3.84, color="C3", lw=0.8, ls="--")
+        axis.axvline(result.parameters[entry.name], color="0.6", lw=0.8)
+        axis.set_ylim(-0.4, 12)
+        if units[entry.name].positive and units[entry.name].linear and entry.name != "E":
+            axis.set_xscale("log")
+        _few_ticks(axis)
+        unit = units[entry.name].unit
+        axis.set_xlabel(f"{entry.name}" + ("" if unit == "1" else f" ({unit})"), fontsize=7.5)
+        axis.set_title(f"{entry.name}: {entry.verdict}", fontsize=9)
+        axis.tick_params(labelsize=7)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("deviance", fontsize=8)
+    _footer(figure, result)
+    return figure
+
+
+def _few_ticks(axis):
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+
+    if axis.get_xscale() == "log":
+        low, high = axis.get_xlim()
+        if high / low < 30:
+            axis.set_xscale("linear")
+            axis.xaxis.set_major_locator(MaxNLocator(4))
+            axis.xaxis.set_major_formatter(ScalarFormatter())
+        else:
+            axis.xaxis.set_major_locator(LogLocator(numticks=4))
+        axis.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axis.xaxis.set_major_locator(MaxNLocator(4))
+
+
+def _multiplier(obs: Observations, params: str) -> np.ndarray:
+    return obs.column("tokens") / obs.column(params)
+
+
+def _six(obs: Observations, params: str) -> np.ndarray:
+    return 6 * obs.column("tokens") * obs.column(params)
+
+
+def _levels(multipliers, most: int) -> np.ndarray:
+    levels = np.unique(np.round(np.log(multipliers), 2))
+    if len(levels) > most:
+        levels = np.linspace(levels[0], levels[-1], most)
+    return np.exp(levels)
+
+
+def _nearest(multipliers, levels) -> np.ndarray:
+    return np.argmin(np.abs(np.log(multipliers)[:, None] - np.log(levels)[None]), axis=1)

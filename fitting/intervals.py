@@ -1,0 +1,178 @@
+"""Bootstrap draws of a law's parameters that keep the runs of one trunk together."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fitting.solver import Problem, minimise, residuals
+
+FEWEST_TRUNKS = 8  # below this a resample of trunks has too few distinct outcomes to be believed
+_CHUNK = 500
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Parameter draws and the scatter of runs about the law.
+
+    points: (draws, parameters) search coordinates; method: how they were made, one line;
+    between, within: standard deviations of a trunk's shared and a run's own residual, in log loss
+    (loss units for `least_squares`); degrees: residual degrees of freedom behind them.
+    """
+
+    points: np.ndarray
+    method: str
+    between: float
+    within: float
+    degrees: int
+    pool: np.ndarray
+
+
+def variances(miss, trunks, settings, parameters: int) -> tuple[float, float, str]:
+    """Between-trunk and within-trunk standard deviations of residuals.
+
+    Replicates (runs with equal settings on different trunks) give them free of misfit; the
+    residuals, corrected for fitted parameters, give a total that is never undercut.
+
+    Args:
+      miss: residuals (rows,); trunks, settings: labels (rows,); parameters: number fitted.
+
+    Returns:
+      (between, within, which data they came from).
+    """
+    rows = len(miss)
+    total = float(np.sum(miss**2) / max(rows - parameters, 1))
+    replicated = replicates(trunks, settings)
+    source = "residuals"
+    deviations, used = miss, np.ones(rows, bool)
+    correction = rows / max(rows - parameters, 1)
+    if replicated.sum() >= 4:
+        means = _group_means(miss, settings)
+        deviations, used = (miss - means)[replicated], replicated
+        groups = len(np.unique(np.asarray(settings)[replicated]))
+        correction = replicated.sum() / max(replicated.sum() - groups, 1)
+        source = "replicate seeds"
+    shared, own = _split(deviations, np.asarray(trunks)[used], correction)
+    pure = shared + own
+    if pure <= 0:
+        return 0.0, float(np.sqrt(total)), "residuals"
+    if total > pure:
+        shared, own = shared * total / pure, own * total / pure
+        source += ", scaled up to the residuals" if source == "replicate seeds" else ""
+    return float(np.sqrt(shared)), float(np.sqrt(own)), source
+
+
+def replicates(trunks, settings) -> np.ndarray:
+    """Bool (rows,): runs whose settings occur on at least two trunks."""
+    trunks, settings = np.asarray(trunks), np.asarray(settings)
+    out = np.zeros(len(trunks), bool)
+    for value in np.unique(settings):
+        rows = settings == value
+        out[rows] = len(np.unique(trunks[rows])) > 1
+    return out
+
+
+def _group_means(miss, groups):
+    _, index = np.unique(np.asarray(groups), return_inverse=True)
+    return (np.bincount(index, miss) / np.bincount(index))[index]
+
+
+def _split(deviations, trunks, correction):
+    """One-way analysis of variance by the method of moments: (between, within) variances."""
+    _, index, counts = np.unique(trunks, return_inverse=True, return_counts=True)
+    rows, groups = len(deviations), len(counts)
+    total = float(np.mean(deviations**2)) * correction
+    if rows == groups or groups < 2:
+        return 0.0, total
+    means = np.bincount(index, deviations) / counts
+    inside = float(np.sum((deviations - means[index]) ** 2) / (rows - groups)) * correction
+    inside = min(inside, total)
+    return total - inside, inside
+
+
+def draw(problem: Problem, point, trunks, settings, draws: int, seed: int = 0) -> Draws:
+    """Refit resampled data from the optimum.
+
+    From `FEWEST_TRUNKS` trunks on, whole trunks are drawn with replacement; below, new losses are
+    drawn around the law with the estimated between- and within-trunk variance, its own uncertainty
+    included by a chi-square scale.
+
+    Args:
+      problem: one target (rows,), as solved; point: its optimum (parameters,).
+      trunks, settings: labels (rows,); draws: how many refits; seed: of the resampling.
+    """
+    rng = np.random.default_rng(seed)
+    trunks = np.asarray(trunks)
+    names = np.unique(trunks)
+    miss = -residuals(problem, point[None])[0]
+    fitted = int(problem.free.sum())
+    rows = len(miss)
+    degrees = max(rows - fitted, 1)
+    between, within, source = variances(miss, trunks, settings, fitted)
+    if len(names) >= FEWEST_TRUNKS:
+        weights = trunk_weights(problem, trunks, draws, rng)
+        targets = None
+        method = f"trunk bootstrap, {len(names)} trunks, {draws} draws"
+    else:
+        scale = np.sqrt(degrees / rng.chisquare(degrees, (draws, 1)))
+        index = np.searchsorted(names, trunks)
+        shared = between * rng.normal(size=(draws, len(names)))[:, index]
+        noise = scale * (shared + within * rng.normal(size=(draws, rows)))
+        fit = -miss + (problem.target if problem.objective == "least_squares" else 0)
+        if problem.objective == "least_squares":
+            targets = np.maximum(fit + noise, 1e-6 * np.min(problem.target))
+        else:
+            targets = np.exp(np.log(problem.target) - miss + noise)
+        weights = None
+        method = (
+            f"parametric bootstrap, {len(names)} trunks, standard deviation between trunks "
+            f"{between:.2g} and within {within:.2g} from {source}, {draws} draws"
+        )
+    smooth = replace(problem, delta=1e-4) if problem.objective == "lad" else problem
+    points = []
+    for first in range(0, draws, _CHUNK):
+        part = slice(first, min(first + _CHUNK, draws))
+        resampled = replace(
+            smooth,
+            target=problem.target if targets is None else targets[part],
+            weights=None if weights is None else weights[part],
+        )
+        start = np.tile(point, (part.stop - first, 1))
+        points.append(minimise(resampled, start, iterations=120, tolerance=1e-7)[0])
+    spread = np.sqrt(rows / degrees)
+    pool = miss * spread
+    return Draws(np.concatenate(points), method, between, within, degrees, pool)
+
+
+def trunk_weights(problem: Problem, trunks, draws: int, rng) -> np.ndarray:
+    """How often each run is drawn when whole trunks are drawn with replacement, (draws, rows).
+
+    A resample with fewer than 3 levels of a predictor that has 3 in the table cannot be fitted and
+    is drawn again.
+    """
+    names, index = np.unique(np.asarray(trunks), return_inverse=True)
+    levels = []
+    for values in problem.columns.values():
+        _, level = np.unique(np.round(np.log(np.maximum(values, 1e-300)), 6), return_inverse=True)
+        if level.max() + 1 >= 3:
+            levels.append(np.eye(level.max() + 1)[level])
+    out = np.zeros((0, len(index)))
+    for _ in range(100):
+        picks = rng.integers(len(names), size=(draws, len(names)))
+        counts = np.zeros((draws, len(names)))
+        np.add.at(counts, (np.arange(draws)[:, None], picks), 1)
+        weights = counts[:, index]
+        good = np.ones(draws, bool)
+        for member in levels:
+            good &= ((weights @ member) > 0).sum(axis=1) >= 3
+        out = np.concatenate([out, weights[good]])
+        if len(out) >= draws:
+            break
+    return out[:draws]
+
+
+def quantiles(draws, level: float, axis: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper end of the central interval of finite draws."""
+    values = np.where(np.isfinite(draws), draws, np.nan)
+    tail = (1 - level) / 2
+    low, high = np.nanquantile(values, [tail, 1 - tail], axis=axis)
+    return low, high

@@ -1,0 +1,208 @@
+"""A table of runs with named, unit-carrying columns, checked before any law sees it."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+# Column -> unit. A trailing dot marks a family: `loss.c4`, `mixture.wikipedia`, `error.arc_easy`.
+COLUMNS = {
+    "params_total": "parameters, embeddings included",
+    "params_non_embedding": "parameters, embeddings left out",
+    "params_active": "parameters used per token",
+    "tokens": "training tokens seen, repeats counted",
+    "unique_tokens": "distinct training tokens",
+    "flops": "training FLOP, counted exactly",
+    "flops_6nd": "training FLOP, 6 x parameters x tokens",
+    "loss": "nats/token",
+    "loss.": "nats/token on one domain",
+    "error.": "fraction wrong, 0 to 1",
+    "bits": "bits per weight",
+    "tokens_qat": "tokens trained with fake quantisation",
+    "tokens_fp": "tokens trained at full precision",
+    "streams": "parallel streams P",
+    "experts": "number of experts",
+    "activation_ratio": "active experts / experts",
+    "granularity": "expert granularity, 2 x width / expert width",
+    "group_size": "weights that share a quantisation scale",
+    "mixture.": "share of a domain in the training tokens, 0 to 1",
+    "seed": "random seed",
+    "trunk": "id shared by branches, checkpoints and seeds that share a training prefix",
+    "run": "unique id",
+    "diverged_step": "step at which the run diverged, empty if it did not",
+}
+PARAMETER_COUNTS = ("params_total", "params_non_embedding", "params_active")
+_POSITIVE = (
+    *PARAMETER_COUNTS,
+    *("tokens", "unique_tokens", "flops", "flops_6nd", "bits", "streams", "experts"),
+    *("activation_ratio", "granularity", "group_size"),
+)
+_log = logging.getLogger("fitting")
+
+
+class Refused(ValueError):
+    """A table, law or option that cannot be used: one line with field, value and what would do."""
+
+    def __init__(self, field: str, value, accepted: str):
+        self.field, self.value, self.accepted = field, value, accepted
+        super().__init__(f"{field}: got {value}; accepted: {accepted}")
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Finished runs, one per row, and what was left out or looked odd.
+
+    `frame` holds any of `COLUMNS` (units there). A missing `run` is numbered from the row; a
+    missing `trunk` makes every run its own trunk. Runs with a `diverged_step` are left out.
+
+    Raises:
+      Refused: no rows, duplicated run ids, NaN or non-positive losses, non-positive counts,
+        mixture shares outside [0, 1].
+    """
+
+    frame: pd.DataFrame
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        frame, notes = _checked(self.frame.copy(), list(self.notes))
+        object.__setattr__(self, "frame", frame)
+        object.__setattr__(self, "notes", tuple(notes))
+
+    @classmethod
+    def read(cls, path, columns: Mapping[str, str] | None = None) -> "Observations":
+        """Read CSV or Parquet, or a packaged table as `published:NAME`.
+
+        Args:
+          path: file, or `published:NAME`; lines of a CSV that start with # are comments.
+          columns: {name in the file: name in `COLUMNS`}.
+
+        Raises:
+          Refused: unknown file type, missing file, unknown published name, unknown column.
+        """
+        frame = read_frame(path)
+        for theirs, ours in (columns or {}).items():
+            if theirs not in frame:
+                raise Refused("columns", theirs, f"one of {', '.join(map(str, frame))}")
+            if unit(ours) is None:
+                raise Refused("columns", ours, f"one of {', '.join(COLUMNS)}")
+        clash = set((columns or {}).values()) & (set(frame) - set(columns or {}))
+        frame = frame.drop(columns=list(clash)).rename(columns=dict(columns or {}))
+        return cls(frame)
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def only(self, mask) -> "Observations":
+        """The rows where `mask` (bool, one per row) holds."""
+        return Observations(self.frame[np.asarray(mask, bool)].reset_index(drop=True), self.notes)
+
+    def column(self, name: str) -> np.ndarray:
+        """One numeric column, shape (rows,); Refused if it is missing or holds NaN."""
+        if name not in self.frame:
+            raise Refused("column", name, f"one of {', '.join(map(str, self.frame))}")
+        values = np.asarray(self.frame[name], float)
+        if not np.all(np.isfinite(values)):
+            raise Refused(
+                name, f"{int((~np.isfinite(values)).sum())} empty", "a number in each row"
+            )
+        return values
+
+    def params_column(self, params: str | None = None) -> str:
+        """The parameter count meant: the one named, else the only one in the table.
+
+        Raises:
+          Refused: none or several counts and none named.
+        """
+        present = [name for name in PARAMETER_COUNTS if name in self.frame]
+        if params is not None:
+            if params not in self.frame:
+                raise Refused("params", params, f"one of {', '.join(present) or 'none present'}")
+            return params
+        if len(present) != 1:
+            raise Refused("params", ", ".join(present) or "no count", "exactly one named count")
+        return present[0]
+
+
+def read_frame(path) -> pd.DataFrame:
+    """The raw table behind a path or `published:NAME`; Refused as in `Observations.read`."""
+    text = str(path)
+    if text.startswith("published:"):
+        name = text.removeprefix("published:")
+        folder = Path(__file__).parent / "published"
+        known = {file.name.split(".")[0]: file for file in sorted(folder.glob("*.csv*"))}
+        if name not in known:
+            raise Refused("table", text, ", ".join(f"published:{key}" for key in known))
+        return pd.read_csv(known[name], comment="#")
+    file = Path(text)
+    if not file.is_file():
+        raise Refused("table", text, "an existing .csv or .parquet file, or published:NAME")
+    if file.suffix == ".parquet":
+        return pd.read_parquet(file)
+    if text.endswith((".csv", ".csv.gz")):
+        return pd.read_csv(file, comment="#")
+    raise Refused("table", text, "a file that ends in .csv, .csv.gz or .parquet")
+
+
+def unit(column: str) -> str | None:
+    """The unit of a known column or column family, None for an unknown one."""
+    if column in COLUMNS:
+        return COLUMNS[column]
+    family = f"{column.split('.')[0]}."
+    return COLUMNS[family] if "." in column and family in COLUMNS else None
+
+
+def _checked(frame: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, list[str]]:
+    if "run" not in frame:
+        frame["run"] = [f"run{index}" for index in range(len(frame))]
+    repeated = frame["run"][frame["run"].duplicated()].unique()
+    if len(repeated):
+        raise Refused("run", ", ".join(map(str, repeated[:5])), "one row per run id")
+    if "diverged_step" in frame:
+        diverged = frame["diverged_step"].notna()
+        if diverged.any():
+            names = ", ".join(map(str, frame["run"][diverged]))
+            _note(notes, f"left out, diverged: {names}")
+            frame = frame[~diverged].reset_index(drop=True)
+    if not len(frame):
+        raise Refused("table", "0 rows", "at least one finished run")
+    if "trunk" not in frame:
+        frame["trunk"] = frame["run"].astype(str)
+    for name in frame:
+        if name == "loss" or str(name).startswith("loss."):
+            values = np.asarray(frame[name], float)
+            bad = ~(values > 0) | ~np.isfinite(values)
+            if bad.any():
+                raise Refused(name, frame[name][bad].iloc[0], "a positive loss in nats/token")
+            if np.median(values) > 20:
+                _note(notes, f"{name}: median {np.median(values):g} nats/token; a perplexity?")
+        elif name in _POSITIVE:
+            values = np.asarray(frame[name], float)
+            if (values <= 0).any():
+                raise Refused(name, values[values <= 0][0], f"positive {COLUMNS[name]}")
+            if name in (*PARAMETER_COUNTS, "tokens", "unique_tokens") and np.median(values) < 1e3:
+                _note(notes, f"{name}: median {np.median(values):g}; counted in millions?")
+        elif str(name).startswith(("mixture.", "error.")):
+            values = np.asarray(frame[name], float)
+            if ((values < 0) | (values > 1)).any():
+                raise Refused(name, values[(values < 0) | (values > 1)][0], "a share from 0 to 1")
+    _check_flops(frame, notes)
+    return frame, notes
+
+
+def _check_flops(frame: pd.DataFrame, notes: list[str]):
+    counts = [name for name in PARAMETER_COUNTS if name in frame]
+    if "flops" not in frame or "tokens" not in frame or not counts:
+        return
+    rule = 6.0 * np.asarray(frame[counts[-1]], float) * np.asarray(frame["tokens"], float)
+    ratio = float(np.nanmedian(np.asarray(frame["flops"], float) / rule))
+    if not 0.1 < ratio < 30:
+        _note(notes, f"flops: median {ratio:.3g} x 6 x {counts[-1]} x tokens; check the units")
+
+
+def _note(notes: list[str], text: str):
+    if text not in notes:
+        notes.append(text)
+        _log.warning(text)

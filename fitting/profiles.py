@@ -1,0 +1,137 @@
+"""Profile likelihood: how much worse the fit gets when one parameter is held elsewhere."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fitting.solver import Problem, curvature_inverse, minimise, residuals
+
+VERDICTS = ("identified", "weakly identified", "not identified")
+_STEPS = np.array([0.5, 1, 1.5, 2, 3, 4, 6, 9, 14])
+_THRESHOLD = 3.841458820694124  # 95 % quantile of chi-square with 1 degree of freedom
+# An identified exponent is known within this factor; a coefficient moves with its exponent by
+# exponent error x log(predictor), so it is allowed more.
+_SHAPE_FACTOR, _COEFFICIENT_FACTOR = 3.0, 30.0
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One parameter's profile.
+
+    values: (points,) of the parameter, ascending; deviance: (points,), twice the drop in
+    log-likelihood with the noise scale profiled out; low, high: 95 % likelihood interval, None
+    where the profile never reaches the threshold inside the bounds.
+    """
+
+    name: str
+    values: np.ndarray
+    deviance: np.ndarray
+    low: float | None
+    high: float | None
+    verdict: str
+
+
+def profile(problem: Problem, point: np.ndarray, objective: float, clusters: int | None = None):
+    """Profiles of all free parameters, and a better point if profiling meets one.
+
+    Args:
+      problem: one target (rows,); point: its optimum (parameters,); objective: there, scaled as
+        the solver minimises it.
+      clusters: number of trunks; with fewer trunks than runs the effective number of runs is
+        lowered by the residuals' correlation within a trunk before it is passed here.
+
+    Returns:
+      {name: Profile}, point or None.
+    """
+    law = problem.law
+    smooth = replace(problem, delta=1e-5) if problem.objective == "lad" else problem
+    names = [name for name, free in zip(law.names, problem.free, strict=True) if free]
+    low, high = problem.bounds()
+    miss = residuals(problem, point[None])[0]
+    rows = clusters or len(miss)
+    power = _growth(problem, miss)
+    covariance = curvature_inverse(smooth, point[None], problem.free[None])[0]
+    # In units of the scaled objective one standard error costs objective / (effective rows) once.
+    unit = power * max(objective, 1e-300) / max(rows - len(names), 1)
+    starts, masks, owners, coordinates = [], [], [], []
+    for name in names:
+        index = law.names.index(name)
+        error = float(np.sqrt(max(covariance[index, index], 1e-30) * unit))
+        line = covariance[:, index] / max(covariance[index, index], 1e-300)
+        for step in np.concatenate([-_STEPS[::-1], _STEPS]) * error:
+            goal = float(np.clip(point[index] + step, low[index], high[index]))
+            start = point + line * (goal - point[index])
+            start[index] = goal
+            free = problem.free.copy()
+            free[index] = False
+            starts.append(start)
+            masks.append(free)
+            owners.append(name)
+            coordinates.append(goal)
+    points, costs, _ = minimise(smooth, np.array(starts), np.array(masks), iterations=120)
+    # Starts along the tangent can end in a side basin: also start from the optimum itself.
+    direct = np.tile(point, (len(starts), 1))
+    for row, name in enumerate(owners):
+        direct[row, law.names.index(name)] = coordinates[row]
+    again, again_costs, _ = minimise(smooth, direct, np.array(masks), iterations=120)
+    points = np.where((again_costs < costs)[:, None], again, points)
+    costs = np.minimum(costs, again_costs)
+    base = min(objective, float(costs.min()))
+    better = points[int(np.argmin(costs))] if costs.min() < objective * (1 - 1e-6) else None
+    factor = 2 * rows / power
+    profiles = {}
+    owners, coordinates = np.array(owners), np.array(coordinates)
+    for name in names:
+        index = law.names.index(name)
+        parameter = law.parameters[index]
+        mine = owners == name
+        place = np.concatenate([coordinates[mine], [point[index]]])
+        with np.errstate(all="ignore"):
+            deviance = factor * np.log(np.concatenate([costs[mine], [objective]]) / base)
+        order = np.argsort(place, kind="stable")
+        place, deviance = place[order], deviance[order]
+        ends = [_crossing(place, deviance, point[index], side) for side in (-1, 1)]
+        found = [None if end is None else float(parameter.from_search(end)) for end in ends]
+        profiles[name] = Profile(
+            name, parameter.from_search(place), deviance, *found, _verdict(parameter, found, ends)
+        )
+    return profiles, better
+
+
+def _growth(problem: Problem, miss) -> float:
+    """Power with which the objective grows in the residual scale: 2 for squares, 1 for LAD."""
+    if problem.objective == "lad":
+        return 1.0
+    if problem.objective != "huber":
+        return 2.0
+    size, delta = np.abs(miss), problem.delta
+    cost = np.where(size < delta, size**2 / 2, delta * (size - delta / 2))
+    return float(np.sum(np.minimum(size, delta) * size) / max(np.sum(cost), 1e-300))
+
+
+def _crossing(place, deviance, centre, side):
+    """Where the profile first exceeds the threshold on one side of the optimum, None if never."""
+    keep = place <= centre if side < 0 else place >= centre
+    where, height = place[keep], deviance[keep]
+    if side < 0:
+        where, height = where[::-1], height[::-1]
+    above = np.flatnonzero(height > _THRESHOLD)
+    if not len(above):
+        return None
+    last = above[0]
+    if last == 0:
+        return float(where[0])
+    rise = np.sqrt(np.maximum(height[[last - 1, last]], 0))
+    share = (np.sqrt(_THRESHOLD) - rise[0]) / max(rise[1] - rise[0], 1e-12)
+    return float(where[last - 1] + share * (where[last] - where[last - 1]))
+
+
+def _verdict(parameter, found, ends) -> str:
+    if found[0] is None or found[1] is None:
+        return "not identified"
+    if not parameter.positive:
+        return "identified" if found[0] * found[1] > 0 else "weakly identified"
+    factor = _COEFFICIENT_FACTOR if parameter.linear else _SHAPE_FACTOR
+    if parameter.name == "E":
+        factor = _SHAPE_FACTOR
+    return "identified" if ends[1] - ends[0] <= np.log(factor) else "weakly identified"

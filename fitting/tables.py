@@ -1,0 +1,118 @@
+"""A fit as a table: CSV, Markdown or LaTeX, with intervals and how they were made."""
+
+import csv
+import io
+
+from fitting.fit import Fit
+
+HEADER = ("parameter", "value", "low", "high", "unit", "verdict")
+
+
+def rows(result: Fit) -> list[dict]:
+    """One dict per parameter with the keys of `HEADER`; low and high are None without intervals."""
+    units = {parameter.name: parameter.unit for parameter in result.law.parameters}
+    out = []
+    for name, value in result.parameters.items():
+        low, high = result.intervals.get(name, (None, None))
+        verdict = result.verdicts.get(name, "fixed" if name in result.fixed else "")
+        cells = (name, value, low, high, units.get(name, "derived"), verdict)
+        out.append(dict(zip(HEADER, cells, strict=True)))
+    return out
+
+
+def caption(result: Fit) -> str:
+    """One line: law, objective, runs, intervals and how they were made or why there are none."""
+    count = len(result.observations)
+    kept = len(result.held_out)
+    text = f"{result.law.formula}; {_objective(result)}; {count} runs"
+    text += f", {kept} held out" if kept else ""
+    if result.params:
+        text += f"; params = {result.params}"
+    if result.intervals:
+        return f"{text}; {result.level:.0%} intervals: {result.interval_method}"
+    return f"{text}; interval: {result.interval_method}"
+
+
+def as_csv(result: Fit) -> str:
+    """Full-precision CSV; the caption is a # comment line."""
+    out = io.StringIO()
+    out.write(f"# {caption(result)}\n")
+    writer = csv.DictWriter(out, HEADER, lineterminator="\n")
+    writer.writeheader()
+    for row in rows(result):
+        writer.writerow({key: repr(v) if isinstance(v, float) else v for key, v in row.items()})
+    return out.getvalue()
+
+
+def as_markdown(result: Fit, digits: int = 6) -> str:
+    """Markdown table, then the caption."""
+    titles = ("parameter", "value", "interval", "unit", "verdict")
+    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    for row in rows(result):
+        lines.append("| " + " | ".join(_cells(row, digits)) + " |")
+    return "\n".join([*lines, "", caption(result), ""])
+
+
+def as_latex(result: Fit, digits: int = 6) -> str:
+    """A LaTeX tabular with its caption in a comment-free `table` environment."""
+    lines = [r"\begin{table}", r"\centering", r"\begin{tabular}{lrrll}", r"\hline"]
+    lines.append(r"parameter & value & interval & unit & verdict \\ \hline")
+    for row in rows(result):
+        lines.append(" & ".join(_escape(cell) for cell in _cells(row, digits)) + r" \\")
+    lines += [r"\hline", r"\end{tabular}", rf"\caption{{{_escape(caption(result))}}}"]
+    return "\n".join([*lines, r"\end{table}", ""])
+
+
+def comparison(names: list[str], table: list[dict], how: str = "markdown") -> str:
+    """A list of dicts with the same keys as Markdown, CSV, LaTeX or HTML text.
+
+    Args:
+      names: columns, in order; table: the rows; numbers are printed with 7 digits (all in CSV).
+      how: "markdown", "csv", "latex" or "html".
+    """
+    if how == "csv":
+        lines = [
+            [repr(r[n]) if isinstance(r[n], float) else str(r[n]) for n in names] for r in table
+        ]
+        out = io.StringIO()
+        csv.writer(out, lineterminator="\n").writerows([names, *lines])
+        return out.getvalue()
+    cells = [[_number(row[name], 7) for name in names] for row in table]
+    if how == "markdown":
+        lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+        return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in cells]) + "\n"
+    if how == "latex":
+        body = [" & ".join(_escape(cell) for cell in row) + r" \\" for row in [names, *cells]]
+        top = [rf"\begin{{tabular}}{{{'l' * len(names)}}}"]
+        return "\n".join([*top, *body, r"\end{tabular}", ""])
+    from html import escape
+
+    def line(tag, row):
+        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) + "</tr>"
+
+    body = "\n".join([line("th", names), *[line("td", row) for row in cells]])
+    return f"<table>\n{body}\n</table>\n"
+
+
+def _objective(result: Fit) -> str:
+    return f"huber, delta {result.delta:g}" if result.objective == "huber" else result.objective
+
+
+def _number(value, digits: int) -> str:
+    if value is None:
+        return ""
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+
+
+def _cells(row: dict, digits: int) -> list[str]:
+    low, high = row["low"], row["high"]
+    interval = "none" if low is None else f"{_number(low, digits)} to {_number(high, digits)}"
+    return [row["parameter"], _number(row["value"], digits), interval, row["unit"], row["verdict"]]
+
+
+def _escape(text: str) -> str:
+    for raw, safe in (("\\", r"\textbackslash "), ("_", r"\_"), ("%", r"\%"), ("&", r"\&")):
+        text = text.replace(raw, safe)
+    for raw, safe in (("^", r"\textasciicircum{}"), ("#", r"\#"), ("$", r"\$"), ("*", r"$*$")):
+        text = text.replace(raw, safe)
+    return text
