@@ -29,6 +29,7 @@ PRESETS = {
         warmup_tokens=25 * 1024,
         evaluation_tokens=32_768,
         corpus="wheels",
+        domains=("code",),
         dtype="float32",
         repeat=False,
     ),
@@ -41,6 +42,7 @@ PRESETS = {
         warmup_tokens=25 * 2048,
         evaluation_tokens=65_536,
         corpus="wheels",
+        domains=("code",),
         dtype="float32",
         repeat=False,
     ),
@@ -53,6 +55,7 @@ PRESETS = {
         warmup_tokens=50 * 32_768,
         evaluation_tokens=262_144,
         corpus="wheels",
+        domains=("code",),
         dtype="bfloat16",
         repeat=True,
     ),
@@ -65,6 +68,7 @@ PRESETS = {
         warmup_tokens=1000 * 524_288,
         evaluation_tokens=1_048_576,
         corpus="",
+        domains=("code",),
         dtype="bfloat16",
         repeat=False,
     ),
@@ -81,7 +85,7 @@ def get_config(name: str = "cpu"):
 def study(config) -> Study:
     """Builds the runs: widths × token counts × seeds, all lengths of a seed on one trunk."""
     corpus = load(config.corpus)
-    mixture = corpus.default_mixture
+    mixture = Mixture.uniform(config.domains)
     points = chain(
         *(
             product(width=[width], seed=range(seeds), tokens=config.tokens)

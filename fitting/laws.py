@@ -4,10 +4,10 @@ from fitting.chinchilla import CHINCHILLA, CHINCHILLA_NO_FLOOR
 from fitting.data_law import DATA
 from fitting.law import Law
 from fitting.observations import Refused
-from fitting.over_training import OVER_TRAINING
+from fitting.over_training import OVER_TRAINING, OVER_TRAINING_EXACT
 
 LAWS: dict[str, Law] = {
-    law.name: law for law in (CHINCHILLA, CHINCHILLA_NO_FLOOR, OVER_TRAINING, DATA)
+    law.name: law for law in (CHINCHILLA, CHINCHILLA_NO_FLOOR, OVER_TRAINING, OVER_TRAINING_EXACT, DATA)
 }
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from etils import epath
 
 # Keys of a metrics line that are not curves.
-NOT_CURVES = ("step", "seconds", "batch_tokens")
+NOT_CURVES = ("step", "tokens", "seconds", "batch_tokens")
 
 
 def write_events(folder: epath.Path, records: Iterable[dict], replace: bool = False) -> None:
