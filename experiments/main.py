@@ -15,45 +15,45 @@ COMMANDS = {
     "fit": "fit a law to anybody's table of losses (needs no accelerator)",
 }
 
-FLAGS = flags.FlagValues()
-
-
-def define_flags() -> None:
+def new_flags() -> flags.FlagValues:
     """Declares the flags; those of `fit` and of studies stand side by side."""
+    values = flags.FlagValues()
     config_flags.DEFINE_config_file(
-        "config", None, "FILE[:preset], as in experiments/over_training.py:cpu", flag_values=FLAGS
+        "config", None, "FILE[:preset], as in experiments/over_training.py:cpu", flag_values=values
     )
     text, number = flags.DEFINE_string, flags.DEFINE_float
-    text("store", "runs", "where segments and reports are kept", flag_values=FLAGS)
-    text("mesh", "", "device mesh, as in fsdp:4,data:2 (default: all on data)", flag_values=FLAGS)
-    number("checkpoint_seconds", 60.0, "most work that a kill can undo", flag_values=FLAGS)
-    number("stop_after", None, "stop cleanly after so many seconds", flag_values=FLAGS)
-    flags.DEFINE_bool("keep_params", False, "keep each run's parameters", flag_values=FLAGS)
-    text("coordinator", None, "host:port of process 0, or `auto` on a pod", flag_values=FLAGS)
-    flags.DEFINE_integer("processes", None, "number of processes", flag_values=FLAGS)
-    flags.DEFINE_integer("process", None, "number of this process", flag_values=FLAGS)
-    text("law", None, "fit: the law's name", flag_values=FLAGS)
-    text("table", None, "fit: CSV or Parquet file, or published:NAME", flag_values=FLAGS)
-    text("columns", "", "fit: THEIRS=OURS,... column names", flag_values=FLAGS)
-    text("held_out", "", "fit: rows kept out of the fit, as a pandas query", flag_values=FLAGS)
-    text("out", None, "fit: folder for the fit's tables and figures", flag_values=FLAGS)
-    flags.DEFINE_bool("point_only", False, "fit: no intervals", flag_values=FLAGS)
+    text("store", "runs", "where segments and reports are kept", flag_values=values)
+    text("mesh", "", "device mesh, as in fsdp:4,data:2 (default: all on data)", flag_values=values)
+    number("checkpoint_seconds", 60.0, "most work that a kill can undo", flag_values=values)
+    number("stop_after", None, "stop cleanly after so many seconds", flag_values=values)
+    flags.DEFINE_bool("keep_params", False, "keep each run's parameters", flag_values=values)
+    text("coordinator", None, "host:port of process 0, or `auto` on a pod", flag_values=values)
+    flags.DEFINE_integer("processes", None, "number of processes", flag_values=values)
+    flags.DEFINE_integer("process", None, "number of this process", flag_values=values)
+    text("law", None, "fit: the law's name", flag_values=values)
+    text("table", None, "fit: CSV or Parquet file, or published:NAME", flag_values=values)
+    text("columns", "", "fit: THEIRS=OURS,... column names", flag_values=values)
+    text("held_out", "", "fit: rows kept out of the fit, as a pandas query", flag_values=values)
+    text("out", None, "fit: folder for the fit's tables and figures", flag_values=values)
+    flags.DEFINE_bool("point_only", False, "fit: no intervals", flag_values=values)
+    return values
 
 
 def usage() -> str:
     """Returns what the command can do, for who calls it without or with unknown arguments."""
     lines = [f"  espalier {name:7} {text}" for name, text in COMMANDS.items()]
-    return "\n".join(["espalier: plan, train, fit and check scaling laws", *lines, "", str(FLAGS)])
+    return "\n".join(["espalier: plan, train, fit and check scaling laws", *lines, "", str(new_flags())])
 
 
-def parse(argv: list[str]) -> str:
-    """Parses the command line and returns the command.
+def parse(argv: list[str]) -> tuple[str, flags.FlagValues]:
+    """Parses the command line and returns the command and its flags.
 
     Raises:
       Refused: in one line, what was wrong and what is accepted.
     """
     from data.refused import Refused
 
+    found = new_flags()
     config = preset_named(argv)
     overrides = {
         a[len("--config.") :].partition("=")[0]: a.partition("=")[2]
@@ -65,9 +65,9 @@ def parse(argv: list[str]) -> str:
             known = "--config=FILE first" if config is None else ", ".join(sorted(config))
             raise Refused(f"config.{name}", "an unknown name", known)
     try:
-        rest = FLAGS(argv)
+        rest = found(argv)
     except flags.UnrecognizedFlagError as error:
-        known = sorted(name for name in FLAGS if "." not in name)
+        known = sorted(name for name in found if "." not in name)
         raise Refused("flag", f"--{error.flagname}", ", ".join(known)) from None
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         for name, value in overrides.items():
@@ -76,12 +76,12 @@ def parse(argv: list[str]) -> str:
                 raise Refused(f"config.{name}", value, f"{kind}, as in {config[name]}") from None
         raise Refused("flags", " ".join(argv[1:]), " ".join(str(error).split())) from None
     for name in overrides:
-        check_elements(name, FLAGS.config[name], config[name])
+        check_elements(name, found.config[name], config[name])
     if len(rest) < 2 or rest[1] not in COMMANDS:
         raise Refused("command", rest[1] if len(rest) > 1 else "none", ", ".join(COMMANDS))
     if len(rest) > 2:
         raise Refused("argument", rest[2], "flags only, as in --config=FILE:preset")
-    return rest[1]
+    return rest[1], found
 
 
 def check_elements(name: str, value, default) -> None:
@@ -112,48 +112,48 @@ def preset_named(argv: list[str]):
     return module.get_config(name) if colon else module.get_config()
 
 
-def fit_command() -> None:
+def fit_command(found: flags.FlagValues) -> None:
     """Fits a law to a table; imports neither JAX nor any model."""
     from data.refused import Refused
     from fitting.report import fit_report
 
-    if not FLAGS.law or not FLAGS.table:
-        missing = "law" if not FLAGS.law else "table"
+    if not found.law or not found.table:
+        missing = "law" if not found.law else "table"
         raise Refused(f"--{missing}", "nothing", f"espalier fit needs --{missing}=...")
-    pairs = [item.partition("=") for item in FLAGS.columns.split(",") if item]
+    pairs = [item.partition("=") for item in found.columns.split(",") if item]
     columns = {theirs: ours for theirs, _, ours in pairs}
     print(
         fit_report(
-            FLAGS.law,
-            FLAGS.table,
+            found.law,
+            found.table,
             columns=columns or None,
-            point_only=FLAGS.point_only,
-            held_out=FLAGS.held_out or None,
-            out=FLAGS.out,
+            point_only=found.point_only,
+            held_out=found.held_out or None,
+            out=found.out,
         )
     )
 
 
-def study_command(command: str) -> None:
+def study_command(command: str, found: flags.FlagValues) -> None:
     """Plans, runs or reports a study."""
     from data.refused import Refused
     from experiments import session
     from experiments.study import load_module
 
-    if FLAGS.config is None:
+    if found.config is None:
         raise Refused("--config", "nothing", "FILE[:preset], as in experiments/over_training.py:cpu")
-    file = config_flags.get_config_filename(FLAGS["config"]).partition(":")[0]
-    session.start(FLAGS.coordinator, FLAGS.processes, FLAGS.process)
-    study = load_module(file).study(FLAGS.config)
+    file = config_flags.get_config_filename(found["config"]).partition(":")[0]
+    session.start(found.coordinator, found.processes, found.process)
+    study = load_module(file).study(found.config)
     settings = session.Settings(
-        store=FLAGS.store,
-        mesh=FLAGS.mesh,
-        checkpoint_seconds=FLAGS.checkpoint_seconds,
-        stop_after=FLAGS.stop_after,
-        keep_params=FLAGS.keep_params,
+        store=found.store,
+        mesh=found.mesh,
+        checkpoint_seconds=found.checkpoint_seconds,
+        stop_after=found.stop_after,
+        keep_params=found.keep_params,
     )
     {"plan": session.plan, "run": session.run, "report": session.report}[command](
-        study, FLAGS.config, settings
+        study, found.config, settings
     )
 
 
@@ -165,8 +165,8 @@ def main(argv: list[str]) -> int:
         print(usage())
         return 0 if len(argv) > 1 else 2
     try:
-        command = parse(argv)
-        fit_command() if command == "fit" else study_command(command)
+        command, found = parse(argv)
+        fit_command(found) if command == "fit" else study_command(command, found)
     except ValueError as error:
         if type(error).__name__ != "Refused":  # Each room has its own; a bug keeps its traceback.
             raise
@@ -183,8 +183,6 @@ def run() -> None:
     with contextlib.suppress(BrokenPipeError):
         sys.exit(main(sys.argv))
 
-
-define_flags()
 
 if __name__ == "__main__":
     run()
