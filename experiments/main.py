@@ -33,8 +33,13 @@ def new_flags() -> flags.FlagValues:
     text("law", None, "fit: the law's name", flag_values=values)
     text("table", None, "fit: CSV or Parquet file, or published:NAME", flag_values=values)
     text("columns", "", "fit: THEIRS=OURS,... column names", flag_values=values)
-    text("held_out", "", "fit: rows kept out of the fit, as a pandas query", flag_values=values)
+    text("held_out", "", "fit: largest_decile, above:0.25 or COLUMN>VALUE", flag_values=values)
     text("out", None, "fit: folder for the fit's tables and figures", flag_values=values)
+    text("params", None, "fit: the parameter count that the law means", flag_values=values)
+    text("target", None, "fit: column to predict (default: the law's)", flag_values=values)
+    text("objective", "huber", "fit: huber, lad, least_squares or least_squares_log", flag_values=values)
+    number("delta", 1e-3, "fit: of the Huber loss, in log loss", flag_values=values)
+    number("level", 0.9, "fit: of the intervals", flag_values=values)
     flags.DEFINE_bool("point_only", False, "fit: no intervals", flag_values=values)
     return values
 
@@ -130,6 +135,11 @@ def fit_command(found: flags.FlagValues) -> None:
             point_only=found.point_only,
             held_out=found.held_out or None,
             out=found.out,
+            params=found.params,
+            target=found.target,
+            objective=found.objective,
+            delta=found.delta,
+            level=found.level,
         )
     )
 

@@ -147,7 +147,7 @@ def fit(
             ({}, None) if point_only else _profiles(problem, optimum, trunks, labels, inside)
         )
         if found is not None:
-            optimum = replace(optimum, point=found.point, objective=found.objective)
+            optimum = found
             profiles, _ = _profiles(problem, optimum, trunks, labels, inside)
         cloud = None
         if not point_only:
@@ -232,7 +232,17 @@ def _profiles(problem, optimum, trunks, labels, inside):
     if better is None or problem.objective == "lad":
         return profiles, None
     cost = float(objective_and_gradient(problem, better[None])[0][0]) * problem.scale()
-    return profiles, replace(optimum, point=better, objective=cost)
+    # No start reached the point that profiling met: the evidence has to say so.
+    gap = optimum.objective / cost - 1 if cost > 0 else None
+    return profiles, replace(optimum, point=better, objective=cost, share=0.0, next_basin=gap)
+
+
+def problem_of(result: Fit) -> Problem:
+    """The optimisation problem behind a fit."""
+    columns = result.columns(result.observations.frame)
+    target = result.observations.column(result.target)
+    options = (result.objective, result.delta, None, dict(result.fixed))
+    return Problem(result.law, columns, target, *options)
 
 
 def _residuals(obs: Observations, target: str, predicted) -> pd.DataFrame:

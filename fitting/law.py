@@ -107,7 +107,9 @@ class Law:
 
 def combine(law: Law, terms, values) -> np.ndarray:
     """Sum of linear parameters times terms, plus the offset term if there is one."""
-    total = sum(value * term for value, term in zip(values, terms, strict=False))
+    total = sum(
+        value * term for value, term in zip(values[: law.linear_count], terms, strict=False)
+    )
     return total + terms[law.linear_count] if len(terms) > law.linear_count else total
 
 

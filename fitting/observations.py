@@ -73,10 +73,10 @@ class Observations:
 
     @classmethod
     def read(cls, path, columns: Mapping[str, str] | None = None) -> "Observations":
-        """Read CSV or Parquet, or a packaged table as `published:NAME`.
+        """Read CSV or Parquet, or a packaged table as `published:NAME` or `published:NAME:SUBSET`.
 
         Args:
-          path: file, or `published:NAME`; lines of a CSV that start with # are comments.
+          path: file, or `published:NAME[:SUBSET]`; lines of a CSV that start with # are comments.
           columns: {name in the file: name in `COLUMNS`}.
 
         Raises:
@@ -130,12 +130,13 @@ def read_frame(path) -> pd.DataFrame:
     """The raw table behind a path or `published:NAME`; Refused as in `Observations.read`."""
     text = str(path)
     if text.startswith("published:"):
-        name = text.removeprefix("published:")
+        name, _, subset = text.removeprefix("published:").partition(":")
         folder = Path(__file__).parent / "published"
         known = {file.name.split(".")[0]: file for file in sorted(folder.glob("*.csv*"))}
         if name not in known:
             raise Refused("table", text, ", ".join(f"published:{key}" for key in known))
-        return pd.read_csv(known[name], comment="#")
+        frame = pd.read_csv(known[name], comment="#")
+        return _subset(frame, name, subset) if subset else frame
     file = Path(text)
     if not file.is_file():
         raise Refused("table", text, "an existing .csv or .parquet file, or published:NAME")
@@ -144,6 +145,18 @@ def read_frame(path) -> pd.DataFrame:
     if text.endswith((".csv", ".csv.gz")):
         return pd.read_csv(file, comment="#")
     raise Refused("table", text, "a file that ends in .csv, .csv.gz or .parquet")
+
+
+def _subset(frame: pd.DataFrame, name: str, subset: str) -> pd.DataFrame:
+    """Rows of one subset; rows whose subset is empty belong to all of them."""
+    if "subset" not in frame:
+        raise Refused("table", f"published:{name}:{subset}", f"published:{name}")
+    known = sorted(frame["subset"].dropna().astype(str).unique())
+    if subset not in known:
+        options = ", ".join(f"published:{name}:{value}" for value in known)
+        raise Refused("table", f"published:{name}:{subset}", options)
+    rows = frame["subset"].isna() | (frame["subset"].astype(str) == subset)
+    return frame[rows].reset_index(drop=True)
 
 
 def unit(column: str) -> str | None:
@@ -173,10 +186,13 @@ def _checked(frame: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, list[
     for name in frame:
         if name == "loss" or str(name).startswith("loss."):
             values = np.asarray(frame[name], float)
-            bad = ~(values > 0) | ~np.isfinite(values)
+            # A domain that was not measured may be empty; `column` refuses it when it is used.
+            bad = ~(values > 0) | np.isinf(values)
+            if name != "loss":
+                bad &= ~np.isnan(values)
             if bad.any():
                 raise Refused(name, frame[name][bad].iloc[0], "a positive loss in nats/token")
-            if np.median(values) > 20:
+            if np.nanmedian(values) > 20:
                 _note(notes, f"{name}: median {np.median(values):g} nats/token; a perplexity?")
         elif name in _POSITIVE:
             values = np.asarray(frame[name], float)

@@ -11,10 +11,13 @@ HEADER = ("parameter", "value", "low", "high", "unit", "verdict")
 def rows(result: Fit) -> list[dict]:
     """One dict per parameter with the keys of `HEADER`; low and high are None without intervals."""
     units = {parameter.name: parameter.unit for parameter in result.law.parameters}
+    bounds = {parameter.name: parameter.high for parameter in result.law.parameters}
     out = []
     for name, value in result.parameters.items():
         low, high = result.intervals.get(name, (None, None))
         verdict = result.verdicts.get(name, "fixed" if name in result.fixed else "")
+        if high is not None and high >= 0.999 * bounds.get(name, float("inf")):
+            verdict += ", upper end at a bound"
         cells = (name, value, low, high, units.get(name, "derived"), verdict)
         out.append(dict(zip(HEADER, cells, strict=True)))
     return out

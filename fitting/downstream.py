@@ -1,0 +1,65 @@
+"""Downstream error from loss, alone and chained behind a loss law."""
+
+import numpy as np
+import pandas as pd
+
+from fitting.intervals import quantiles
+from fitting.law import Law, Parameter
+from fitting.observations import Refused
+
+
+def _terms(columns, gamma):
+    return 1.0, -np.exp(-gamma * columns["loss"])
+
+
+DOWNSTREAM = Law(
+    name="downstream",
+    formula="error = eps - k exp(-gamma loss)",
+    predictors=("loss",),
+    parameters=(
+        Parameter("eps", "fraction wrong"),
+        Parameter("k", "fraction wrong"),
+        Parameter("gamma", "token/nat", 1e-3, 20.0, (0.1, 3.0)),
+    ),
+    terms=_terms,
+    gradient=lambda columns, terms, gamma: ((None, -columns["loss"] * terms[1]),),
+    target="error.average_17",
+    source="Gadre et al. 2024 (arXiv:2403.08540) eq. 5; values refitted to mlfoundations/scaling",
+    published={
+        "c4, 17 tasks": {"k": 2.07891, "gamma": 0.756121, "eps": 0.849742},
+        "redpajama, 17 tasks": {"k": 2.20649, "gamma": 0.714591, "eps": 0.856992},
+        "refinedweb, 17 tasks": {"k": 2.21481, "gamma": 0.707049, "eps": 0.865280},
+        "c4, 46 tasks": {"k": 1.28852, "gamma": 0.972164, "eps": 0.758949},
+        "redpajama, 46 tasks": {"k": 1.32290, "gamma": 0.890708, "eps": 0.760850},
+        "refinedweb, 46 tasks": {"k": 1.12807, "gamma": 0.821523, "eps": 0.767679},
+    },
+)
+
+
+def chain(loss_fit, error_fit, frame) -> pd.DataFrame:
+    """Error predicted from the loss that a loss law predicts.
+
+    Args:
+      loss_fit: fit of a law of the loss; error_fit: fit of `DOWNSTREAM`; frame: table with the
+        predictors of the loss law.
+
+    Returns:
+      DataFrame(loss, prediction, low, high); the interval pairs the draws of both fits, which are
+      taken as independent, and is NaN if either fit has none.
+    """
+    if error_fit.law.predictors != ("loss",):
+        raise Refused("error_fit", error_fit.law.name, "a fit of the downstream law")
+    loss = loss_fit.predict(frame)["prediction"].to_numpy()
+    out = pd.DataFrame(
+        {"loss": loss, "prediction": error_fit.predict({"loss": loss})["prediction"]}
+    )
+    low = high = np.full(len(loss), np.nan)
+    if loss_fit.draws is not None and error_fit.draws is not None:
+        losses = loss_fit.law.predict(loss_fit.columns(frame), loss_fit.parameter_draws())
+        first, second = losses, error_fit.parameter_draws()
+        count = min(len(first), len(second["k"]))
+        pick = np.random.default_rng(0).permutation(len(second["k"]))[:count]
+        shape = {name: values[pick][:, None] for name, values in second.items()}
+        cloud = shape["eps"] - shape["k"] * np.exp(-shape["gamma"] * first[:count])
+        low, high = quantiles(cloud, error_fit.level)
+    return out.assign(low=low, high=high)

@@ -1,0 +1,80 @@
+"""Quantisation-aware training: the loss law of four terms and the optimal share of its tokens."""
+
+import numpy as np
+
+from fitting.law import Law, Parameter, exponent
+
+# Scales that keep prefactors near one; they only choose the unit of zeta, phi and lambda.
+_PARAMS, _TOKENS, _RATIO = 1e8, 1e10, 10.0
+
+
+def tokens_per_byte(params, tokens, bits):
+    """Training tokens per byte of quantised weights, S = tokens / (params bits / 8)."""
+    return np.asarray(tokens) / (np.asarray(params) * np.asarray(bits) / 8)
+
+
+def _terms(columns, gamma, eta, kappa, chi, psi, omega, mu, nu, xi, rho):
+    params, bits = columns["params"] / _PARAMS, columns["bits"]
+    qat, plain = columns["tokens_qat"], columns["tokens_fp"]
+    used, both = qat > 0, (qat > 0) & (plain > 0)
+    by_qat = np.where(used, tokens_per_byte(columns["params"], qat, bits), _RATIO) / _RATIO
+    by_plain = np.where(both, tokens_per_byte(columns["params"], plain, bits), _RATIO) / _RATIO
+    return (
+        1.0,
+        ((qat + plain) / _TOKENS) ** -gamma,
+        params**-eta,
+        used * 2.0 ** (-kappa * bits),
+        used * 2.0 ** (-chi * bits) * params**-psi * by_qat**-omega,
+        both * 2.0 ** (-mu * bits) * params**-nu * by_plain**-xi * by_qat**-rho,
+    )
+
+
+QAT = Law(
+    name="qat",
+    formula=(
+        "L = alpha + beta D^-gamma + zeta N^-eta + theta 2^(-kappa bits) "
+        "+ phi 2^(-chi bits) N^-psi S_qat^-omega + lambda 2^(-mu bits) N^-nu S_fp^-xi S_qat^-rho; "
+        "D in 1e10 tokens, N in 1e8 params, S in 10 tokens per weight byte"
+    ),
+    predictors=("params", "tokens_qat", "tokens_fp", "bits"),
+    parameters=(
+        *(Parameter(name, "nats/token") for name in "alpha beta zeta theta phi lambda".split()),
+        exponent("gamma"),
+        exponent("eta"),
+        *(Parameter(name, "1/bit", 1e-3, 6.0, (0.2, 2.0)) for name in ("kappa", "chi")),
+        *(exponent(name) for name in ("psi", "omega")),
+        Parameter("mu", "1/bit", 1e-3, 6.0, (0.2, 2.0)),
+        exponent("nu"),
+        Parameter("xi", "1", 0.0, 3.0, (-0.5, 0.5), positive=False),
+        exponent("rho"),
+    ),
+    terms=_terms,
+    source="Dremov et al. 2025 (arXiv:2509.22935): structure; their coefficients are not public",
+)
+
+
+def optimal_fraction(params, tokens, bits, a: float = 6.7297):
+    """Share of the tokens best spent on QAT, exp(-a / ln S); 0 where S <= 1 and the law is void.
+
+    Source: Dremov et al. 2025 (arXiv:2509.22935), a = 6.7297.
+    """
+    ratio = np.asarray(tokens_per_byte(params, tokens, bits), float)
+    with np.errstate(divide="ignore", over="ignore"):
+        return np.where(ratio > 1, np.exp(-a / np.log(np.maximum(ratio, 1.0))), 0.0)
+
+
+def _fraction_terms(columns, a):
+    ratio = tokens_per_byte(columns["params"], columns["tokens"], columns["bits"])
+    return (np.exp(-a / np.log(np.maximum(ratio, 1 + 1e-9))),)
+
+
+QAT_FRACTION = Law(
+    name="qat_fraction",
+    formula="f* = exp(-a / ln S), S = tokens / (params bits / 8), for S > 1",
+    predictors=("params", "tokens", "bits"),
+    parameters=(Parameter("a", "1", 1e-3, 1e3, (0.5, 30.0)),),
+    terms=_fraction_terms,
+    target="optimal_fraction",
+    source="Dremov et al. 2025 (arXiv:2509.22935)",
+    published={"paper": {"a": 6.7297}},
+)
