@@ -58,7 +58,7 @@ def call(capsys, *args) -> tuple[int, str, str]:
         (["plan", STUDY, "--config.domains=('web',)"], "web"),
         (["plan", STUDY, "--config.batch_tokens=1000"], "phase.batch_tokens: got 1000; accepted: a multiple of model.context=64"),
         (["plan", STUDY, "--config.tokens=(1000,)"], "tokens: got 1000; accepted: enough"),
-        (["plan", STUDY, "--config.context=1000000", "--config.batch_tokens=1000000"], "context"),
+        (["plan", STUDY, "--config.context=1000000", "--config.batch_tokens=1000000", "--config.tokens=(20000000,)"], "context"),
         (["plan", STUDY, "--config.tokens=(102400000,)"], "epochs of domain"),
         (["run", STUDY, "--mesh=rows:2"], "mesh: got rows:2"),
         (["fit", "--law=chinchilla"], "--table"),
@@ -175,7 +175,7 @@ def test_fit_needs_no_accelerator_library(tmp_path):
     [
         (lambda t: t.drop(columns="loss"), "loss"),
         (lambda t: t.assign(loss=[np.nan, *t["loss"][1:]]), "loss"),
-        (lambda t: t.iloc[:6], "runs: got 6; accepted: 7"),
+        (lambda t: t.iloc[[0, 1, 2, 4, 5, 8]], "runs: got 6; accepted: 7"),
     ],
 )
 def test_tables_that_cannot_be_fitted_are_refused(change, message, tmp_path, capsys):
