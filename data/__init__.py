@@ -18,6 +18,7 @@ __all__ = [
     "Mixture",
     "Order",
     "Piece",
+    "Reader",
     "Refused",
     "cache_folder",
     "load",

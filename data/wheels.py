@@ -163,7 +163,9 @@ def without_docstrings(text: bytes) -> tuple[bytes, bytes] | None:
         if not (isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)):
             continue
         if isinstance(first.value.value, str):
-            gone.append((first.lineno - 1, first.col_offset, first.end_lineno, first.end_col_offset))
+            gone.append(
+                (first.lineno - 1, first.col_offset, first.end_lineno, first.end_col_offset)
+            )
     for begin, left, end, right in sorted(gone):
         block = lines[begin:end]
         block[-1] = block[-1][:right]

@@ -70,7 +70,7 @@ def overhead() -> None:
         times.append(time.thread_time() - began)
         jax.block_until_ready(metrics)
     per_step = 1e3 * float(np.median(times)) / steps
-    print(f"Python overhead at 12 layers: {per_step:.3f} ms a step, {steps} steps a dispatch (< 0.5)\n")
+    print(f"Python overhead at 12 layers: {per_step:.3f} ms a step (< 0.5), {steps} a dispatch\n")
 
 
 def reading() -> None:
@@ -79,7 +79,10 @@ def reading() -> None:
     mixture = Mixture.uniform(corpus.main)
     order = Order(corpus, (Piece(10**6, 64, mixture),), 0)
     speed = tokens_per_second(corpus, order, 16)
-    print(f"reader: {speed / 1e6:.0f}M tokens/s, batches of 16 × 64 over {len(corpus.main)} domains (> 20M)\n")
+    print(
+        f"reader: {speed / 1e6:.0f}M tokens/s (> 20M), batches of 16 × 64 over "
+        f"{len(corpus.main)} domains\n"
+    )
 
 
 def starting() -> None:
@@ -157,7 +160,9 @@ def leaf() -> None:
     files = max(len(list(store.folder(run.identity).iterdir())) for run in runs)
     each = 1e3 * (spent - sum(timed.values())) / len(worker.plan.segments)
     shutil.rmtree(folder)
-    print(f"a short leaf: {each:.0f} ms beyond its steps and evaluation (≤ 50), {files} files (≤ 4)\n")
+    print(
+        f"a short leaf: {each:.0f} ms beyond its steps and evaluation (≤ 50), {files} files (≤ 4)\n"
+    )
 
 
 def relaunch() -> None:
@@ -177,7 +182,8 @@ def relaunch() -> None:
 def main() -> None:
     """Prints every table, and where and when they were measured."""
     here = environment()
-    print(f"{here['device']}, {here['cpus']} visible CPUs, jax {here['jax']}, {time.strftime('%Y-%m-%d')}\n")
+    date = time.strftime("%Y-%m-%d")
+    print(f"{here['device']}, {here['cpus']} visible CPUs, jax {here['jax']}, {date}\n")
     for part in (training, overhead, reading, starting, leaf, relaunch):
         part()
     try:

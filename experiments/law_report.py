@@ -43,7 +43,9 @@ def law_report(results: Results, near: Split, far: Split) -> list[Block]:
     both = errors(observations, held_out, {"over-training law": law, "Chinchilla law": rival})
     hard = far(sound).to_numpy(bool)
     fits = {
-        "over-training law": fit("over_training", observations, held_out=hard, params="params_total"),
+        "over-training law": fit(
+            "over_training", observations, held_out=hard, params="params_total"
+        ),
         "Chinchilla law": fit("chinchilla", observations, held_out=hard, params="params_total"),
     }
     beyond = errors(observations, hard, fits)
@@ -106,7 +108,11 @@ def errors(observations: Observations, held_out: np.ndarray, fits: dict[str, Fit
 def error_table(name: str, frame: pd.DataFrame, relative, held_out: np.ndarray) -> Table:
     """Summarises held-out errors by median and worst."""
     rows = [
-        {"prediction": c, "median error (%)": 100 * frame[c].median(), "worst (%)": 100 * frame[c].max()}
+        {
+            "prediction": c,
+            "median error (%)": 100 * frame[c].median(),
+            "worst (%)": 100 * frame[c].max(),
+        }
         for c in frame
     ]
     rows.append(

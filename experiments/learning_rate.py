@@ -179,7 +179,9 @@ def report(results: Results) -> list:
         Table("rates", table, "Best and ladder's rate by width and budget; means over seeds."),
         Table("one_rate", cost, "What one rate for all budgets costs over each budget's own best."),
         Table("best_rates", choice, "The rate with the least mean excess over budgets."),
-        Picture("rates", picture(mean), "Held-out loss against peak rate; a ring marks the ladder."),
+        Picture(
+            "rates", picture(mean), "Held-out loss against peak rate; a ring marks the ladder."
+        ),
     ]
 
 
@@ -190,7 +192,9 @@ def one_rate_cost(mean: pd.DataFrame, choice: pd.DataFrame) -> pd.DataFrame:
         rate = choice.loc[choice["width"] == width, "learning_rate"].item()
         rates, losses = group["learning_rate"].to_numpy(), group["loss"].to_numpy()
         excess = 100 * (curve_at(rates, losses, rate) / losses.min() - 1)
-        rows.append({"width": int(width), "tokens": int(tokens), "rate": rate, "excess (%)": excess})
+        rows.append(
+            {"width": int(width), "tokens": int(tokens), "rate": rate, "excess (%)": excess}
+        )
     return pd.DataFrame(rows)
 
 

@@ -15,6 +15,7 @@ COMMANDS = {
     "fit": "fit a law to anybody's table of losses (needs no accelerator)",
 }
 
+
 def new_flags() -> flags.FlagValues:
     """Declares the flags; those of `fit` and of studies stand side by side."""
     values = flags.FlagValues()
@@ -37,7 +38,12 @@ def new_flags() -> flags.FlagValues:
     text("out", None, "fit: folder for the fit's tables and figures", flag_values=values)
     text("params", None, "fit: the parameter count that the law means", flag_values=values)
     text("target", None, "fit: column to predict (default: the law's)", flag_values=values)
-    text("objective", "huber", "fit: huber, lad, least_squares or least_squares_log", flag_values=values)
+    text(
+        "objective",
+        "huber",
+        "fit: huber, lad, least_squares or least_squares_log",
+        flag_values=values,
+    )
     number("delta", 1e-3, "fit: of the Huber loss, in log loss", flag_values=values)
     number("level", 0.9, "fit: of the intervals", flag_values=values)
     flags.DEFINE_bool("point_only", False, "fit: no intervals", flag_values=values)
@@ -47,7 +53,9 @@ def new_flags() -> flags.FlagValues:
 def usage() -> str:
     """Returns what the command can do, for who calls it without or with unknown arguments."""
     lines = [f"  espalier {name:7} {text}" for name, text in COMMANDS.items()]
-    return "\n".join(["espalier: plan, train, fit and check scaling laws", *lines, "", str(new_flags())])
+    return "\n".join(
+        ["espalier: plan, train, fit and check scaling laws", *lines, "", str(new_flags())]
+    )
 
 
 def parse(argv: list[str]) -> tuple[str, flags.FlagValues]:
@@ -151,7 +159,9 @@ def study_command(command: str, found: flags.FlagValues) -> None:
     from experiments.study import load_module
 
     if found.config is None:
-        raise Refused("--config", "nothing", "FILE[:preset], as in experiments/over_training.py:cpu")
+        raise Refused(
+            "--config", "nothing", "FILE[:preset], as in experiments/over_training.py:cpu"
+        )
     file = config_flags.get_config_filename(found["config"]).partition(":")[0]
     session.start(found.coordinator, found.processes, found.process)
     study = load_module(file).study(found.config)

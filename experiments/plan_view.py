@@ -3,12 +3,12 @@
 import io
 from collections import Counter
 
-import models
-from experiments.study import Study
 from rich.console import Console
 from rich.table import Table
 from rich.tree import Tree
 
+import models
+from experiments.study import Study
 from scaling.plan import Plan, Segment
 from scaling.plan import plan as make_plan
 from scaling.speed import predicted_bytes, predicted_seconds

@@ -139,7 +139,9 @@ def footer(config: ConfigDict, absent: int) -> Text:
     made = f"{here['device']} × {here['devices']}, {here['cpus']} visible CPUs, jax {here['jax']}"
     date = datetime.date.today().isoformat()
     commit = f", commit {here['commit'][:12]}" if here["commit"] else ""
-    missing = f"\n\n**{absent} runs are not in the store and not in this report.**" if absent else ""
+    missing = (
+        f"\n\n**{absent} runs are not in the store and not in this report.**" if absent else ""
+    )
     values = "\n".join(f"{name} = {config[name]}" for name in sorted(config))
     return Text(
         f"---\n\nWritten on {date}, {made}{commit}.{missing}\n\nConfiguration:\n\n"

@@ -109,7 +109,7 @@ def report(study: Study, config: ConfigDict, settings: Settings) -> None:
 
 
 def curves(planned: Plan, store: Store, out: epath.Path) -> None:
-    """Writes one TensorBoard run per run of the study: the segments along its path, as one curve."""
+    """Writes one TensorBoard run per run of the study: its segments as one curve."""
     for index, run in enumerate(planned.runs):
         records = [
             record

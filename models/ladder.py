@@ -40,7 +40,7 @@ class Rung:
     weight_decay: float
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def best_rates(path: Path = RATES) -> tuple[tuple[int, float], ...]:
     """Reads (width, best rate) pairs from a learning-rate table, ordered by width."""
     with open(path, newline="", encoding="utf-8") as file:

@@ -192,7 +192,7 @@ def split_path(path: str) -> list[str | int]:
     return [int(step) if step.isdigit() else step for step in path.split(".")]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def skeleton(config: ModelConfig) -> Skeleton:
     """Builds a model's graph and the list of its leaves without allocating any of them."""
     graph, params, buffers = nnx.split(

@@ -1,7 +1,7 @@
-"""Changes: what a phase may alter at its start, each one pure function on config and one on state.
+"""Changes: what a phase may alter at its start.
 
-A change is a frozen dataclass with `config(model) -> model` and `state(state, after, seed) -> state`.
-`carry` does the second for every change that only adds, drops or freezes leaves.
+A change is a frozen dataclass of two pure functions, `config(model) -> model` and
+`state(state, after, seed) -> state`. `carry` does the second for every change that only adds, drops or freezes leaves.
 """
 
 from dataclasses import dataclass, replace
@@ -25,7 +25,9 @@ class Freeze:
         """Adds the pattern; refuses one that matches nothing or everything."""
         paths = list(skeleton(model).params)
         if not any(fnmatchcase(path, self.pattern) for path in paths):
-            raise Refused("freeze.pattern", self.pattern, f"a pattern of some of {', '.join(paths)}")
+            raise Refused(
+                "freeze.pattern", self.pattern, f"a pattern of some of {', '.join(paths)}"
+            )
         frozen = replace(model, frozen=(*model.frozen, self.pattern))
         if not trainable(frozen):
             raise Refused("freeze.pattern", self.pattern, "a pattern that leaves some to train")

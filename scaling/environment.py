@@ -19,7 +19,7 @@ def visible_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def environment() -> dict:
     """Describes device, process count, visible CPUs, versions, and the checkout's commit."""
     folder = Path(__file__).parent

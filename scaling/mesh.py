@@ -86,7 +86,7 @@ def state_shardings(mesh: Mesh, config: ModelConfig, state: State) -> State:
 
 
 def place(tree, shardings):
-    """Puts host or device arrays where their shardings say; every process passes the same values."""
+    """Puts arrays where their shardings say; every process passes the same values."""
 
     def put(x, sharding):
         if isinstance(x, jax.Array) and x.sharding == sharding:

@@ -210,9 +210,9 @@ class Run:
 
 
 def canonical(value):
-    """Turns a run into JSON values without what equals its default, so that new fields re-hash nothing.
+    """Turns a run into JSON values without what equals its default.
 
-    Changes are written with the name of their class.
+    So a new field with a default re-hashes nothing. Changes are written with the name of their class.
     """
     if dataclasses.is_dataclass(value):
         fields = {

@@ -64,7 +64,7 @@ class Store:
 
 
 class Records:
-    """Lines of JSON that are appended to `NAME.jsonl` (numbered parts where appending is impossible).
+    """Lines of JSON appended to `NAME.jsonl`, or to numbered parts on object stores.
 
     Opening with `before_step` drops the lines of later steps: those of work that a kill undid.
     Lines are buffered until `flush`.

@@ -60,7 +60,7 @@ class Program:
         return max(1, min(DISPATCH_STEPS, DISPATCH_TOKENS // self.batch_tokens))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def compiled(program: Program):
     """Returns the jitted `advance(state, windows, rates, decay, steps) -> (state, metrics)`.
 
@@ -95,9 +95,7 @@ def compiled(program: Program):
         return jax.lax.fori_loop(jnp.int32(0), steps, body, (state, metrics))
 
     shardings = state_shardings(program.mesh, config, abstract(config))
-    return jax.jit(
-        advance, donate_argnums=0, out_shardings=(shardings, replicated(program.mesh))
-    )
+    return jax.jit(advance, donate_argnums=0, out_shardings=(shardings, replicated(program.mesh)))
 
 
 def place_windows(mesh: Mesh, windows: np.ndarray) -> jax.Array:
@@ -139,9 +137,9 @@ def warm(program: Program, state: State) -> State:
 EVALUATION_TOKENS = 1 << 13  # Tokens per forward pass when evaluating; bounds activations.
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def evaluator(config: ModelConfig, mesh: Mesh):
-    """Returns the jitted `evaluate(params, buffers, windows [n, B, L+1]) -> sums [n, B]` in nats."""
+    """Returns the jitted `evaluate(params, buffers, windows [n, B, L+1]) -> nats [n, B]`."""
 
     def evaluate(params, buffers, windows):
         one = lambda batch: models.held_out_nll(config, params, buffers, batch).sum(axis=-1)

@@ -117,7 +117,7 @@ class Worker:
                 handed, end = [end], None
                 start = handed.pop
             else:
-                start = lambda: jax.tree.map(jnp.copy, end)
+                start = lambda end=end: jax.tree.map(jnp.copy, end)
             state, diverged = self.train(child, start)
             if diverged is None:
                 self.descend(child, state)
@@ -219,7 +219,7 @@ class Worker:
         return jax.process_index() == 0
 
     def log(self, segment: Segment, step: int):
-        """Opens the segment's metrics, or None where another process or an earlier run wrote them."""
+        """Opens the segment's metrics; None where another process or an earlier run wrote them."""
         if not self.writes or segment.id not in self.todo:
             return None
         return self.store.records(segment.id, "metrics", step)

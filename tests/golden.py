@@ -31,7 +31,9 @@ def check(name: str, values: dict, close) -> None:
     assert golden["numerics"] == numerics(), hint
     assert golden["values"].keys() == values.keys(), hint
     for key, value in values.items():
-        assert close(golden["values"][key], value), f"{key}: {golden['values'][key]} → {value}: {hint}"
+        assert close(golden["values"][key], value), (
+            f"{key}: {golden['values'][key]} → {value}: {hint}"
+        )
 
 
 def write(name: str, values: dict) -> None:

@@ -25,7 +25,9 @@ def copy(corpus, tmp_path):
 def test_documents_begin_with_the_separator(corpus):
     stream = corpus.domains["low"].train
     assert stream[0] == corpus.separator
-    assert (np.asarray(stream) == corpus.separator).sum() == corpus.domains["low"].counts("train")["documents"]
+    assert (np.asarray(stream) == corpus.separator).sum() == corpus.domains["low"].counts("train")[
+        "documents"
+    ]
 
 
 def test_windows_overlap_in_one_token_only():
@@ -64,7 +66,12 @@ def test_a_build_that_fails_leaves_nothing(tmp_path):
     domains = {"only": {"train": documents(), "held_out": []}}
     with pytest.raises(KeyboardInterrupt):
         write_corpus(
-            tmp_path / "c", name="c", vocabulary=256, separator=0, tokenizer="bytes", domains=domains
+            tmp_path / "c",
+            name="c",
+            vocabulary=256,
+            separator=0,
+            tokenizer="bytes",
+            domains=domains,
         )
     assert os.listdir(tmp_path) == []
 

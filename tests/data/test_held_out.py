@@ -17,7 +17,11 @@ def test_windows_are_fixed_evenly_spread_and_disjoint(corpus):
 
 def test_the_identity_names_corpus_context_domains_and_windows(corpus):
     same = {HeldOut(corpus, 32, n).identity for n in (640, 641, 671)}
-    others = [HeldOut(corpus, 32, 672), HeldOut(corpus, 64, 640), HeldOut(corpus, 32, 640, ("low",))]
+    others = [
+        HeldOut(corpus, 32, 672),
+        HeldOut(corpus, 64, 640),
+        HeldOut(corpus, 32, 640, ("low",)),
+    ]
     assert len(same) == 1
     assert len(same | {other.identity for other in others}) == 4
 

@@ -7,7 +7,9 @@ from data import Refused, load
 from data.markov import parse
 
 
-@pytest.mark.parametrize("name", ["markov:order=1,symbols=8,seed=3", "markov:order=2,symbols=5,seed=1"])
+@pytest.mark.parametrize(
+    "name", ["markov:order=1,symbols=8,seed=3", "markov:order=2,symbols=5,seed=1"]
+)
 def test_the_rate_is_the_mean_surprise_of_a_long_sample(name):
     source = parse(name)
     sample = source.sample(400_000)

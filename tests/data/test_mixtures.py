@@ -9,14 +9,19 @@ from data import Mixture, Refused
 
 def test_equal_mixtures_are_equal_however_written():
     one = Mixture.of({"b": 0.25, "a": 0.75, "c": 0.0})
-    assert one == Mixture.of({"a": 0.75, "b": 0.25}) and hash(one) == hash(Mixture.of(dict(one.weights)))
+    assert one == Mixture.of({"a": 0.75, "b": 0.25}) and hash(one) == hash(
+        Mixture.of(dict(one.weights))
+    )
     assert one.names == ("a", "b")
 
 
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ({"a": 0.5, "b": 0.6}, "mixture: got a=0.5, b=0.6 (sum 1.1); accepted: shares that sum to 1"),
+        (
+            {"a": 0.5, "b": 0.6},
+            "mixture: got a=0.5, b=0.6 (sum 1.1); accepted: shares that sum to 1",
+        ),
         ({"a": -0.1, "b": 1.1}, "mixture.a: got -0.1"),
         ({"a": math.nan}, "mixture.a: got nan"),
         ({}, "mixture: got no domain"),

@@ -39,7 +39,9 @@ def test_permutations_are_uniform_over_places():
     keys = np.arange(20_000, dtype=np.uint32) * np.uint32(2_654_435_761)
     table = np.zeros((8, 8))
     for element in range(8):
-        ends = permute(np.full(len(keys), element, np.uint32), np.full(len(keys), 8, np.uint32), keys)
+        ends = permute(
+            np.full(len(keys), element, np.uint32), np.full(len(keys), 8, np.uint32), keys
+        )
         table[element] = np.bincount(ends, minlength=8)
     expected = len(keys) / 8
     assert ((table - expected) ** 2 / expected).sum() < 90
@@ -102,7 +104,9 @@ def test_numpy_and_jax_agree_also_stacked_over_members(corpus):
     on_device = jax.jit(lambda tables, slots: locate(tables, slots, jnp))
     for piece in (0, 1):
         stacked = jax.tree.map(lambda *x: jnp.stack(x), *(o.tables(piece) for o in some))
-        mapped = jax.jit(jax.vmap(lambda t, s: locate(t, s, jnp), in_axes=(0, None)))(stacked, slots)
+        mapped = jax.jit(jax.vmap(lambda t, s: locate(t, s, jnp), in_axes=(0, None)))(
+            stacked, slots
+        )
         for member, each in enumerate(some):
             expected = each.locate(piece, slots)
             found = on_device(jax.tree.map(jnp.asarray, each.tables(piece)), slots)

@@ -49,16 +49,37 @@ def call(capsys, *args) -> tuple[int, str, str]:
         (["plan"], "--config: got nothing; accepted: FILE[:preset]"),
         (["plan", "--config=experiments/nowhere.py"], "experiments/over_training.py"),
         (["plan", f"{STUDY}:huge"], "preset: got huge; accepted: cpu, laptop, gpu, pod"),
-        (["plan", STUDY, "--config.widht=3"], "config.widht: got an unknown name; accepted: batch_tokens"),
-        (["plan", STUDY, "--config.batch_tokens=abc"], "config.batch_tokens: got abc; accepted: int"),
-        (["plan", STUDY, "--config.widths=abc"], "config.widths: got ('abc',); accepted: a tuple of int"),
+        (
+            ["plan", STUDY, "--config.widht=3"],
+            "config.widht: got an unknown name; accepted: batch_tokens",
+        ),
+        (
+            ["plan", STUDY, "--config.batch_tokens=abc"],
+            "config.batch_tokens: got abc; accepted: int",
+        ),
+        (
+            ["plan", STUDY, "--config.widths=abc"],
+            "config.widths: got ('abc',); accepted: a tuple of int",
+        ),
         (["plan", STUDY, "--config.widths=(17,)", "--config.seeds=(1,)"], "width: got 17"),
         (["plan", STUDY, "--color=red"], "flag: got --color"),
         (["plan", STUDY, "--config.corpus=web"], "corpus: got 'web'; accepted: wheels"),
         (["plan", STUDY, "--config.domains=('web',)"], "web"),
-        (["plan", STUDY, "--config.batch_tokens=1000"], "phase.batch_tokens: got 1000; accepted: a multiple of model.context=64"),
+        (
+            ["plan", STUDY, "--config.batch_tokens=1000"],
+            "phase.batch_tokens: got 1000; accepted: a multiple of model.context=64",
+        ),
         (["plan", STUDY, "--config.tokens=(1000,)"], "tokens: got 1000; accepted: enough"),
-        (["plan", STUDY, "--config.context=1000000", "--config.batch_tokens=1000000", "--config.tokens=(20000000,)"], "context"),
+        (
+            [
+                "plan",
+                STUDY,
+                "--config.context=1000000",
+                "--config.batch_tokens=1000000",
+                "--config.tokens=(20000000,)",
+            ],
+            "context",
+        ),
         (["plan", STUDY, "--config.tokens=(102400000,)"], "epochs of domain"),
         (["run", STUDY, "--mesh=rows:2"], "mesh: got rows:2"),
         (["fit", "--law=chinchilla"], "--table"),
@@ -141,9 +162,13 @@ def test_plan_run_again_and_report(tmp_path, capsys):
 
 def test_fit_needs_no_accelerator_library(tmp_path):
     rng = np.random.default_rng(0)
-    params, tokens = (x.ravel() for x in np.meshgrid(np.geomspace(1e6, 1e9, 6), np.geomspace(1e8, 1e11, 6)))
+    params, tokens = (
+        x.ravel() for x in np.meshgrid(np.geomspace(1e6, 1e9, 6), np.geomspace(1e8, 1e11, 6))
+    )
     loss = 1.7 + 400 * params**-0.34 + 410 * tokens**-0.28
-    table = pd.DataFrame({"size": params, "tokens": tokens, "loss": loss * np.exp(rng.normal(0, 0.003, 36))})
+    table = pd.DataFrame(
+        {"size": params, "tokens": tokens, "loss": loss * np.exp(rng.normal(0, 0.003, 36))}
+    )
     table.to_csv(tmp_path / "mine.csv", index=False)
     code = (
         "import sys; from experiments import main; "
@@ -184,6 +209,8 @@ def test_tables_that_cannot_be_fitted_are_refused(change, message, tmp_path, cap
     table = pd.DataFrame({"params_total": params, "tokens": tokens, "loss": loss})
     change(table).to_csv(tmp_path / "bad.csv", index=False)
     out = tmp_path / "out"
-    code, _, err = call(capsys, "fit", "--law=chinchilla", f"--table={tmp_path / 'bad.csv'}", f"--out={out}")
+    code, _, err = call(
+        capsys, "fit", "--law=chinchilla", f"--table={tmp_path / 'bad.csv'}", f"--out={out}"
+    )
     assert code == 2 and message in err and err.count("\n") == 1
     assert not out.exists()

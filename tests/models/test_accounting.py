@@ -18,7 +18,9 @@ def test_parameters_are_those_of_the_tree(name):
     leaves = skeleton(config).params
     accounts = count(config)
     assert accounts.params_total == sum(leaf.size for leaf in leaves.values())
-    tables = sum(leaf.size for path, leaf in leaves.items() if path.split(".")[0] in ("embedding", "head"))
+    tables = sum(
+        leaf.size for path, leaf in leaves.items() if path.split(".")[0] in ("embedding", "head")
+    )
     assert accounts.params_non_embedding == accounts.params_total - tables
     assert accounts.params_active == accounts.params_total
     assert accounts.bytes == 4 * accounts.params_total
@@ -60,7 +62,9 @@ def test_published_sizes_of_pythia_come_out():
 
 
 def test_no_array_is_needed_to_count():
-    billions = ModelConfig(vocabulary=128_256, width=8192, depth=80, heads=64, kv_heads=8, ff_width=28_672)
+    billions = ModelConfig(
+        vocabulary=128_256, width=8192, depth=80, heads=64, kv_heads=8, ff_width=28_672
+    )
     # Grattafiori et al. 2024 (arXiv:2407.21783), table 3: the 70B model has 70.6e9 parameters.
     assert count(billions).params_total == pytest.approx(70.55e9, rel=1e-3)
     assert Transformer  # The class is imported, never built.

@@ -125,7 +125,9 @@ def test_bfloat16_computes_the_same_loss_to_its_precision():
     params, buffers = skeleton(config).initialise(0)
     half = replace(config, dtype="bfloat16")
     batch = windows(config)
-    full, rounded = (jax.jit(lambda p, c=c: loss(c, p, buffers, batch)[0])(params) for c in (config, half))
+    full, rounded = (
+        jax.jit(lambda p, c=c: loss(c, p, buffers, batch)[0])(params) for c in (config, half)
+    )
     assert full.dtype == rounded.dtype == jnp.float32
     assert float(rounded) == pytest.approx(float(full), rel=2e-3)
 

@@ -6,7 +6,9 @@ from scaling.events import curves, write_events
 
 
 def test_written_scalars_are_read_back_over_tokens(tmp_path):
-    records = [{"step": i, "tokens": 100 * i, "loss": 3.0 / i, "grad_norm": None} for i in (1, 2, 3)]
+    records = [
+        {"step": i, "tokens": 100 * i, "loss": 3.0 / i, "grad_norm": None} for i in (1, 2, 3)
+    ]
     write_events(tmp_path / "run", records)
     write_events(tmp_path / "run", records, replace=True)
     found = EventAccumulator(str(tmp_path / "run"), size_guidance={"scalars": 0}).Reload()

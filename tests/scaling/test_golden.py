@@ -16,7 +16,7 @@ from tests.models.test_transformer import CONFIGS
 
 
 def steps() -> dict:
-    """Returns losses, gradient norms and a parameter sum after three steps of each configuration."""
+    """Returns losses, gradient norms and a parameter sum of three steps of each configuration."""
     values = {}
     for name, config in CONFIGS.items():
         program = Program.of(config, Optimizer(0.01), 128, make_mesh("data:1"))
@@ -42,7 +42,9 @@ def orders() -> dict:
         return {
             f"piece {piece} {what}": np.asarray(values).tolist()
             for piece in (0, 1)
-            for what, values in zip(("domain", "window"), order.locate(piece, range(20)), strict=True)
+            for what, values in zip(
+                ("domain", "window"), order.locate(piece, range(20)), strict=True
+            )
         }
 
 

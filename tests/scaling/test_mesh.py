@@ -75,7 +75,9 @@ def test_the_end_of_a_run_agrees_within_a_third_of_the_seeds_spread(spec, corpus
     runs = [replace(runs[0], seed=seed) for seed in range(3)]
 
     def losses(name, mesh, some):
-        worker = Worker(plan(some), Store.at(tmp_path / name), corpus, Evaluation(512), make_mesh(mesh))
+        worker = Worker(
+            plan(some), Store.at(tmp_path / name), corpus, Evaluation(512), make_mesh(mesh)
+        )
         worker.run()
         return [np.mean(list(worker.store.done(r.identity)["loss"].values())) for r in some]
 

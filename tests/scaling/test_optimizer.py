@@ -15,7 +15,9 @@ from tests.corpora import model
 
 def gradients(state, seed=0):
     rng = np.random.default_rng(seed)
-    return {p: jnp.asarray(rng.standard_normal(x.shape, np.float32)) for p, x in state.params.items()}
+    return {
+        p: jnp.asarray(rng.standard_normal(x.shape, np.float32)) for p, x in state.params.items()
+    }
 
 
 def test_steps_equal_those_of_optax_adamw():
@@ -23,11 +25,14 @@ def test_steps_equal_those_of_optax_adamw():
     state = initial(config, 0)
     decayed = lambda tree: {p: "norm" not in p for p in tree}
     reference = optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adamw(0.01, 0.9, 0.98, 1e-8, weight_decay=0.1, mask=decayed)
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(0.01, 0.9, 0.98, 1e-8, weight_decay=0.1, mask=decayed),
     )
     params = jax.tree.map(jnp.asarray, state.params)
     other = reference.init(params)
-    step = jax.jit(lambda s, g: update(config, optimizer, s, g, jnp.float32(0.01), jnp.float32(0.1)))
+    step = jax.jit(
+        lambda s, g: update(config, optimizer, s, g, jnp.float32(0.01), jnp.float32(0.1))
+    )
     for index in range(5):
         some = gradients(state, index)
         state, norm = step(state, some)
@@ -68,7 +73,9 @@ def test_a_zero_rate_moves_nothing_and_gains_never_decay():
 def test_new_leaves_count_their_own_steps():
     config = model()
     state = initial(config, 0)
-    step = jax.jit(lambda s, g: update(config, Optimizer(0.1), s, g, jnp.float32(0.1), jnp.float32(0.0)))
+    step = jax.jit(
+        lambda s, g: update(config, Optimizer(0.1), s, g, jnp.float32(0.1), jnp.float32(0.0))
+    )
     after, _ = step(state, gradients(state))
     young = "head.kernel"
     mixed = State(after.params, {}, after.moments | fresh(config, {young: after.params[young]}))

@@ -78,6 +78,8 @@ def test_cut_segments_read_what_the_whole_run_reads(corpus):
         for segment in plan(runs).path(run.identity):
             part = order(corpus, segment.run)
             slots = range(segment.offset * 8, segment.phase.steps * 8)
-            for a, b in zip(whole.locate(segment.index, slots), part.locate(segment.index, slots), strict=True):
+            for a, b in zip(
+                whole.locate(segment.index, slots), part.locate(segment.index, slots), strict=True
+            ):
                 assert (a == b).all()
     assert [p.sequences for p in pieces(runs[0])] == [160, 80, 40]

@@ -101,7 +101,11 @@ def test_what_equals_its_default_is_left_out():
 def test_every_part_of_a_run_enters_its_identity_and_its_trunk():
     runs = reference_runs()
     assert runs["longer"].trunk == runs["base"].trunk == runs["cosine"].trunk
-    others = [name for name in runs if name not in ("longer", "cosine", "anneal", "freeze", "context", "reset", "base")]
+    others = [
+        name
+        for name in runs
+        if name not in ("longer", "cosine", "anneal", "freeze", "context", "reset", "base")
+    ]
     assert len({runs[name].trunk for name in others} | {runs["base"].trunk}) == len(others) + 1
 
 

@@ -58,5 +58,7 @@ def test_an_unfinished_study_gives_the_rows_it_has(trained, corpus):
     more = plan(study_runs("wsd", corpus) + list(worker.plan.runs))
     some, _ = tables(more, worker.store, corpus, worker.evaluation)
     assert set(some["run"]) == set(runs["run"])
-    none, _ = tables(plan(study_runs("ramp", corpus)), Store.at("/nowhere"), corpus, worker.evaluation)
+    none, _ = tables(
+        plan(study_runs("ramp", corpus)), Store.at("/nowhere"), corpus, worker.evaluation
+    )
     assert len(none) == 0 and "loss" in none

@@ -40,7 +40,10 @@ def test_where_training_is_cut_changes_no_bit(cuts, mesh):
 
 
 def test_rates_decays_and_seeds_share_one_program(mesh):
-    programs = {Program.of(CONFIG, Optimizer(rate, decay), 256, mesh) for rate, decay in ((1.0, 0.0), (2.0, 0.3))}
+    programs = {
+        Program.of(CONFIG, Optimizer(rate, decay), 256, mesh)
+        for rate, decay in ((1.0, 0.0), (2.0, 0.3))
+    }
     assert len(programs) == 1
     run((4,), mesh)
     assert compiled(programs.pop())._cache_size() == 1
