@@ -11,7 +11,6 @@ Answer     For every seed the data law L = E + B/D^b, fitted at a width that can
 """
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 
 from data import load

@@ -19,11 +19,13 @@ from models import ladder
 from scaling import Data, Evaluation, Optimizer, Run, chain, product, wsd
 
 # Token counts are powers of two of 250 steps, so that 20 % of each is a whole number of steps.
+# One domain is read on CPUs: over a mixture of all four, models this small were seen to follow no
+# additive law (worst held-out error 6 % instead of 2 %). Width 16 saturates within the budget.
 PRESETS = {
     "cpu": dict(
-        widths=(16, 24, 32, 48, 64),
+        widths=(24, 32, 48, 64, 96),
         tokens=(256_000, 512_000, 1_024_000, 2_048_000),
-        seeds=(3, 2, 2, 1, 1),
+        seeds=(3, 2, 2, 2, 2),
         batch_tokens=1024,
         context=64,
         warmup_tokens=25 * 1024,
@@ -34,9 +36,9 @@ PRESETS = {
         repeat=False,
     ),
     "laptop": dict(
-        widths=(16, 24, 32, 48, 64, 96, 128),
+        widths=(24, 32, 48, 64, 96, 128),
         tokens=(512_000, 1_024_000, 2_048_000, 4_096_000, 8_192_000),
-        seeds=(3, 2, 2, 1, 1, 1, 1),
+        seeds=(3, 2, 2, 2, 2, 2),
         batch_tokens=2048,
         context=128,
         warmup_tokens=25 * 2048,
@@ -55,7 +57,7 @@ PRESETS = {
         warmup_tokens=50 * 32_768,
         evaluation_tokens=262_144,
         corpus="wheels",
-        domains=("code",),
+        domains=("code", "docs", "headers", "tests"),
         dtype="bfloat16",
         repeat=True,
     ),

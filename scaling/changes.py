@@ -1,7 +1,8 @@
 """Changes: what a phase may alter at its start.
 
 A change is a frozen dataclass of two pure functions, `config(model) -> model` and
-`state(state, after, seed) -> state`. `carry` does the second for every change that only adds, drops or freezes leaves.
+`state(state, after, seed) -> state`. `carry` does the second for
+every change that only adds, drops or freezes leaves.
 """
 
 from dataclasses import dataclass, replace

@@ -212,7 +212,7 @@ class Run:
 def canonical(value):
     """Turns a run into JSON values without what equals its default.
 
-    So a new field with a default re-hashes nothing. Changes are written with the name of their class.
+    So a new field with a default re-hashes nothing. Changes carry the name of their class.
     """
     if dataclasses.is_dataclass(value):
         fields = {

@@ -71,7 +71,7 @@ def test_the_report_says_what_it_found(study, tmp_path):
     assert "proves the machinery, not the law" in text.split("\n\n")[1]
     assert "1 runs diverged and are left out" in text
     assert "worst relative error" in text and "**met**" in text
-    assert "standard deviation" in text and "trunk bootstrap, 9 trunks" in text
+    assert "standard deviation" in text and "trunk bootstrap, 11 trunks" in text
     page = (tmp_path / "report.html").read_text()
     assert "http" not in page.split("</style>")[1].split("base64")[0]
     assert page.count("data:image/png;base64") == sum(isinstance(b, Picture) for b in blocks)
