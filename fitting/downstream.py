@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from fitting.intervals import quantiles
+from fitting.intervals import quantiles, widen
 from fitting.law import Law, Parameter
 from fitting.observations import Refused
 
@@ -61,5 +61,6 @@ def chain(loss_fit, error_fit, frame) -> pd.DataFrame:
         pick = np.random.default_rng(0).permutation(len(second["k"]))[:count]
         shape = {name: values[pick][:, None] for name, values in second.items()}
         cloud = shape["eps"] - shape["k"] * np.exp(-shape["gamma"] * first[:count])
-        low, high = quantiles(cloud, error_fit.level)
+        factor = max(loss_fit.draws.factor, error_fit.draws.factor)
+        low, high = quantiles(widen(cloud, out["prediction"], factor), error_fit.level)
     return out.assign(low=low, high=high)

@@ -55,7 +55,13 @@ def loss_against_compute(result: Fit, held_out: Observations | None = None, most
         params, tokens = np.sqrt(line / 6 / level), np.sqrt(line * level / 6)
         table = {result.params: params, "tokens": tokens}
         band = result.predict(table, new_run=False)
-        axis.plot(line, band["prediction"], color=colour, lw=1.2, label=f"{level:.3g}")
+        axis.plot(
+            line,
+            band["prediction"],
+            color=colour,
+            lw=1.2,
+            label=f"{float(f'{level:.2g}'):g}",
+        )
         if result.intervals:
             axis.fill_between(line, band["low"], band["high"], color=colour, alpha=0.15, lw=0)
     for obs, out in groups:
@@ -100,7 +106,7 @@ def predicted_against_actual(result: Fit):
     low, high = min(map(np.min, ends)), max(map(np.max, ends))
     pad = 0.04 * (high - low)
     axis.plot([low - pad, high + pad], [low - pad, high + pad], color="0.7", lw=1, zorder=0)
-    what = "nats/token" if result.target.startswith("loss") else "fraction wrong"
+    what = _unit(result)
     axis.set(xlabel=f"observed {result.target} ({what})", ylabel=f"predicted ({what})")
     axis.set_title(f"{result.law.name}: predicted against actual", fontsize=10)
     axis.legend(fontsize=8, frameon=False)
@@ -124,7 +130,7 @@ def residuals(result: Fit):
         miss = 100 * (kept["observed"] / kept["predicted"] - 1)
         axis.scatter(kept["observed"], miss, s=28, marker="s", color="C3", label="held out")
         axis.legend(fontsize=8, frameon=False)
-    what = "nats/token" if result.target.startswith("loss") else "fraction wrong"
+    what = _unit(result)
     axis.set(xlabel=f"observed {result.target} ({what})", ylabel="observed / predicted - 1 (%)")
     axis.set_title(f"{result.law.name}: residuals", fontsize=10)
     _footer(figure, result)
@@ -153,7 +159,8 @@ def profile_likelihood(result: Fit):
         axis.axhline(3.84, color="C3", lw=0.8, ls="--")
         axis.axvline(result.parameters[entry.name], color="0.6", lw=0.8)
         axis.set_ylim(-0.4, 12)
-        if units[entry.name].positive and units[entry.name].linear and entry.name != "E":
+        reach = entry.values[shown]
+        if reach.min() > 0 and reach.max() / reach.min() > 30:
             axis.set_xscale("log")
         _few_ticks(axis)
         unit = units[entry.name].unit
@@ -167,19 +174,19 @@ def profile_likelihood(result: Fit):
 
 
 def _few_ticks(axis):
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     if axis.get_xscale() == "log":
-        low, high = axis.get_xlim()
-        if high / low < 30:
-            axis.set_xscale("linear")
-            axis.xaxis.set_major_locator(MaxNLocator(4))
-            axis.xaxis.set_major_formatter(ScalarFormatter())
-        else:
-            axis.xaxis.set_major_locator(LogLocator(numticks=4))
+        axis.xaxis.set_major_locator(LogLocator(numticks=4))
         axis.xaxis.set_minor_formatter(NullFormatter())
     else:
         axis.xaxis.set_major_locator(MaxNLocator(4))
+
+
+def _unit(result: Fit) -> str:
+    if result.target.startswith("error."):
+        return "fraction wrong"
+    return "nats/token" if result.target.startswith("loss") else "ratio"
 
 
 def _multiplier(obs: Observations, params: str) -> np.ndarray:

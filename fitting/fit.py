@@ -8,7 +8,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from fitting.held_out import checked_mask, setting_labels
-from fitting.intervals import Draws, draw, quantiles, variances
+from fitting.intervals import Draws, draw, quantiles, scatter, variances, widen
 from fitting.law import Law
 from fitting.laws import law_named
 from fitting.observations import Observations, Refused
@@ -83,9 +83,9 @@ class Fit:
         if self.draws is not None:
             with np.errstate(all="ignore"):
                 cloud = self.law.predict(columns, self.parameter_draws())
+            cloud = widen(cloud, mean, self.draws.factor)
             if new_run:
-                rng = np.random.default_rng(seed)
-                noise = rng.choice(self.draws.pool, size=cloud.shape)
+                noise = scatter(self.draws, cloud.shape, seed)
                 linear = self.objective == "least_squares"
                 cloud = cloud + noise if linear else cloud * np.exp(noise)
             low, high = quantiles(cloud, self.level)
@@ -158,7 +158,7 @@ def fit(
     if cloud is not None:
         for name, values in named(law, cloud.points).items():
             if name not in problem.fixed:
-                low, high = quantiles(values, level)
+                low, high = quantiles(widen(values, parameters[name], cloud.factor), level)
                 intervals[name] = (float(low), float(high))
     result = Fit(
         law=law,

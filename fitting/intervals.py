@@ -16,7 +16,9 @@ class Draws:
 
     points: (draws, parameters) search coordinates; method: how they were made, one line;
     between, within: standard deviations of a trunk's shared and a run's own residual, in log loss
-    (loss units for `least_squares`); degrees: residual degrees of freedom behind them.
+    (loss units for `least_squares`); degrees: residual degrees of freedom behind them; pool:
+    residuals a new run's scatter is drawn from; factor: how much wider than the draws an interval
+    is, sqrt(trunks / (trunks - parameters)), because fitted residuals are too small by it.
     """
 
     points: np.ndarray
@@ -25,6 +27,7 @@ class Draws:
     within: float
     degrees: int
     pool: np.ndarray
+    factor: float = 1.0
 
 
 def variances(miss, trunks, settings, parameters: int) -> tuple[float, float, str]:
@@ -111,8 +114,11 @@ def draw(problem: Problem, point, trunks, settings, draws: int, seed: int = 0) -
     if len(names) >= FEWEST_TRUNKS:
         weights = trunk_weights(problem, trunks, draws, rng)
         targets = None
+        # At most 2: with hardly more trunks than parameters the ratio stops meaning anything.
+        factor = np.sqrt(len(names) / max(len(names) - fitted, len(names) / 4))
         method = f"trunk bootstrap, {len(names)} trunks, {draws} draws"
     else:
+        factor = 1.0
         scale = np.sqrt(degrees / rng.chisquare(degrees, (draws, 1)))
         index = np.searchsorted(names, trunks)
         shared = between * rng.normal(size=(draws, len(names)))[:, index]
@@ -140,7 +146,7 @@ def draw(problem: Problem, point, trunks, settings, draws: int, seed: int = 0) -
         points.append(minimise(resampled, start, iterations=120, tolerance=1e-7)[0])
     spread = np.sqrt(rows / degrees)
     pool = miss * spread
-    return Draws(np.concatenate(points), method, between, within, degrees, pool)
+    return Draws(np.concatenate(points), method, between, within, degrees, pool, float(factor))
 
 
 def trunk_weights(problem: Problem, trunks, draws: int, rng) -> np.ndarray:
@@ -168,6 +174,30 @@ def trunk_weights(problem: Problem, trunks, draws: int, rng) -> np.ndarray:
         if len(out) >= draws:
             break
     return out[:draws]
+
+
+def scatter(draws: Draws, shape, seed: int = 0) -> np.ndarray:
+    """Residuals of new runs: the pool resampled and smoothed with a normal kernel.
+
+    Without smoothing the ends of a small pool are its extreme runs and intervals come out short.
+    The bandwidth is Silverman's (1986, eq. 3.31), from the smaller of two scales.
+    """
+    rng = np.random.default_rng(seed)
+    pool = draws.pool
+    spread = np.subtract(*np.quantile(pool, [0.75, 0.25])) / 1.34
+    bandwidth = 0.9 * min(np.std(pool), spread) * len(pool) ** -0.2
+    return rng.choice(pool, size=shape) + bandwidth * rng.normal(size=shape)
+
+
+def widen(cloud, centre, factor: float) -> np.ndarray:
+    """Draws moved away from the estimate by a factor, in log where all are positive."""
+    cloud, centre = np.asarray(cloud, float), np.asarray(centre, float)
+    with np.errstate(all="ignore"):
+        if np.all(centre > 0) and np.all((cloud > 0) | ~np.isfinite(cloud)):
+            moved = centre * (cloud / centre) ** factor
+        else:
+            moved = centre + factor * (cloud - centre)
+    return np.where(np.isfinite(cloud) & np.isfinite(moved), moved, cloud)
 
 
 def quantiles(draws, level: float, axis: int = 0) -> tuple[np.ndarray, np.ndarray]:

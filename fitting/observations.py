@@ -89,8 +89,11 @@ class Observations:
             if unit(ours) is None:
                 raise Refused("columns", ours, f"one of {', '.join(COLUMNS)}")
         clash = set((columns or {}).values()) & (set(frame) - set(columns or {}))
+        notes = []
+        for name in sorted(clash):
+            _note(notes, f"{name}: the table's own column gives way to the one mapped to it")
         frame = frame.drop(columns=list(clash)).rename(columns=dict(columns or {}))
-        return cls(frame)
+        return cls(frame, tuple(notes))
 
     def __len__(self) -> int:
         return len(self.frame)

@@ -8,6 +8,7 @@ from fitting.solver import Problem, curvature_inverse, minimise, residuals
 
 VERDICTS = ("identified", "weakly identified", "not identified")
 _STEPS = np.array([0.5, 1, 1.5, 2, 3, 4, 6, 9, 14])
+_FEW = 8
 _THRESHOLD = 3.841458820694124  # 95 % quantile of chi-square with 1 degree of freedom
 # An identified exponent is known within this factor; a coefficient moves with its exponent by
 # exponent error x log(predictor), so it is allowed more.
@@ -70,10 +71,13 @@ def profile(problem: Problem, point: np.ndarray, objective: float, clusters: int
             coordinates.append(goal)
     points, costs, _ = minimise(smooth, np.array(starts), np.array(masks), iterations=120)
     # Starts along the tangent can end in a side basin: also start from the optimum itself.
+    # Laws with many parameters skip it, for time: their side basins show in the audit.
+    again, again_costs = points, costs
     direct = np.tile(point, (len(starts), 1))
     for row, name in enumerate(owners):
         direct[row, law.names.index(name)] = coordinates[row]
-    again, again_costs, _ = minimise(smooth, direct, np.array(masks), iterations=120)
+    if len(names) <= _FEW:
+        again, again_costs, _ = minimise(smooth, direct, np.array(masks), iterations=120)
     points = np.where((again_costs < costs)[:, None], again, points)
     costs = np.minimum(costs, again_costs)
     base = min(objective, float(costs.min()))

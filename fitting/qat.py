@@ -29,6 +29,21 @@ def _terms(columns, gamma, eta, kappa, chi, psi, omega, mu, nu, xi, rho):
     )
 
 
+def _gradient(columns, terms, *shape):
+    size = np.log(columns["params"] / _PARAMS)
+    bits = np.log(2.0) * columns["bits"]
+    qat, plain = columns["tokens_qat"], columns["tokens_fp"]
+    byte = columns["params"] * columns["bits"] / 8 * _RATIO
+    by_qat, by_plain = (np.log(np.where(t > 0, t, byte) / byte) for t in (qat, plain))
+    data = np.log((qat + plain) / _TOKENS)
+    # Every term is a power, so each derivative is minus a logarithm times the term.
+    moves = ((1, data), (2, size), (3, bits), (4, bits), (4, size), (4, by_qat))
+    moves += ((5, bits), (5, size), (5, by_plain), (5, by_qat))
+    return tuple(
+        tuple(-log * terms[k] if k == which else None for k in range(6)) for which, log in moves
+    )
+
+
 QAT = Law(
     name="qat",
     formula=(
@@ -49,6 +64,7 @@ QAT = Law(
         exponent("rho"),
     ),
     terms=_terms,
+    gradient=_gradient,
     source="Dremov et al. 2025 (arXiv:2509.22935): structure; their coefficients are not public",
 )
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from fitting.chinchilla import allocation
 from fitting.fit import Fit
-from fitting.intervals import quantiles
+from fitting.intervals import quantiles, widen
 from fitting.moe import at_experts
 from fitting.observations import Refused
 
@@ -60,15 +60,16 @@ def allocate(result: Fit, flops, experts=None) -> pd.DataFrame:
     for name, value in best.items():
         low = high = np.full(len(flops), np.nan)
         if clouds:
-            low, high = quantiles(clouds[name], result.level)
+            cloud = widen(clouds[name], value, result.draws.factor)
+            low, high = quantiles(cloud, result.level)
         out |= {name: value, f"{name}_low": low, f"{name}_high": high}
     return pd.DataFrame(out)
 
 
 def _with_ratio(best: dict) -> dict:
     ratio = best["tokens"] / best["params"]
-    return {"params": best["params"], "tokens": best["tokens"], "tokens_per_param": ratio,
-            "loss": best["loss"]}  # fmt: skip
+    counts = {name: best[name] for name in ("params", "tokens")}
+    return counts | {"tokens_per_param": ratio, "loss": best["loss"]}
 
 
 def solve_for(result: Fit, column: str, value: float, at: Mapping[str, float]) -> dict:
@@ -87,8 +88,8 @@ def solve_for(result: Fit, column: str, value: float, at: Mapping[str, float]) -
         raise Refused("column", column, ", ".join(result.law.predictors))
 
     def reach(parameters, batch):
-        fixed = {key: at[result.params if key == "params" else key]
-                 for key in result.law.predictors if key != name}  # fmt: skip
+        others = [key for key in result.law.predictors if key != name]
+        fixed = {key: at[result.params if key == "params" else key] for key in others}
 
         def loss(decades):
             columns = {key: np.full(1, float(other)) for key, other in fixed.items()}
@@ -101,8 +102,10 @@ def solve_for(result: Fit, column: str, value: float, at: Mapping[str, float]) -
         return 10.0 ** _first_below(loss, value, batch or 1)
 
     one = float(reach(result.parameters, 0)[0])
-    return _summary(one, None if result.draws is None else reach(
-        result.parameter_draws(), len(result.draws.points)), result.level)  # fmt: skip
+    cloud = None
+    if result.draws is not None:
+        cloud = reach(result.parameter_draws(), len(result.draws.points))
+    return _summary(one, cloud, result.level, _factor(result))
 
 
 def compute_for_loss(result: Fit, value: float, tokens_per_param=None, experts=None) -> dict:
@@ -111,13 +114,13 @@ def compute_for_loss(result: Fit, value: float, tokens_per_param=None, experts=N
     Returns:
       {"value", "low", "high", "reachable"}, as `solve_for`.
     """
-    one = _compute_for(as_chinchilla(result.law.name, result.parameters, experts), value,
-                       tokens_per_param, 1)  # fmt: skip
+    point = as_chinchilla(result.law.name, result.parameters, experts)
+    one = _compute_for(point, value, tokens_per_param, 1)
     cloud = None
     if result.draws is not None:
         drawn = as_chinchilla(result.law.name, result.parameter_draws(), experts)
         cloud = _compute_for(drawn, value, tokens_per_param, len(result.draws.points))
-    return _summary(float(one[0]), cloud, result.level)
+    return _summary(float(one[0]), cloud, result.level, _factor(result))
 
 
 def speed_up(baseline: Fit, variant: Fit, flops: float, tokens_per_param=None) -> dict:
@@ -135,15 +138,16 @@ def speed_up(baseline: Fit, variant: Fit, flops: float, tokens_per_param=None) -
         goal = _loss_at(second, flops, tokens_per_param)
         return _compute_for(first, goal, tokens_per_param, count) / flops
 
-    one = once(as_chinchilla(baseline.law.name, baseline.parameters),
-               as_chinchilla(variant.law.name, variant.parameters), 1)  # fmt: skip
+    first = as_chinchilla(baseline.law.name, baseline.parameters)
+    one = once(first, as_chinchilla(variant.law.name, variant.parameters), 1)
     cloud = None
     if baseline.draws is not None and variant.draws is not None:
         count = min(len(baseline.draws.points), len(variant.draws.points))
         order = np.random.default_rng(0).permutation(len(variant.draws.points))[:count]
         first = {k: v[:count] for k, v in _drawn(baseline).items()}
         cloud = once(first, {k: v[order] for k, v in _drawn(variant).items()}, count)
-    return _summary(float(one[0]), cloud, min(baseline.level, variant.level))
+    factor = max(_factor(baseline), _factor(variant))
+    return _summary(float(one[0]), cloud, min(baseline.level, variant.level), factor)
 
 
 def _drawn(result: Fit) -> dict:
@@ -180,12 +184,16 @@ def _first_below(loss, value, count: int) -> np.ndarray:
     return np.where(never, np.inf, high)
 
 
-def _summary(value: float, cloud, level: float) -> dict:
+def _factor(result: Fit) -> float:
+    return 1.0 if result.draws is None else result.draws.factor
+
+
+def _summary(value: float, cloud, level: float, factor: float) -> dict:
     out = {"value": value, "low": float("nan"), "high": float("nan"), "reachable": float("nan")}
     if cloud is None:
         return out
     reached = np.isfinite(cloud)
-    ordered = np.sort(cloud)
+    ordered = np.sort(widen(cloud, value, factor) if np.isfinite(value) else cloud)
     # Draws that never reach it count as infinite: they push the upper end, they are not dropped.
     tail = (1 - level) / 2
     last = len(ordered) - 1

@@ -1,0 +1,23 @@
+import pytest
+
+from experiments import bench_fitting, published_fits
+
+
+def test_every_published_number_is_met(tmp_path):
+    table = published_fits.main([f"--out={tmp_path}", "--draws=20"])
+    for suffix in ("csv", "md", "tex", "html"):
+        assert (tmp_path / f"published_fits.{suffix}").stat().st_size > 1000
+    close = {"chinchilla": 5e-4, "over_training": 1e-5, "downstream": 3e-5, "parscale": 1e-3}
+    checked = 0
+    for row in table:
+        if row["law"] in close and row["published"] != "":
+            assert row["ours"] == pytest.approx(row["published"], rel=close[row["law"]]), row
+            checked += 1
+        assert row["intervals"], row
+    assert checked == 47
+
+
+def test_the_bench_measures_what_it_names():
+    measured = bench_fitting.run(draws=50, refits=False)
+    assert all(value > 0 for value in measured.values())
+    assert "50 bootstrap draws, CPU s" in measured

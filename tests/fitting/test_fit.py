@@ -1,0 +1,149 @@
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fitting import LAWS, Observations, Refused, above_compute, baselines, fit
+from fitting.held_out import largest_decile, seed_standard_deviation
+
+TRUTH = {"E": 1.2, "A": 10.0, "B": 60.0, "alpha": 0.2, "beta": 0.3}
+OPTIONS = {"draws": 200, "audits": 8}
+
+
+def ladder(seed=0, between=0.004, within=0.003, widths=(16, 24, 32, 48, 64), seeds=(3, 2, 2, 1, 1)):
+    """A small study: sizes by tokens, several trunks for the smaller sizes."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for width, count in zip(widths, seeds, strict=True):
+        params = 48 * width**2 + 256 * width
+        for copy in range(count):
+            shared = between * rng.normal()
+            for tokens in (256e3, 512e3, 1e6, 2e6):
+                mean = LAWS["chinchilla"].predict({"params": params, "tokens": tokens}, TRUTH)
+                loss = float(mean * np.exp(shared + within * rng.normal()))
+                run = f"w{width}-s{copy}-d{tokens:g}"
+                trunk = f"w{width}-s{copy}"
+                rows.append((run, trunk, copy, width, params, tokens, loss))
+    names = ["run", "trunk", "seed", "width", "params_total", "tokens", "loss"]
+    return Observations(pd.DataFrame(rows, columns=names))
+
+
+@pytest.fixture(scope="module")
+def study():
+    obs = ladder()
+    mask = ((obs.frame["width"] == 64) & (obs.frame["tokens"] > 9e5)).to_numpy()
+    return obs, mask, fit("chinchilla", obs, held_out=mask, **OPTIONS)
+
+
+def test_a_fit_says_how_its_intervals_were_made(study):
+    _, _, result = study
+    assert result.interval_method == "trunk bootstrap, 9 trunks, 200 draws"
+    assert set(result.intervals) == set(TRUTH) == set(result.verdicts)
+    for name, (low, high) in result.intervals.items():
+        assert low < result.parameters[name] < high, name
+
+
+def test_held_out_runs_are_predicted_not_fitted(study):
+    obs, mask, result = study
+    assert list(result.held_out["run"]) == list(obs.frame["run"][mask])
+    assert set(result.residuals["run"]).isdisjoint(result.held_out["run"])
+    moved = Observations(obs.frame.assign(loss=np.where(mask, 9.0, obs.frame["loss"])))
+    again = fit("chinchilla", moved, held_out=mask, **OPTIONS)
+    assert again.parameters == result.parameters
+    miss = result.held_out["predicted"] / result.held_out["observed"] - 1
+    assert np.allclose(miss, result.held_out["relative_error"])
+    assert np.all(result.held_out["low"] < result.held_out["high"])
+    assert np.all(np.abs(miss) < 0.02)
+
+
+def test_a_fit_repeats_and_the_seed_matters_only_for_draws(study):
+    obs, mask, result = study
+    again = fit("chinchilla", obs, held_out=mask, **OPTIONS)
+    assert again.intervals == result.intervals
+    other = fit("chinchilla", obs, held_out=mask, seed=1, **OPTIONS)
+    assert other.parameters == pytest.approx(result.parameters, rel=1e-5)
+    assert other.intervals != result.intervals
+
+
+def test_predictions_of_a_new_run_are_wider_than_of_the_mean(study):
+    obs, _, result = study
+    new, mean = result.predict(obs.frame), result.predict(obs.frame, new_run=False)
+    assert np.all(new["prediction"] == mean["prediction"])
+    assert np.mean((new["high"] - new["low"]) / (mean["high"] - mean["low"])) > 1.2
+
+
+def test_few_trunks_get_a_parametric_bootstrap_that_says_so():
+    obs = ladder(widths=(16, 32, 64), seeds=(2, 2, 1))
+    result = fit("over_training", obs, **OPTIONS)
+    assert result.interval_method.startswith("parametric bootstrap, 5 trunks, standard deviation")
+    assert "replicate seeds" in result.interval_method
+    assert all(low < high for low, high in result.intervals.values())
+
+
+def test_point_only_gives_no_interval_and_says_why():
+    obs = ladder().only(np.arange(36) % 7 == 0)
+    with pytest.raises(Refused, match="point_only"):
+        fit("chinchilla", obs.only(np.arange(len(obs)) < 5))
+    result = fit("over_training", obs.only(np.arange(len(obs)) < 5), point_only=True)
+    assert result.interval_method == "none (5 runs, 4 parameters)"
+    assert result.intervals == {} and result.draws is None and result.verdicts == {}
+    assert result.predict(obs.frame)[["low", "high"]].isna().all().all()
+    with pytest.raises(Refused, match="none"):
+        result.parameter_draws()
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "field"),
+    [
+        ({"tokens": 1e6}, {}, "tokens"),
+        ({"tokens": 1e6}, {"point_only": True}, "tokens"),
+        ({}, {"params": "params_active"}, "params"),
+        ({"params_active": 1e5}, {}, "params"),
+        ({}, {"held_out": np.ones(36, bool)}, "held_out"),
+        ({}, {"held_out": np.ones(3, bool)}, "held_out"),
+        ({}, {"objective": "l2"}, "objective"),
+        ({}, {"target": "loss.c4"}, "column"),
+        ({}, {"level": 1.5}, "level"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused_by_name(change, options, field):
+    obs = Observations(ladder().frame.assign(**change))
+    with pytest.raises(Refused) as refused:
+        fit("chinchilla", obs, **options)
+    assert refused.value.field == field
+
+
+def test_two_levels_of_a_predictor_are_too_few():
+    obs = ladder()
+    two = obs.only(obs.frame["tokens"] < 6e5)
+    with pytest.raises(Refused, match="2 levels"):
+        fit("chinchilla", two)
+    assert fit("chinchilla", two, point_only=True).interval_method.startswith("none (18 runs")
+
+
+def test_baselines_and_splits(study):
+    obs, mask, result = study
+    table = baselines(obs, mask)
+    assert list(table["run"]) == list(result.held_out["run"])
+    mine = np.abs(result.held_out["relative_error"]).mean()
+    assert mine < np.abs(table["nearest_run"]).mean()
+    assert above_compute(obs, 0.25).sum() == 7
+    assert largest_decile(obs).sum() == 3
+
+
+def test_spread_of_seeds_pools_replicates():
+    obs = ladder(between=0.0, within=0.0)
+    spread, degrees = seed_standard_deviation(obs)
+    assert spread == pytest.approx(0.0, abs=1e-12) and degrees == 16
+    none, zero = seed_standard_deviation(ladder(seeds=(1, 1, 1, 1, 1)))
+    assert none is None and zero == 0
+
+
+def test_fitting_needs_no_jax_and_no_plotting():
+    code = "import sys, fitting, fitting.report, fitting.mixing; "
+    code += "bad = {'jax', 'flax', 'matplotlib', 'sklearn', 'lightgbm'} & set(sys.modules); "
+    code += "sys.exit(str(bad) if bad else 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
