@@ -3,7 +3,7 @@
 Command    espalier run --config=experiments/known_entropy.py:cpu
 Cost       cpu: 4 minutes on two quiet cores, 6 CPU-minutes
 Compared   The source's own entropy rate H, computed from its transition matrix.
-Answer     For every seed the data law L = E + B/D^b, fitted at a width that can represent the
+Answer     For every seed the data law L = E + B/D^beta, fitted at a width that can represent the
            source, gives |E − H| ≤ 0.2 % of H, and its 90 % intervals cover H for most seeds.
            Beside it: the answer of a width × tokens grid under the Chinchilla law, which is
            biased, because a width that is too small to represent the source is a bottleneck
@@ -108,7 +108,7 @@ def report(results: Results) -> list:
                 "E (nats/token)": found.parameters["E"],
                 "90 % low": low,
                 "90 % high": high,
-                "b": found.parameters["b"],
+                "beta": found.parameters["beta"],
                 "E − H (% of H)": 100 * (found.parameters["E"] / entropy - 1),
                 "covers H": "yes" if low <= entropy <= high else "no",
             }
@@ -128,7 +128,7 @@ def report(results: Results) -> list:
             f"it by at most {worst:.3f} % over {len(table)} seeds ({verdict} the 0.2 % aimed at); "
             f"{covered} of {len(table)} intervals of 90 % cover it ({how})."
         ),
-        Table("data_law", table, "L = E + B/D^b at one width, per seed."),
+        Table("data_law", table, "L = E + B/D^beta at one width, per seed."),
         Text(
             f"A width × tokens grid under the Chinchilla law gives E = {grid.parameters['E']:.5f} "
             f"[{low:.5f}, {high:.5f}], {bias:+.2f} % of H: "

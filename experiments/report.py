@@ -63,11 +63,11 @@ pre { overflow-x: auto; background: #f6f6f6; padding: .6rem; font-size: 13px }
 
 
 def cell(value) -> str:
-    """Writes a table's value for a person: four significant digits, dashes for what is absent."""
+    """Writes a table's value for a person: five significant digits, dashes for what is absent."""
     if value is None or value is pd.NA or (isinstance(value, float) and value != value):
         return "–"
     if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1e5 else f"{value:.3e}"
+        return f"{value:.5g}" if abs(value) < 1e5 else f"{value:.3e}"
     return str(value)
 
 

@@ -7,7 +7,7 @@ from experiments.report import Table, cell, latex, pipes
 
 def test_cells_are_short_and_say_what_is_absent():
     assert [cell(x) for x in (1.23456, float("nan"), None, pd.NA, 1234567.0, 12, "a")] == [
-        "1.235",
+        "1.2346",
         "–",
         "–",
         "–",
