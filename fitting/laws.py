@@ -7,7 +7,7 @@ from fitting.law import Law
 from fitting.leverage import COMPUTE, LEVERAGE
 from fitting.moe import JOINT_MOE
 from fitting.observations import Refused
-from fitting.over_training import OVER_TRAINING
+from fitting.over_training import OVER_TRAINING, OVER_TRAINING_EXACT
 from fitting.parscale import PARSCALE
 from fitting.qat import QAT, QAT_FRACTION
 from fitting.repetition import REPETITION
@@ -16,8 +16,8 @@ from fitting.routed import ROUTED
 LAWS: dict[str, Law] = {
     law.name: law
     for law in (
-        *(CHINCHILLA, CHINCHILLA_NO_FLOOR, OVER_TRAINING, DATA, COMPUTE, REPETITION),
-        *(PARSCALE, QAT, QAT_FRACTION, ROUTED, JOINT_MOE, LEVERAGE, DOWNSTREAM),
+        *(CHINCHILLA, CHINCHILLA_NO_FLOOR, OVER_TRAINING, OVER_TRAINING_EXACT, DATA, COMPUTE),
+        *(REPETITION, PARSCALE, QAT, QAT_FRACTION, ROUTED, JOINT_MOE, LEVERAGE, DOWNSTREAM),
     )
 }
 

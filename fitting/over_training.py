@@ -41,3 +41,18 @@ OVER_TRAINING = Law(
         "refinedweb": {"E": 1.734462, "a": 157.1163, "b": 246.2067, "eta": 0.127197},
     },
 )
+
+
+def _exact_terms(columns, eta):
+    multiplier = columns["tokens"] / columns["params"]
+    return 1.0, (columns["flops"] / multiplier) ** -eta, (columns["flops"] * multiplier) ** -eta
+
+
+OVER_TRAINING_EXACT = Law(
+    name="over_training_exact",
+    formula="L = E + (a M^eta + b M^-eta) C^-eta, C = flops, M = tokens / params",
+    predictors=("params", "tokens", "flops"),
+    parameters=OVER_TRAINING.parameters,
+    terms=_exact_terms,
+    source="the form of Gadre et al. 2024 (arXiv:2403.08540) eq. 4 with training FLOPs as counted",
+)

@@ -40,7 +40,7 @@ def parts_count(config: ModelConfig) -> Count:
     return part(config, "embedding").count(config) + layers + norm + Head.count(config)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def count(config: ModelConfig) -> Accounts:
     """Counts a model's parameters, bytes and FLOPs per token from its configuration alone."""
     parts = parts_count(config)

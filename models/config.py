@@ -4,7 +4,10 @@ from dataclasses import dataclass
 
 
 class Refused(ValueError):
-    """A configuration that cannot be built; the message names field, value and what is accepted."""
+    """A configuration that cannot be built: one line with field, value and what is accepted."""
+
+    def __init__(self, field: str, value: object, accepted: str):
+        super().__init__(f"{field}: got {value}; accepted: {accepted}")
 
 
 @dataclass(frozen=True)
@@ -44,20 +47,16 @@ class ModelConfig:
     def __post_init__(self):
         for field in ("vocabulary", "width", "depth", "heads", "context"):
             if getattr(self, field) < 1:
-                raise Refused(f"model.{field}={getattr(self, field)}: at least 1 is accepted")
+                raise Refused(f"model.{field}", getattr(self, field), "1 or more")
         if self.head_size is None and self.width % self.heads:
-            raise Refused(
-                f"model.heads={self.heads}: a divisor of model.width={self.width} is accepted, "
-                "or give model.head_size"
-            )
+            accepted = f"a divisor of model.width={self.width} (or any, with model.head_size)"
+            raise Refused("model.heads", self.heads, accepted)
         if self.heads % self.group_heads:
-            raise Refused(
-                f"model.kv_heads={self.kv_heads}: a divisor of model.heads={self.heads} is accepted"
-            )
+            raise Refused("model.kv_heads", self.kv_heads, f"a divisor of model.heads={self.heads}")
         if self.key_size % 2:
-            raise Refused(f"model.head_size={self.key_size}: rotary positions need an even number")
+            raise Refused("model.head_size", self.key_size, "an even number (rotary positions)")
         if self.dtype not in ("float32", "bfloat16"):
-            raise Refused(f"model.dtype={self.dtype}: float32 or bfloat16 is accepted")
+            raise Refused("model.dtype", self.dtype, "float32 or bfloat16")
 
     @property
     def key_size(self) -> int:

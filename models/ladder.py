@@ -40,7 +40,7 @@ class Rung:
     weight_decay: float
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def best_rates(path: Path = RATES) -> tuple[tuple[int, float], ...]:
     """Reads (width, best rate) pairs from a learning-rate table, ordered by width."""
     with open(path, newline="", encoding="utf-8") as file:
@@ -73,7 +73,7 @@ def ladder(width: int, tokens: int, **model) -> Rung:
       Refused: a width that is not a multiple of 8.
     """
     if width < 8 or width % 8:
-        raise Refused(f"width={width}: a multiple of 8 is accepted")
+        raise Refused("width", width, "a multiple of 8")
     heads = max(FEWEST_HEADS, width // LARGEST_HEAD)
     while (width // heads) * heads != width or (width // heads) % 2:
         heads -= 1

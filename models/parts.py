@@ -63,7 +63,7 @@ class Buffer(nnx.Variable):
 
 
 def buffer(shape: tuple[int, ...], init: Init) -> Buffer:
-    """Declares a buffer; a part assigns its new value during the forward pass of a training step."""
+    """Declares a buffer; a part assigns its new value during the forward pass."""
     return Buffer(jnp.zeros(shape, jnp.float32), init=init, group=None, fsdp=None)
 
 
@@ -103,7 +103,7 @@ def project(x: jax.Array, kernel: nnx.Param) -> jax.Array:
 
 
 class RMSNorm(nnx.Module):
-    """Divides by the root mean square over the width, then scales (Zhang & Sennrich 2019, eq. 4)."""
+    """Divides by the root mean square, then scales (Zhang & Sennrich 2019, eq. 4)."""
 
     def __init__(self, size: int, epsilon: float):
         self.epsilon = epsilon

@@ -34,7 +34,7 @@ def part(config: ModelConfig, place: str):
     """Returns the class that `config` names for a place of the Transformer."""
     name = getattr(config, place)
     if name not in PARTS[place]:
-        raise Refused(f"model.{place}={name}: one of {', '.join(PARTS[place])} is accepted")
+        raise Refused(f"model.{place}", name, f"one of {', '.join(PARTS[place])}")
     return PARTS[place][name]
 
 
@@ -192,7 +192,7 @@ def split_path(path: str) -> list[str | int]:
     return [int(step) if step.isdigit() else step for step in path.split(".")]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def skeleton(config: ModelConfig) -> Skeleton:
     """Builds a model's graph and the list of its leaves without allocating any of them."""
     graph, params, buffers = nnx.split(

@@ -1,1 +1,37 @@
 """Runs, plans, training on a mesh, and run tables."""
+
+from scaling.changes import ContextLength, Freeze
+from scaling.combine import chain, product, wsd, zipped
+from scaling.mesh import make_mesh
+from scaling.plan import Plan, Segment, plan
+from scaling.runs import NUMERICS, Data, Optimizer, Phase, Rate, Run, constant, decay, warmup
+from scaling.store import Store
+from scaling.tables import tables
+from scaling.worker import Evaluation, Stopped, Worker
+
+__all__ = [
+    "NUMERICS",
+    "ContextLength",
+    "Data",
+    "Evaluation",
+    "Freeze",
+    "Optimizer",
+    "Phase",
+    "Plan",
+    "Rate",
+    "Run",
+    "Segment",
+    "Stopped",
+    "Store",
+    "Worker",
+    "chain",
+    "constant",
+    "decay",
+    "make_mesh",
+    "plan",
+    "product",
+    "tables",
+    "warmup",
+    "wsd",
+    "zipped",
+]

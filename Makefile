@@ -1,0 +1,55 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := requirements.lock
+
+.PHONY: help install corpus study test lint bench coverage golden lock clean
+
+help:
+	@echo "make study     install and run the over-training study (about 12 CPU-minutes)"
+	@echo "make test      install and run the test suite"
+	@echo "make bench     speed of training, reading, fitting and starting, as ratios of one run"
+	@echo "make coverage  coverage of the fits' intervals on planted data (30 CPU-minutes)"
+	@echo "make golden    rewrite the golden tables on purpose"
+	@echo "make lint      ruff, as the tests' authors run it"
+	@echo "make lock      resolve the newest dependencies into $(LOCK)"
+
+$(VENV)/installed: $(LOCK) setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "espalier needs Python 3.11 or newer; give one as PYTHON=..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(LOCK)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+install: $(VENV)/installed
+
+corpus: install
+	@$(BIN)/python -c "import data; print('corpus:', data.load('wheels').content_hash)"
+
+study: corpus
+	$(BIN)/espalier run --config=experiments/over_training.py:cpu
+
+test: corpus
+	$(BIN)/python -m pytest -n 2
+
+lint: install
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+bench: corpus
+	$(BIN)/python -m experiments.bench
+
+coverage: install
+	$(BIN)/python -m experiments.coverage
+
+golden: corpus
+	$(BIN)/python -m tests.golden
+
+lock:
+	$(BIN)/python -m pip install --quiet uv
+	@{ echo '# Exact versions for every supported Python; written by `make lock`.'; \
+	   $(BIN)/uv pip compile setup.cfg --extra test --universal --python-version 3.11 \
+	     --no-header --no-annotate; } > $(LOCK).new && mv $(LOCK).new $(LOCK)
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,333 @@
+"""Corpora on disk: named domains of tokens behind memory maps, with counts and a content hash."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from data.mixtures import Mixture
+from data.refused import Refused
+
+FORMAT = 1  # of the folder; raised when an old reader could misread a new folder
+SPLITS = ("train", "held_out")
+COUNTS = ("tokens", "bytes", "documents", "longest_document")
+STALE_SECONDS = 3600  # a build takes seconds: an older temporary folder belongs to a dead process
+BLOCK_BYTES = 1 << 22
+
+
+@dataclasses.dataclass(frozen=True)
+class Domain:
+    """One domain: its two token streams and their counts.
+
+    A stream is its documents one after the other, each begun by the corpus's separator token.
+    `bytes` counts the text and one byte for each separator. `longest_document` is in tokens,
+    its separator included.
+    """
+
+    name: str
+    folder: Path
+    dtype: str
+    train_tokens: int
+    train_bytes: int
+    train_documents: int
+    train_longest_document: int
+    held_out_tokens: int
+    held_out_bytes: int
+    held_out_documents: int
+    held_out_longest_document: int
+
+    @cached_property
+    def train(self) -> np.ndarray:
+        """Training tokens [train_tokens]: a read-only memory map opened at first use."""
+        return _open_stream(self.path("train"), self.dtype, self.train_tokens)
+
+    @cached_property
+    def held_out(self) -> np.ndarray:
+        """Held-out tokens [held_out_tokens]: a read-only memory map opened at first use."""
+        return _open_stream(self.path("held_out"), self.dtype, self.held_out_tokens)
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Text bytes per token of the held-out stream, which turns nats/token into bits/byte."""
+        return self.held_out_bytes / self.held_out_tokens
+
+    def path(self, split: str) -> Path:
+        """The file that holds a split's tokens (`train` or `held_out`)."""
+        return self.folder / f"{self.name}.{split}.bin"
+
+    def counts(self, split: str) -> dict[str, int]:
+        """Tokens, bytes, documents and longest document of a split."""
+        return {count: getattr(self, f"{split}_{count}") for count in COUNTS}
+
+    def __getstate__(self):
+        # Memory maps stay behind: another process opens its own.
+        return {name: value for name, value in self.__dict__.items() if name not in SPLITS}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Corpus:
+    """Named domains of tokens over one vocabulary.
+
+    `domains` keeps the order in which domains are numbered. `main` names those that the default
+    mixture reads; the others are targets to evaluate on. `separator` is the token that begins
+    every document, or None where a stream is one document without a mark. `tokenizer` says how
+    text became tokens (`bytes`), or `symbols` where there was no text.
+    """
+
+    name: str
+    vocabulary: int
+    separator: int | None
+    tokenizer: str
+    domains: Mapping[str, Domain]
+    main: tuple[str, ...]
+    content_hash: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Domain names in their order."""
+        return tuple(self.domains)
+
+    @property
+    def default_mixture(self) -> Mixture:
+        """Equal shares of the main domains.
+
+        Then the training loss estimates the plain mean of the domains' losses, and no cap that
+        a corpus puts on a domain's size decides its weight.
+        """
+        return Mixture.uniform(self.main)
+
+
+class Document(NamedTuple):
+    """A document's tokens [n], without its separator, and the bytes of text they stand for."""
+
+    tokens: np.ndarray
+    bytes: int
+
+
+def text_document(text: bytes) -> Document:
+    """A byte-level document (one token a byte); byte 0 separates documents, so it is refused."""
+    if b"\0" in text:
+        raise Refused("document", "a text that contains byte 0", "text without byte 0")
+    return Document(np.frombuffer(text, np.uint8), len(text))
+
+
+def windows(tokens: int, context: int) -> int:
+    """How many windows of `context` inputs and one target a stream of `tokens` holds.
+
+    Window w covers tokens [w * context, w * context + context + 1): a window's last target is
+    the next one's first input, and every token but the first is a target at most once.
+    """
+    return max(0, (tokens - 1) // context)
+
+
+def write_corpus(
+    path: str | os.PathLike,
+    *,
+    name: str,
+    vocabulary: int,
+    separator: int | None,
+    tokenizer: str,
+    domains: Mapping[str, Mapping[str, Iterable[Document]]],
+    main: Iterable[str] | None = None,
+    expected_hash: str | None = None,
+) -> Corpus:
+    """Write a corpus folder and open it; documents are consumed once, in bounded memory.
+
+    `domains` maps a name to its `train` and `held_out` documents. The folder appears under
+    `path` whole or not at all, under a temporary name until then; where another process
+    finished the same folder first, that one is opened. `Refused` when the content is not the
+    one with `expected_hash`.
+    """
+    path = Path(path)
+    main = tuple(domains if main is None else main)
+    dtype = np.dtype(np.min_scalar_type(vocabulary - 1)).newbyteorder("<")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(path.parent)
+    with _temporary_folder(path) as folder:
+        written = {
+            domain: {
+                split: _write_stream(
+                    folder / f"{domain}.{split}.bin", splits[split], separator, vocabulary, dtype
+                )
+                for split in SPLITS
+            }
+            for domain, splits in domains.items()
+        }
+        head = {
+            "vocabulary": vocabulary,
+            "separator": separator,
+            "tokenizer": tokenizer,
+            "dtype": dtype.str,
+            "domains": written,
+        }
+        content_hash = _content_hash(head, folder)
+        if expected_hash not in (None, content_hash):
+            raise Refused(
+                f"corpus {name!r}", f"a build with content hash {content_hash}", expected_hash
+            )
+        record = {"format": FORMAT, "name": name, "main": main, "content_hash": content_hash}
+        (folder / "corpus.json").write_text(json.dumps(record | head, indent=1) + "\n")
+        try:
+            os.rename(folder, path)
+        except OSError:  # a folder that is not empty is never replaced
+            if not (path / "corpus.json").exists():
+                raise
+    return open_corpus(path)
+
+
+def open_corpus(path: str | os.PathLike, verify: bool = True) -> Corpus:
+    """Open a corpus folder.
+
+    File sizes are always checked; `verify` reads every stream once and compares the content
+    hash (about a second per gigabyte). `Refused` when the folder is no corpus, or its content
+    is not what its record says.
+    """
+    folder = Path(path).absolute()
+    try:
+        record = json.loads((folder / "corpus.json").read_text())
+        if record["format"] != FORMAT:
+            raise Refused(f"corpus {folder}", f"format {record['format']}", f"format {FORMAT}")
+        corpus = _from_record(folder, record)
+        files = [
+            (d.path(split), d.counts(split)["tokens"])
+            for d in corpus.domains.values()
+            for split in SPLITS
+        ]
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise Refused(
+            "corpus", folder, f"a folder with a readable corpus.json ({error!r})"
+        ) from None
+    itemsize = np.dtype(record["dtype"]).itemsize
+    for file, tokens in files:
+        size = tokens * itemsize
+        found = f"{file.stat().st_size} bytes" if file.exists() else "no such file"
+        if found != f"{size} bytes":
+            raise Refused(
+                f"corpus file {file}", found, f"{size} bytes; remove the folder to rebuild it"
+            )
+    if verify and (found := _content_hash(record, folder)) != corpus.content_hash:
+        raise Refused(
+            f"corpus {folder}",
+            f"content hash {found}",
+            f"{corpus.content_hash}, as in its corpus.json; remove the folder to rebuild it",
+        )
+    return corpus
+
+
+def cache_folder() -> Path:
+    """Where built corpora are kept: $ESPALIER_CACHE, $XDG_CACHE_HOME/espalier or ~/.cache/espalier.
+
+    The first of the three that is set.
+    """
+    if folder := os.environ.get("ESPALIER_CACHE"):
+        return Path(folder).expanduser()
+    if folder := os.environ.get("XDG_CACHE_HOME"):
+        return Path(folder).expanduser() / "espalier"
+    return Path("~/.cache/espalier").expanduser()
+
+
+def load(name: str) -> Corpus:
+    """The corpus of that name, built into the cache folder if it is not there yet.
+
+    `wheels` is the default corpus (`data.wheels`); `markov:order=1,symbols=32,seed=0,
+    tokens=2000000` (any subset of the fields) a source of known entropy (`data.markov`);
+    anything else must be the path of a built corpus folder. `Refused` otherwise.
+    """
+    from data import markov, wheels  # here, because both are written with this file's writer
+
+    if name == "wheels":
+        return wheels.load(cache_folder())
+    if name.partition(":")[0] == "markov":
+        return markov.load(name, cache_folder())
+    if (Path(name) / "corpus.json").exists():
+        return open_corpus(name)
+    raise Refused("corpus", repr(name), "wheels, markov:FIELD=VALUE,... or a corpus folder")
+
+
+def _from_record(folder: Path, record: Mapping) -> Corpus:
+    domains = {
+        name: Domain(
+            name=name,
+            folder=folder,
+            dtype=record["dtype"],
+            **{f"{split}_{count}": splits[split][count] for split in SPLITS for count in COUNTS},
+        )
+        for name, splits in record["domains"].items()
+    }
+    return Corpus(
+        name=record["name"],
+        vocabulary=record["vocabulary"],
+        separator=record["separator"],
+        tokenizer=record["tokenizer"],
+        domains=domains,
+        main=tuple(record["main"]),
+        content_hash=record["content_hash"],
+    )
+
+
+def _write_stream(
+    file: Path,
+    documents: Iterable[Document],
+    separator: int | None,
+    vocabulary: int,
+    dtype: np.dtype,
+) -> dict[str, int]:
+    tokens = text = count = longest = 0
+    mark = np.array([] if separator is None else [separator], dtype)
+    with open(file, "wb") as out:
+        for document in documents:
+            body = np.asarray(document.tokens)
+            if body.size and (body.max() >= vocabulary or body.min() < 0):
+                raise Refused("document", f"token {body.max()}", f"tokens 0 to {vocabulary - 1}")
+            out.write(mark.tobytes())
+            out.write(body.astype(dtype).tobytes())
+            length = len(mark) + len(body)
+            tokens, count, longest = tokens + length, count + 1, max(longest, length)
+            text += len(mark) + int(document.bytes)
+    return dict(zip(COUNTS, (tokens, text, count, longest), strict=True))
+
+
+def _open_stream(file: Path, dtype: str, tokens: int) -> np.ndarray:
+    if tokens == 0:  # an empty file cannot be mapped
+        return np.empty(0, dtype)
+    return np.memmap(file, dtype, mode="r", shape=(tokens,))
+
+
+def _content_hash(head: Mapping, folder: Path) -> str:
+    # The counts are hashed with the tokens, so that a record edited by hand is noticed as well.
+    kept = {key: head[key] for key in ("vocabulary", "separator", "dtype", "domains")}
+    total = hashlib.sha256(json.dumps(kept).encode())
+    for domain in head["domains"]:
+        for split in SPLITS:
+            with open(folder / f"{domain}.{split}.bin", "rb") as stream:
+                while block := stream.read(BLOCK_BYTES):
+                    total.update(block)
+    return total.hexdigest()
+
+
+@contextlib.contextmanager
+def _temporary_folder(path: Path) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix=".building-", dir=path.parent))
+    folder.chmod(0o755)  # mkdtemp gives 0700, and a cache may be shared
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # gone already when it was renamed
+
+
+def _remove_stale(parent: Path) -> None:
+    for folder in parent.glob(".building-*"):
+        with contextlib.suppress(OSError):
+            newest = max(file.stat().st_mtime for file in (folder, *folder.iterdir()))
+            if time.time() - newest > STALE_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)

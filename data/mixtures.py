@@ -1,0 +1,100 @@
+"""Mixtures: the shares in which a phase of training reads a corpus's domains."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from data.refused import Refused
+
+if TYPE_CHECKING:
+    from data.corpus import Corpus
+
+SIMPLEX_TOLERANCE = 1e-6  # weights are written with six or more digits; sums may miss 1 by this
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """Sampling weights over named domains, on the simplex.
+
+    `weights` holds (domain, share of the sequences) pairs sorted by name, zero shares left out,
+    so that equal mixtures compare and hash equal however they were written. Build one with
+    `Mixture.of`; `check` tells whether a corpus can serve it.
+    """
+
+    weights: tuple[tuple[str, float], ...]
+
+    def __post_init__(self):
+        pairs = tuple((str(name), float(weight)) for name, weight in self.weights)
+        names = [name for name, _ in pairs]
+        for name in names:
+            if names.count(name) > 1:
+                raise Refused(f"mixture.{name}", "two weights", "one weight per domain")
+        for name, weight in pairs:
+            if not (math.isfinite(weight) and weight >= 0):
+                raise Refused(f"mixture.{name}", weight, "a share from 0 to 1")
+        total = math.fsum(weight for _, weight in pairs)
+        if abs(total - 1) > SIMPLEX_TOLERANCE:
+            written = ", ".join(f"{name}={weight:g}" for name, weight in pairs) or "no domain"
+            raise Refused("mixture", f"{written} (sum {total:.7g})", "shares that sum to 1")
+        object.__setattr__(self, "weights", tuple(sorted(p for p in pairs if p[1] > 0)))
+
+    @classmethod
+    def of(cls, weights: Mapping[str, float]) -> "Mixture":
+        """The mixture with these shares by domain name; `Refused` when off the simplex."""
+        return cls(tuple(weights.items()))
+
+    @classmethod
+    def uniform(cls, names: Iterable[str]) -> "Mixture":
+        """The same share for every named domain (the stratified mixture)."""
+        names = tuple(names)
+        return cls.of({name: 1 / len(names) for name in names})
+
+    @classmethod
+    def natural(cls, corpus: "Corpus", names: Iterable[str] | None = None) -> "Mixture":
+        """Every domain by its share of the training tokens (of the corpus's main domains)."""
+        return cls.temperature(corpus, 1.0, names)
+
+    @classmethod
+    def temperature(
+        cls, corpus: "Corpus", temperature: float, names: Iterable[str] | None = None
+    ) -> "Mixture":
+        """Shares proportional to (training tokens)^(1/temperature).
+
+        Temperature 1 gives natural shares, infinity the uniform mixture (Arivazhagan et al.,
+        arXiv:1907.05019, section 4.1).
+        """
+        if not temperature > 0:
+            raise Refused("mixture.temperature", temperature, "a number above 0")
+        names = tuple(corpus.main if names is None else names)
+        _require(names, corpus)
+        logs = np.log([corpus.domains[name].train_tokens for name in names]) / temperature
+        shares = np.exp(logs - logs.max())
+        return cls.of(dict(zip(names, (shares / shares.sum()).tolist(), strict=True)))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The domains with a share above zero, sorted."""
+        return tuple(name for name, _ in self.weights)
+
+    def check(self, corpus: "Corpus") -> "Mixture":
+        """This mixture, or `Refused` when it names a domain that the corpus lacks."""
+        _require(self.names, corpus)
+        return self
+
+    def array(self, names: Sequence[str]) -> np.ndarray:
+        """Shares as float64 [D], in the order of `names`."""
+        shares = dict(self.weights)
+        return np.array([shares.get(name, 0.0) for name in names])
+
+
+def _require(names: Iterable[str], corpus: "Corpus") -> None:
+    for name in names:
+        if name not in corpus.domains:
+            raise Refused(
+                f"mixture.{name}",
+                f"a domain that corpus {corpus.name!r} lacks",
+                ", ".join(corpus.domains),
+            )

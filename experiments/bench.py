@@ -1,0 +1,197 @@
+"""How fast everything is, measured in one run: `make bench`."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+
+import models
+from data import Mixture, Order, Piece, load
+from data.reader import tokens_per_second
+from experiments.report import pipes
+from models import ladder
+from scaling import Data, Evaluation, Optimizer, Phase, Run, Store, Worker, decay, make_mesh, plan
+from scaling.environment import environment
+from scaling.optimizer import initial
+from scaling.speed import measure, peak_flops
+from scaling.train import Program, advance, compiled, on_mesh
+
+WIDTHS = (16, 32, 64, 128, 256)
+BATCH = 1024
+
+
+def training() -> None:
+    """Prints tokens/s, FLOP/s and share of peak by width."""
+    import pandas as pd
+
+    peak, source = peak_flops()
+    rows = []
+    for width in WIDTHS:
+        config = ladder(width, 10**6).model
+        accounts = models.count(config)
+        speed = measure(config, BATCH)
+        rate = speed * accounts.flops_train
+        rows.append(
+            {
+                "width": width,
+                "params_total": accounts.params_total,
+                "tokens/s": round(speed),
+                "GFLOP/s": rate / 1e9,
+                "share of peak (%)": 100 * rate / peak,
+            }
+        )
+    print(f"training, batch {BATCH} tokens, context 64, float32")
+    print(pipes(pd.DataFrame(rows)))
+    print(f"share of peak = tokens/s · exact training FLOPs per token / {peak / 1e9:.0f} GFLOP/s")
+    print(f"({source})\n")
+
+
+def overhead() -> None:
+    """Prints the Python time per step at 12 layers, amortised over a dispatch."""
+    config = models.ModelConfig(width=16, depth=12, heads=2, context=8, vocabulary=16)
+    program = Program.of(config, Optimizer(1e-3), 16, make_mesh("data:1"))
+    state = on_mesh(program, initial(config, 0))
+    steps = program.dispatch_steps
+    windows = np.zeros((steps, 2, 9), np.int32)
+    rates = np.full(steps, 1e-3)
+    state, metrics = advance(program, state, windows, rates, 0.0)
+    jax.block_until_ready(metrics)
+    times = []
+    for _ in range(20):
+        began = time.thread_time()
+        state, metrics = advance(program, state, windows, rates, 0.0)
+        times.append(time.thread_time() - began)
+        jax.block_until_ready(metrics)
+    per_step = 1e3 * float(np.median(times)) / steps
+    print(f"Python overhead at 12 layers: {per_step:.3f} ms a step (< 0.5), {steps} a dispatch\n")
+
+
+def reading() -> None:
+    """Prints the reader's speed."""
+    corpus = load("wheels")
+    mixture = Mixture.uniform(corpus.main)
+    order = Order(corpus, (Piece(10**6, 64, mixture),), 0)
+    speed = tokens_per_second(corpus, order, 16)
+    print(
+        f"reader: {speed / 1e6:.0f}M tokens/s (> 20M), batches of 16 × 64 over "
+        f"{len(corpus.main)} domains\n"
+    )
+
+
+def starting() -> None:
+    """Prints seconds from command to first step, cold and with the compilation cache."""
+    code = (
+        "import sys, time; began = time.perf_counter()\n"
+        "from pathlib import Path\n"
+        "from scaling.environment import compilation_cache\n"
+        "compilation_cache(Path(sys.argv[1]))\n"
+        "import numpy as np, jax\n"
+        "from models import ladder\n"
+        "from scaling import Optimizer, make_mesh\n"
+        "from scaling.optimizer import initial\n"
+        "from scaling.train import Program, advance, on_mesh\n"
+        "config = ladder(64, 10**6).model\n"
+        "program = Program.of(config, Optimizer(1e-3), 1024, make_mesh())\n"
+        "windows = np.zeros((1, 16, 65), np.int32)\n"
+        "state = on_mesh(program, initial(config, 0))\n"
+        "jax.block_until_ready(advance(program, state, windows, np.full(1, 1e-3), 0.0))\n"
+        "print(time.perf_counter() - began)"
+    )
+    with tempfile.TemporaryDirectory() as cache:
+        seconds = []
+        for _ in range(2):
+            began = time.perf_counter()
+            subprocess.run(
+                [sys.executable, "-c", code, cache],
+                check=True,
+                stdout=subprocess.DEVNULL,
+                cwd=Path(__file__).parents[1],
+            )
+            seconds.append(time.perf_counter() - began)
+    print(
+        f"command to first step, width 64: {seconds[0]:.1f} s cold, {seconds[1]:.1f} s with the "
+        f"compilation cache ({seconds[1] / seconds[0]:.2f})\n"
+    )
+
+
+def leaf() -> None:
+    """Prints what a short leaf costs beyond its steps and its evaluation, and its files."""
+    corpus = load("wheels")
+    data = Data(corpus.name, corpus.content_hash, Mixture.uniform(corpus.main))
+    config = ladder(16, 10**6).model
+    trunk = Phase(20 * BATCH, BATCH)
+    runs = [
+        Run(config, data, Optimizer(0.01), 0, (trunk, Phase(steps * BATCH, BATCH, decay())))
+        for steps in range(8, 40, 2)
+    ]
+    mesh, evaluation = make_mesh("data:1"), Evaluation(8192, domains=corpus.main)
+    folder = tempfile.mkdtemp()
+    first = Worker(plan(runs[:1]), Store.at(os.path.join(folder, "a")), corpus, evaluation, mesh)
+    first.run()
+    store = Store.at(os.path.join(folder, "b"))
+    worker = Worker(plan(runs), store, corpus, evaluation, mesh)
+    timed = {"steps": 0.0, "evaluation": 0.0}
+
+    def clock(name, function):
+        def timed_call(*args, **kwargs):
+            began = time.perf_counter()
+            result = jax.block_until_ready(function(*args, **kwargs))
+            timed[name] += time.perf_counter() - began
+            return result
+
+        return timed_call
+
+    import scaling.worker as module
+
+    kept = module.advance, Worker.evaluate
+    module.advance = clock("steps", module.advance)
+    Worker.evaluate = clock("evaluation", Worker.evaluate)
+    began = time.perf_counter()
+    worker.run()
+    spent = time.perf_counter() - began
+    module.advance, Worker.evaluate = kept
+    files = max(len(list(store.folder(run.identity).iterdir())) for run in runs)
+    each = 1e3 * (spent - sum(timed.values())) / len(worker.plan.segments)
+    shutil.rmtree(folder)
+    print(
+        f"a short leaf: {each:.0f} ms beyond its steps and evaluation (≤ 50), {files} files (≤ 4)\n"
+    )
+
+
+def relaunch() -> None:
+    """Prints how many programs a second launch of a same-shaped run compiles."""
+    config = ladder(32, 10**6).model
+    mesh = make_mesh("data:1")
+    sizes = []
+    for rate in (1e-3, 2e-3):
+        program = Program.of(config, Optimizer(rate, rate), BATCH, mesh)
+        state = on_mesh(program, initial(replace(config), int(rate * 1000)))
+        windows = np.zeros((1, 16, 65), np.int32)
+        jax.block_until_ready(advance(program, state, windows, np.full(1, rate), rate))
+        sizes.append(compiled(program)._cache_size())
+    print(f"programs after launching a shape once and twice: {sizes[0]}, {sizes[1]}\n")
+
+
+def main() -> None:
+    """Prints every table, and where and when they were measured."""
+    here = environment()
+    date = time.strftime("%Y-%m-%d")
+    print(f"{here['device']}, {here['cpus']} visible CPUs, jax {here['jax']}, {date}\n")
+    for part in (training, overhead, reading, starting, leaf, relaunch):
+        part()
+    try:
+        from experiments.bench_fitting import main as fitting
+    except ImportError:
+        return
+    fitting()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""The console command: `espalier plan | run | report | fit`."""
+
+import contextlib
+import logging
+import sys
+import warnings
+
+from absl import flags
+from ml_collections import config_flags
+
+COMMANDS = {
+    "plan": "show what a study would train, what it costs and what is there already",
+    "run": "train what is missing, then write tables, fit and report",
+    "report": "write tables, fit and report from the store",
+    "fit": "fit a law to anybody's table of losses (needs no accelerator)",
+}
+
+
+def new_flags() -> flags.FlagValues:
+    """Declares the flags; those of `fit` and of studies stand side by side."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file(
+        "config", None, "FILE[:preset], as in experiments/over_training.py:cpu", flag_values=values
+    )
+    text, number = flags.DEFINE_string, flags.DEFINE_float
+    text("store", "runs", "where segments and reports are kept", flag_values=values)
+    text("mesh", "", "device mesh, as in fsdp:4,data:2 (default: all on data)", flag_values=values)
+    number("checkpoint_seconds", 60.0, "most work that a kill can undo", flag_values=values)
+    number("stop_after", None, "stop cleanly after so many seconds", flag_values=values)
+    flags.DEFINE_bool("keep_params", False, "keep each run's parameters", flag_values=values)
+    text("coordinator", None, "host:port of process 0, or `auto` on a pod", flag_values=values)
+    flags.DEFINE_integer("processes", None, "number of processes", flag_values=values)
+    flags.DEFINE_integer("process", None, "number of this process", flag_values=values)
+    text("law", None, "fit: the law's name", flag_values=values)
+    text("table", None, "fit: CSV or Parquet file, or published:NAME", flag_values=values)
+    text("columns", "", "fit: THEIRS=OURS,... column names", flag_values=values)
+    text("held_out", "", "fit: largest_decile, above:0.25 or COLUMN>VALUE", flag_values=values)
+    text("out", None, "fit: folder for the fit's tables and figures", flag_values=values)
+    text("params", None, "fit: the parameter count that the law means", flag_values=values)
+    text("target", None, "fit: column to predict (default: the law's)", flag_values=values)
+    text(
+        "objective",
+        "huber",
+        "fit: huber, lad, least_squares or least_squares_log",
+        flag_values=values,
+    )
+    number("delta", 1e-3, "fit: of the Huber loss, in log loss", flag_values=values)
+    number("level", 0.9, "fit: of the intervals", flag_values=values)
+    flags.DEFINE_bool("point_only", False, "fit: no intervals", flag_values=values)
+    return values
+
+
+def usage() -> str:
+    """Returns what the command can do, for who calls it without or with unknown arguments."""
+    lines = [f"  espalier {name:7} {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        ["espalier: plan, train, fit and check scaling laws", *lines, "", str(new_flags())]
+    )
+
+
+def parse(argv: list[str]) -> tuple[str, flags.FlagValues]:
+    """Parses the command line and returns the command and its flags.
+
+    Raises:
+      Refused: in one line, what was wrong and what is accepted.
+    """
+    from data.refused import Refused
+
+    found = new_flags()
+    config = preset_named(argv)
+    overrides = {
+        a[len("--config.") :].partition("=")[0]: a.partition("=")[2]
+        for a in argv
+        if a.startswith("--config.")
+    }
+    for name in overrides:
+        if config is None or name not in config:
+            known = "--config=FILE first" if config is None else ", ".join(sorted(config))
+            raise Refused(f"config.{name}", "an unknown name", known)
+    try:
+        rest = found(argv)
+    except flags.UnrecognizedFlagError as error:
+        known = sorted(name for name in found if "." not in name)
+        raise Refused("flag", f"--{error.flagname}", ", ".join(known)) from None
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        for name, value in overrides.items():
+            if f"config.{name}" in str(error) or value in str(error):
+                kind = type(config[name]).__name__
+                raise Refused(f"config.{name}", value, f"{kind}, as in {config[name]}") from None
+        raise Refused("flags", " ".join(argv[1:]), " ".join(str(error).split())) from None
+    for name in overrides:
+        check_elements(name, found.config[name], config[name])
+    if len(rest) < 2 or rest[1] not in COMMANDS:
+        raise Refused("command", rest[1] if len(rest) > 1 else "none", ", ".join(COMMANDS))
+    if len(rest) > 2:
+        raise Refused("argument", rest[2], "flags only, as in --config=FILE:preset")
+    return rest[1], found
+
+
+def check_elements(name: str, value, default) -> None:
+    """Refuses a tuple whose elements are not of the preset's kind; flags check all other types."""
+    from data.refused import Refused
+
+    if not isinstance(default, tuple) or not default:
+        return
+    kinds = (int, float) if isinstance(default[0], float) else (type(default[0]),)
+    if not value or not all(type(x) in kinds for x in value):
+        accepted = f"a tuple of {kinds[-1].__name__}, as in {default}"
+        raise Refused(f"config.{name}", value, accepted)
+
+
+def preset_named(argv: list[str]):
+    """Returns the configuration that `--config` names, None without one.
+
+    Raises:
+      Refused: no such file, or no such preset.
+    """
+    named = [a.partition("=")[2] for a in argv if a.startswith(("--config=", "-config="))]
+    if not named:
+        return None
+    from experiments.study import load_module
+
+    file, colon, name = named[-1].partition(":")
+    module = load_module(file)
+    return module.get_config(name) if colon else module.get_config()
+
+
+def fit_command(found: flags.FlagValues) -> None:
+    """Fits a law to a table; imports neither JAX nor any model."""
+    from data.refused import Refused
+    from fitting.report import fit_report
+
+    if not found.law or not found.table:
+        missing = "law" if not found.law else "table"
+        raise Refused(f"--{missing}", "nothing", f"espalier fit needs --{missing}=...")
+    pairs = [item.partition("=") for item in found.columns.split(",") if item]
+    columns = {theirs: ours for theirs, _, ours in pairs}
+    print(
+        fit_report(
+            found.law,
+            found.table,
+            columns=columns or None,
+            point_only=found.point_only,
+            held_out=found.held_out or None,
+            out=found.out,
+            params=found.params,
+            target=found.target,
+            objective=found.objective,
+            delta=found.delta,
+            level=found.level,
+        )
+    )
+
+
+def study_command(command: str, found: flags.FlagValues) -> None:
+    """Plans, runs or reports a study."""
+    from data.refused import Refused
+    from experiments import session
+    from experiments.study import load_module
+
+    if found.config is None:
+        raise Refused(
+            "--config", "nothing", "FILE[:preset], as in experiments/over_training.py:cpu"
+        )
+    file = config_flags.get_config_filename(found["config"]).partition(":")[0]
+    session.start(found.coordinator, found.processes, found.process)
+    study = load_module(file).study(found.config)
+    settings = session.Settings(
+        store=found.store,
+        mesh=found.mesh,
+        checkpoint_seconds=found.checkpoint_seconds,
+        stop_after=found.stop_after,
+        keep_params=found.keep_params,
+    )
+    {"plan": session.plan, "run": session.run, "report": session.report}[command](
+        study, found.config, settings
+    )
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command and returns its exit code: 2, with one line, for what a user got wrong."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    warnings.showwarning = lambda message, *_, **__: print(f"note: {message}", file=sys.stderr)
+    if len(argv) < 2 or argv[1] in ("help", "--help", "-h"):
+        print(usage())
+        return 0 if len(argv) > 1 else 2
+    try:
+        command, found = parse(argv)
+        fit_command(found) if command == "fit" else study_command(command, found)
+    except ValueError as error:
+        if type(error).__name__ != "Refused":  # Each room has its own; a bug keeps its traceback.
+            raise
+        print(f"espalier: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("espalier: interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run() -> None:
+    """Is the console script."""
+    with contextlib.suppress(BrokenPipeError):
+        sys.exit(main(sys.argv))
+
+
+if __name__ == "__main__":
+    run()

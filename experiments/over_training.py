@@ -1,0 +1,145 @@
+"""How do held-out losses depend on parameters and tokens when small models are over-trained?
+
+Command    espalier run --config=experiments/over_training.py:cpu
+Cost       cpu: 4 minutes on two quiet cores, 6 CPU-minutes; laptop: 45 CPU-minutes;
+           gpu: about an hour on one accelerator; pod: see `espalier plan`
+Compared   Gadre et al. 2024 (arXiv:2403.08540): L = E + (a·M^η + b·M^−η)·C^−η with M tokens per
+           parameter and C = 6·params_total·tokens; 104 models on three data sets gave η from
+           0.121 to 0.136 and predicted runs with 300× the compute within 0.7 %.
+Answer     The law, fitted without the largest width at its two largest token counts, predicts
+           those within 3.5 % and better than the nearest run does. Exponents from these sizes
+           are not publishable: the `cpu` preset proves the machinery, not the law.
+"""
+
+from data import Mixture, load
+from experiments.law_report import law_report
+from experiments.report import Text
+from experiments.study import Results, Study, preset
+from models import ladder
+from scaling import Data, Evaluation, Optimizer, Run, chain, product, wsd
+
+# Token counts are powers of two of 250 steps, so that 20 % of each is a whole number of steps.
+# One domain is read on CPUs: over a mixture of all four, models this small were seen to follow no
+# additive law (worst held-out error 6 % instead of 2 %). Width 16 saturates within the budget.
+PRESETS = {
+    "cpu": dict(
+        widths=(24, 32, 48, 64, 96),
+        tokens=(256_000, 512_000, 1_024_000, 2_048_000),
+        seeds=(3, 2, 2, 2, 2),
+        batch_tokens=1024,
+        context=64,
+        warmup_tokens=25 * 1024,
+        evaluation_tokens=32_768,
+        corpus="wheels",
+        domains=("code",),
+        dtype="float32",
+        repeat=False,
+    ),
+    "laptop": dict(
+        widths=(24, 32, 48, 64, 96, 128),
+        tokens=(512_000, 1_024_000, 2_048_000, 4_096_000),
+        seeds=(3, 2, 2, 2, 2, 2),
+        batch_tokens=2048,
+        context=128,
+        warmup_tokens=25 * 2048,
+        evaluation_tokens=65_536,
+        corpus="wheels",
+        domains=("code",),
+        dtype="float32",
+        repeat=False,
+    ),
+    "gpu": dict(
+        widths=(64, 128, 192, 256, 384, 512),
+        tokens=(16_384_000, 32_768_000, 65_536_000, 131_072_000),
+        seeds=(3, 2, 2, 1, 1, 1),
+        batch_tokens=32_768,
+        context=256,
+        warmup_tokens=50 * 32_768,
+        evaluation_tokens=262_144,
+        corpus="wheels",
+        domains=("code", "docs", "headers", "tests"),
+        dtype="bfloat16",
+        repeat=True,
+    ),
+    "pod": dict(
+        widths=(512, 768, 1024, 1536, 2048),
+        tokens=(2_097_152_000, 4_194_304_000, 8_388_608_000, 16_777_216_000),
+        seeds=(2, 1, 1, 1, 1),
+        batch_tokens=524_288,
+        context=2048,
+        warmup_tokens=1000 * 524_288,
+        evaluation_tokens=1_048_576,
+        corpus="",
+        domains=("code",),
+        dtype="bfloat16",
+        repeat=False,
+    ),
+}
+
+DECAY = 0.2  # Of each run's tokens; Hägele et al. 2024 (arXiv:2405.18392), section 4.
+
+
+def get_config(name: str = "cpu"):
+    """Returns a preset's configuration."""
+    return preset(name, PRESETS)
+
+
+def study(config) -> Study:
+    """Builds the runs: widths × token counts × seeds, all lengths of a seed on one trunk."""
+    corpus = load(config.corpus)
+    mixture = Mixture.uniform(config.domains)
+    points = chain(
+        *(
+            product(width=[width], seed=range(seeds), tokens=config.tokens)
+            for width, seeds in zip(config.widths, config.seeds, strict=True)
+        )
+    )
+    middle = round((min(config.tokens) * max(config.tokens)) ** 0.5)
+    runs = []
+    for point in points:
+        rung = ladder(
+            point["width"],
+            middle,
+            vocabulary=corpus.vocabulary,
+            context=config.context,
+            dtype=config.dtype,
+        )
+        runs.append(
+            Run(
+                rung.model,
+                Data(corpus.name, corpus.content_hash, mixture),
+                Optimizer(rung.learning_rate, rung.weight_decay),
+                point["seed"],
+                wsd(point["tokens"], config.batch_tokens, config.warmup_tokens, DECAY),
+            )
+        )
+    return Study(
+        name="over_training",
+        corpus=corpus,
+        runs=tuple(runs),
+        evaluation=Evaluation(config.evaluation_tokens, domains=mixture.names),
+        report=report,
+        repeat=config.repeat,
+        published={"eta": "0.121–0.136 (Gadre et al. 2024, table 2 of arXiv:2403.08540)"},
+    )
+
+
+def held_out_largest(runs):
+    """Marks the largest width at its two largest token counts."""
+    largest = runs["width"] == runs["width"].max()
+    return largest & runs["tokens"].isin(sorted(runs["tokens"].unique())[-2:])
+
+
+def held_out_compute(runs):
+    """Marks all runs above a quarter of the largest compute (6·params_total·tokens)."""
+    return runs["flops_6nd"] > runs["flops_6nd"].max() / 4
+
+
+def report(results: Results) -> list:
+    """Writes the answer: the law, its two held-out splits, and what the data do not identify."""
+    scale = {
+        "cpu": "The `cpu` preset proves the machinery, not the law: five tiny widths, two million "
+        "tokens at most.",
+        "laptop": "The `laptop` preset is still far below the scales at which laws are published.",
+    }.get(results.config.preset, "Scales between a laptop's and a cluster's.")
+    return [Text(scale), *law_report(results, held_out_largest, held_out_compute)]

@@ -1,0 +1,72 @@
+"""Changes: what a phase may alter at its start.
+
+A change is a frozen dataclass of two pure functions, `config(model) -> model` and
+`state(state, after, seed) -> state`. `carry` does the second for
+every change that only adds, drops or freezes leaves.
+"""
+
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+from data import Refused
+from models import ModelConfig, skeleton
+from scaling.optimizer import State, fresh, trainable
+
+
+@dataclass(frozen=True)
+class Freeze:
+    """Stops training the parameters whose path matches `pattern` (`fnmatch`, such as "layers.0.*").
+
+    Their optimizer state is dropped; they neither move nor decay.
+    """
+
+    pattern: str
+
+    def config(self, model: ModelConfig) -> ModelConfig:
+        """Adds the pattern; refuses one that matches nothing or everything."""
+        paths = list(skeleton(model).params)
+        if not any(fnmatchcase(path, self.pattern) for path in paths):
+            raise Refused(
+                "freeze.pattern", self.pattern, f"a pattern of some of {', '.join(paths)}"
+            )
+        frozen = replace(model, frozen=(*model.frozen, self.pattern))
+        if not trainable(frozen):
+            raise Refused("freeze.pattern", self.pattern, "a pattern that leaves some to train")
+        return frozen
+
+    def state(self, state: State, after: ModelConfig, seed: int) -> State:
+        """Keeps every value."""
+        return carry(state, after, seed)
+
+
+@dataclass(frozen=True)
+class ContextLength:
+    """Changes the number of tokens that a window holds and attention sees."""
+
+    context: int
+
+    def config(self, model: ModelConfig) -> ModelConfig:
+        """Replaces the context length."""
+        return replace(model, context=self.context)
+
+    def state(self, state: State, after: ModelConfig, seed: int) -> State:
+        """Keeps every value: rotary positions have no parameters."""
+        return carry(state, after, seed)
+
+
+def carry(state: State, after: ModelConfig, seed: int) -> State:
+    """Moves a state to a new configuration: kept leaves unchanged, new ones freshly started.
+
+    Kept parameters, buffers and moments are the same arrays; a new leaf is drawn from its own
+    stream and gets zero moments and a step count of its own; leaves that the new configuration
+    lacks, and the moments of frozen ones, are dropped.
+    """
+    bones = skeleton(after)
+    new = bones.params.keys() - state.params.keys() | bones.buffers.keys() - state.buffers.keys()
+    params, buffers = bones.initialise(seed, paths=new)
+    params = {path: state.params.get(path, params.get(path)) for path in bones.params}
+    buffers = {path: state.buffers.get(path, buffers.get(path)) for path in bones.buffers}
+    train = trainable(after)
+    starting = fresh(after, {path: params[path] for path in train if path not in state.moments})
+    moments = {path: state.moments.get(path, starting.get(path)) for path in train}
+    return State(params, buffers, moments)

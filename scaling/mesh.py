@@ -1,0 +1,101 @@
+"""The device mesh, and how state and batches lie on it."""
+
+import math
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from data import Refused
+from models import ModelConfig, skeleton
+from scaling.optimizer import State
+
+AXES = ("run", "data", "fsdp")
+BATCH_AXES = ("data", "fsdp")
+
+
+def make_mesh(spec: str = "", devices=None) -> Mesh:
+    """Builds a mesh from a text such as "fsdp:4,data:2"; axes not named have size 1.
+
+    An empty text puts all devices on the `data` axis.
+
+    Raises:
+      Refused: an unknown axis, a size that is no positive integer, or too many devices.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    sizes = dict.fromkeys(AXES, 1)
+    for item in filter(None, spec.split(",")):
+        name, _, size = item.partition(":")
+        if name not in AXES:
+            raise Refused("mesh", item, f"an axis of {', '.join(AXES)} with a size, as in data:2")
+        if not size.isdecimal() or int(size) < 1:
+            raise Refused(f"mesh.{name}", size, "a positive integer")
+        sizes[name] = int(size)
+    if not spec:
+        sizes["data"] = len(devices)
+    wanted = math.prod(sizes.values())
+    if wanted > len(devices):
+        raise Refused("mesh", spec, f"a product of sizes of at most {len(devices)} devices")
+    if wanted < len(devices) and jax.process_count() > 1:
+        accepted = f"a product of sizes of {len(devices)}: every process's devices take part"
+        raise Refused("mesh", spec, accepted)
+    grid = np.asarray(devices[:wanted]).reshape(tuple(sizes.values()))
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def shards(mesh: Mesh) -> int:
+    """Returns over how many parts a batch's sequences are split."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Keeps an array whole on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batched(mesh: Mesh, ndim: int, axis: int) -> NamedSharding:
+    """Splits one axis of an array, that of its sequences, over the mesh's batch axes."""
+    spec = [None] * ndim
+    spec[axis] = BATCH_AXES
+    return NamedSharding(mesh, PartitionSpec(*spec))
+
+
+def state_shardings(mesh: Mesh, config: ModelConfig, state: State) -> State:
+    """Returns the sharding of every array of a state.
+
+    A parameter and its moments are split over `fsdp` along the dimension that its part declared,
+    where the axis divides it; everything else is whole on every device.
+    """
+    leaves = skeleton(config).params
+
+    def of(path, array):
+        dimension = leaves[path].fsdp if path in leaves else None
+        if array.ndim == 0 or dimension is None or array.shape != leaves[path].shape:
+            return replicated(mesh)
+        if array.shape[dimension] % mesh.shape["fsdp"]:
+            return replicated(mesh)
+        spec = [None] * array.ndim
+        spec[dimension] = "fsdp"
+        return NamedSharding(mesh, PartitionSpec(*spec))
+
+    return State(
+        {path: of(path, x) for path, x in state.params.items()},
+        {path: replicated(mesh) for path in state.buffers},
+        {p: jax.tree.map(lambda x, p=p: of(p, x), m) for p, m in state.moments.items()},
+    )
+
+
+def place(tree, shardings):
+    """Puts arrays where their shardings say; every process passes the same values."""
+
+    def put(x, sharding):
+        if isinstance(x, jax.Array) and x.sharding == sharding:
+            return x
+        if jax.process_count() == 1:
+            return jax.device_put(x, sharding)
+        if isinstance(x, jax.Array):
+            return jax.device_put(x, sharding)
+        x = np.asarray(x)
+        return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+    return jax.tree.map(put, tree, shardings)

@@ -1,0 +1,178 @@
+"""The plan: the forest of segments that trains every run of a study, each shared piece once."""
+
+import functools
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import models
+from data import Order, Piece
+from models import ModelConfig
+from scaling.runs import Phase, Run
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A piece of training that one or more runs share: part of one phase.
+
+    `run` ends where the segment ends, so the segment's id names the state there, however the plan
+    was cut. `offset` is the step of its last phase at which the segment begins; `parent` is the id
+    of the segment before, None at a root.
+    """
+
+    run: Run
+    offset: int
+    parent: str | None
+
+    @property
+    def id(self) -> str:
+        """The identity of the run that ends here."""
+        return self.run.identity
+
+    @property
+    def phase(self) -> Phase:
+        """The phase that the segment belongs to."""
+        return self.run.phases[-1]
+
+    @property
+    def index(self) -> int:
+        """The position of that phase in the run."""
+        return len(self.run.phases) - 1
+
+    @functools.cached_property
+    def config(self) -> ModelConfig:
+        """The model's configuration during the segment."""
+        return self.run.model_at(-1)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in the segment."""
+        return self.phase.steps - self.offset
+
+    @property
+    def tokens(self) -> int:
+        """Tokens trained on in the segment."""
+        return self.steps * self.phase.batch_tokens
+
+    @property
+    def first_step(self) -> int:
+        """Steps that the run has taken before the segment."""
+        return self.run.steps - self.steps
+
+    @property
+    def first_token(self) -> int:
+        """Tokens that the run has read before the segment."""
+        return self.run.tokens - self.tokens
+
+    @property
+    def flops(self) -> float:
+        """Training FLOPs of the segment."""
+        return models.count(self.config).flops_train * self.tokens
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Segments by id, parents before children, and the runs they train."""
+
+    runs: tuple[Run, ...]
+    segments: dict[str, Segment]
+
+    @functools.cached_property
+    def children(self) -> dict[str | None, list[str]]:
+        """Ids by parent; None lists the roots. Short sub-trees come first: a trunk goes on last."""
+        children = defaultdict(list)
+        for segment in self.segments.values():
+            children[segment.parent].append(segment.id)
+        for ids in children.values():
+            ids.sort(key=lambda id: self.depth[id])
+        return dict(children)
+
+    @functools.cached_property
+    def depth(self) -> dict[str, int]:
+        """Number of segments on the longest way down from each segment."""
+        depth = dict.fromkeys(self.segments, 1)
+        for segment in reversed(self.segments.values()):
+            if segment.parent is not None:
+                depth[segment.parent] = max(depth[segment.parent], depth[segment.id] + 1)
+        return depth
+
+    @property
+    def leaves(self) -> set[str]:
+        """Ids of the segments at which a run ends."""
+        return {run.identity for run in self.runs}
+
+    @property
+    def tokens(self) -> int:
+        """Tokens trained on by the plan."""
+        return sum(segment.tokens for segment in self.segments.values())
+
+    @property
+    def tokens_alone(self) -> int:
+        """Tokens that training every run by itself would take."""
+        return sum(run.tokens for run in self.runs)
+
+    @property
+    def flops(self) -> float:
+        """Training FLOPs of the plan."""
+        return sum(segment.flops for segment in self.segments.values())
+
+    @property
+    def flops_alone(self) -> float:
+        """Training FLOPs of every run by itself."""
+        return sum(run.flops() for run in self.runs)
+
+    def walk(self, parent: str | None = None) -> Iterator[Segment]:
+        """Yields segments depth first, in the order in which one worker trains them."""
+        for id in self.children.get(parent, ()):
+            yield self.segments[id]
+            yield from self.walk(id)
+
+    def path(self, id: str | None) -> list[Segment]:
+        """Lists the segments from the root to this one."""
+        path = []
+        while id is not None:
+            path.append(self.segments[id])
+            id = self.segments[id].parent
+        return path[::-1]
+
+
+def plan(runs: Iterable[Run]) -> Plan:
+    """Cuts prefix-closed phases wherever any run of the list branches, and shares equal prefixes.
+
+    Equal runs are planned once. The closed form for runs of lengths D_i that share a trunk up to
+    their last fraction f, of the tokens that training them apart would take, is
+    [(1 − f)·D_max + f·ΣD_i]/ΣD_i.
+    """
+    runs = tuple({run.identity: run for run in runs}.values())
+    cuts = defaultdict(set)
+    for run in runs:
+        for index, phase in enumerate(run.phases):
+            if phase.prefix_closed:
+                cuts[run.until(index, 0).identity].add(phase.tokens)
+    segments = {}
+    for run in runs:
+        parent = None
+        for index, phase in enumerate(run.phases):
+            ends = [phase.tokens]
+            if phase.prefix_closed:
+                ends = sorted(c for c in cuts[run.until(index, 0).identity] if c <= phase.tokens)
+            offset = 0
+            for end in filter(None, ends):
+                cut = run.until(index, end if phase.prefix_closed else None)
+                segments.setdefault(cut.identity, Segment(cut, offset, parent))
+                parent, offset = cut.identity, end // phase.batch_tokens
+    return Plan(runs, segments)
+
+
+def pieces(run: Run) -> tuple[Piece, ...]:
+    """Returns what the order needs to know of a run's phases."""
+    return tuple(
+        Piece(phase.tokens // context, context, run.mixture_at(i))
+        for i, phase in enumerate(run.phases)
+        for context in [run.model_at(i).context]
+    )
+
+
+def order(corpus, run: Run) -> Order:
+    """Returns the order in which a run reads a corpus; its seed is the run's."""
+    return Order(corpus, pieces(run), run.seed)

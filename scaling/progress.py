@@ -1,0 +1,122 @@
+"""What a person sees while a plan trains: a bar for the plan and one for the segment."""
+
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from scaling.plan import Segment
+
+LINE_SECONDS = 15.0  # Without a terminal: a line at most this often inside a segment.
+
+
+class Silent:
+    """Shows nothing."""
+
+    def begin(self, segments: list[Segment]) -> None:
+        """Takes what is going to be trained."""
+
+    def start(self, segment: Segment, step: int) -> None:
+        """Takes the segment that training turns to, and the step it resumes at."""
+
+    def update(self, segment: Segment, step: int, loss: float | None, speed: float) -> None:
+        """Takes the last step read, its loss in nats, and tokens per second."""
+
+    def finish(self, segment: Segment, losses: dict | None) -> None:
+        """Takes the held-out losses of a finished segment."""
+
+    def end(self) -> None:
+        """Takes note that training is over."""
+
+
+class Lines(Silent):
+    """Prints a line per finished segment, and now and then inside a long one."""
+
+    def __init__(self, file=None):
+        self.file = file or sys.stderr
+
+    def begin(self, segments):
+        """Notes the total."""
+        self.count, self.total = 0, len(segments)
+        self.tokens, self.goal = 0, sum(s.flops for s in segments)
+        self.began = self.shown = time.monotonic()
+
+    def update(self, segment, step, loss, speed):
+        """Prints a line if the last one is a while ago."""
+        if time.monotonic() - self.shown >= LINE_SECONDS:
+            done = self.tokens + segment.flops * (step - segment.first_step) / segment.steps
+            self.show(segment, f"step {step}/{segment.run.steps}", loss, speed, done)
+
+    def finish(self, segment, losses):
+        """Prints the segment's result."""
+        self.count += 1
+        self.tokens += segment.flops
+        mean = sum(losses.values()) / len(losses) if losses else None
+        note = "done" if losses is not None else "left out: diverged"
+        self.show(segment, note, mean, None, self.tokens)
+
+    def show(self, segment, note, loss, speed, done):
+        """Prints one line: position in the plan, segment, note, loss, speed, time left."""
+        self.shown = time.monotonic()
+        spent = self.shown - self.began
+        left = spent * (self.goal / done - 1) if done else 0.0
+        shown = [f"[{self.count}/{self.total}]", title(segment), note]
+        shown += [f"loss {loss:.4f}"] if loss is not None else []
+        shown += [f"{speed / 1e3:.1f}k tokens/s"] if speed is not None else []
+        print("  ".join([*shown, f"{left:.0f} s left"]), file=self.file, flush=True)
+
+
+class Bars(Silent):
+    """Draws two bars on a terminal: the plan by FLOPs, the segment by tokens."""
+
+    def begin(self, segments):
+        """Draws empty bars."""
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self.before = 0.0
+        goal = sum(s.flops for s in segments)
+        self.whole = self.bars.add_task(f"plan ({len(segments)} segments)", total=goal, note="")
+        self.part = self.bars.add_task("", total=1.0, note="")
+        self.bars.start()
+
+    def start(self, segment, step):
+        """Turns the lower bar to a segment."""
+        self.bars.reset(self.part, total=segment.steps, description=title(segment), note="")
+
+    def update(self, segment, step, loss, speed):
+        """Moves both bars."""
+        done = step - segment.first_step
+        tokens = done * segment.phase.batch_tokens
+        note = f"{tokens / 1e6:.2f}M tokens  {speed / 1e3:.1f}k tokens/s  loss {loss or 0:.4f}"
+        self.bars.update(self.part, completed=done, note=note)
+        spent = self.before + segment.flops * done / segment.steps
+        self.bars.update(self.whole, completed=spent)
+
+    def finish(self, segment, losses):
+        """Moves the plan's bar past the segment."""
+        self.before += segment.flops
+        self.bars.update(self.whole, completed=self.before)
+
+    def end(self):
+        """Leaves the bars as they are."""
+        self.bars.stop()
+
+
+def title(segment: Segment) -> str:
+    """Names a segment for a person: model size, token span, seed."""
+    first, last = segment.first_token, segment.run.tokens
+    return (
+        f"width {segment.config.width}  seed {segment.run.seed}  "
+        f"{first / 1e6:.2f}–{last / 1e6:.2f}M tokens"
+    )
+
+
+def progress() -> Silent:
+    """Returns bars on a terminal, lines elsewhere."""
+    return Bars() if sys.stderr.isatty() else Lines()

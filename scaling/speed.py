@@ -1,0 +1,116 @@
+"""How fast this device trains, measured; what a plan will take; and share of peak."""
+
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+import models
+from models import ModelConfig
+from scaling.environment import environment
+from scaling.mesh import make_mesh
+from scaling.optimizer import initial
+from scaling.plan import Segment
+from scaling.runs import Optimizer
+from scaling.train import Program, advance, on_mesh
+
+# Dense bfloat16 peak in FLOP/s of one device, from the vendors' data sheets.
+PEAK = {
+    "NVIDIA A100-SXM4-80GB": 312e12,  # NVIDIA A100 data sheet, 2021.
+    "NVIDIA H100 80GB HBM3": 989e12,  # NVIDIA H100 data sheet, SXM, without sparsity.
+    "NVIDIA H200": 989e12,  # NVIDIA H200 data sheet, SXM, without sparsity.
+    "TPU v4": 275e12,  # Google Cloud documentation, TPU v4.
+    "TPU v5 lite": 197e12,  # Google Cloud documentation, TPU v5e.
+    "TPU v5": 459e12,  # Google Cloud documentation, TPU v5p.
+    "TPU v6 lite": 918e12,  # Google Cloud documentation, TPU v6e.
+}
+
+CALIBRATION_WIDTHS = (16, 64, 128)
+CALIBRATION_TOKENS = 1024
+CALIBRATION_STEPS = 8
+
+
+def peak_flops() -> tuple[float, str]:
+    """Returns the FLOP/s that share of peak refers to, and where the figure comes from.
+
+    Known accelerators: dense bfloat16 peak times devices. Elsewhere, such as on CPUs: the best of
+    a few large float32 matrix products measured now.
+    """
+    kind, devices = jax.devices()[0].device_kind, jax.device_count()
+    if kind in PEAK:
+        return PEAK[kind] * devices, f"{devices} × {kind}, dense bf16 data sheet"
+    size = 1536
+    product = jax.jit(lambda x: x @ x)
+    x = jax.block_until_ready(product(np.ones((size, size), np.float32)))
+    best = np.inf
+    for _ in range(5):
+        began = time.perf_counter()
+        jax.block_until_ready(product(x))
+        best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best, f"float32 matrix product of size {size}, measured"
+
+
+def measure(config: ModelConfig, batch_tokens: int, steps: int = CALIBRATION_STEPS) -> float:
+    """Returns training tokens per second of a configuration on this process's first device."""
+    program = Program.of(config, Optimizer(1e-3), batch_tokens, make_mesh("data:1"))
+    state = on_mesh(program, initial(config, 0))
+    shape = (steps, program.sequences, config.context + 1)
+    windows = np.random.default_rng(0).integers(0, config.vocabulary, shape).astype(np.int32)
+    rates, best = np.full(steps, 1e-3), np.inf
+    for _ in range(4):
+        began = time.perf_counter()
+        state, metrics = advance(program, state, windows, rates, 0.0)
+        jax.block_until_ready(metrics)
+        best = min(best, time.perf_counter() - began)
+    return steps * batch_tokens / best
+
+
+def calibration(folder: Path) -> dict[int, float]:
+    """Returns measured training FLOP/s by the baseline's width on this device; cached on disk.
+
+    The cache is keyed by device, visible CPUs and jaxlib.
+    """
+    here = environment()
+    key = f"{here['device']}-{here['cpus']}cpu-jaxlib{here['jaxlib']}".replace(" ", "_")
+    file = folder / f"{key}.json"
+    try:
+        return {int(k): v for k, v in json.loads(file.read_text())["flops_per_second"].items()}
+    except (OSError, ValueError, KeyError):
+        pass
+    rates = {}
+    for width in CALIBRATION_WIDTHS:
+        config = models.ladder(width, 10**6).model
+        speed = measure(config, CALIBRATION_TOKENS)
+        rates[width] = speed * models.count(config).flops_train
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"date": time.strftime("%Y-%m-%d"), "flops_per_second": rates}))
+    return rates
+
+
+def predicted_seconds(segments: Iterable[Segment], rates: dict[int, float]) -> float:
+    """Predicts training seconds from measured FLOP/s, interpolated in the logarithm of the width.
+
+    Beyond the calibrated widths the nearest measurement is used. Compiling and evaluating are left
+    out.
+    """
+    widths = np.log(sorted(rates))
+    values = np.log([rates[w] for w in sorted(rates)])
+    speed = lambda segment: np.exp(np.interp(np.log(segment.config.width), widths, values))
+    return float(sum(segment.flops / speed(segment) for segment in segments))
+
+
+def predicted_bytes(segment: Segment) -> int:
+    """Predicts device memory: parameters, gradients and two moments in float32, and activations.
+
+    Activations are those that the backward pass keeps: per token and layer about 6 widths, 3
+    feed-forward widths and one row of attention scores per head, twice where the softmax is
+    kept too, plus three rows of logits.
+    """
+    config = segment.config
+    size = 2 if config.dtype == "bfloat16" else 4
+    layer = 6 * config.width + 3 * config.inner_width + 2 * config.heads * config.context
+    per_token = size * config.depth * layer + 4 * 3 * config.vocabulary
+    return 16 * models.count(config).params_total + per_token * segment.phase.batch_tokens

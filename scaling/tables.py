@@ -1,0 +1,122 @@
+"""Run tables: what training hands to fitting, one row per run or evaluation."""
+
+import math
+
+import pandas as pd
+from etils import epath
+
+import models
+from data import Corpus
+from scaling.plan import Plan, Segment, order
+from scaling.store import Store, write_atomically
+from scaling.worker import Evaluation
+
+# Every column: unit and meaning. `loss.<domain>` and `bits_per_byte.<domain>` repeat per domain.
+COLUMNS = {
+    "run": ("id", "identity of the run up to this row's step"),
+    "trunk": ("id", "what runs of one trunk share; rows of one trunk are not independent"),
+    "seed": ("", "seed of initial values and data order"),
+    "width": ("", "residual width D"),
+    "depth": ("layers", "number of layers"),
+    "context": ("tokens", "context length at the end"),
+    "params_total": ("parameters", "all parameters, token tables included"),
+    "params_non_embedding": ("parameters", "without token tables and head"),
+    "params_active": ("parameters", "read for one token"),
+    "bytes": ("bytes", "size of the parameters as kept"),
+    "tokens": ("tokens", "tokens trained on, repetitions counted"),
+    "unique_tokens": ("tokens", "training tokens read at least once"),
+    "token_multiplier": ("tokens/parameter", "tokens over params_total"),
+    "batch_tokens": ("tokens", "tokens per step at the end"),
+    "learning_rate": ("", "peak learning rate"),
+    "weight_decay": ("", "AdamW's decay, multiplied by the rate at each step"),
+    "flops": ("FLOPs", "training FLOPs, counted exactly, summed over phases"),
+    "flops_body": ("FLOPs", "the same without head and attention"),
+    "flops_6nd": ("FLOPs", "6 · params_total · tokens"),
+    "loss": ("nats/token", "held-out loss, mean over the evaluation's domains"),
+    "loss.<domain>": ("nats/token", "held-out loss on a domain"),
+    "bits_per_byte": ("bits/byte", "held-out bits per byte, mean over domains"),
+    "bits_per_byte.<domain>": ("bits/byte", "held-out bits per byte on a domain"),
+    "mixture.<domain>": ("", "share of the domain over all tokens read"),
+    "train_loss": ("nats/token", "loss of the last training batch"),
+    "diverged_step": ("step", "step at which the run diverged; empty for sound runs"),
+    "evaluation": ("id", "identity of the evaluation"),
+    "cooled": ("", "true at the end of a run, false inside one"),
+    "seconds": ("s", "training seconds along the run, shared segments counted in full"),
+    "tokens_per_second": ("tokens/s", "over the run's last segment"),
+    "device": ("", "device kind of the last segment"),
+}
+
+
+def row(plan: Plan, store: Store, corpus: Corpus, segment: Segment, evaluation: str) -> dict:
+    """Returns the table row of a finished segment's end."""
+    run, config, record = segment.run, segment.config, store.done(segment.id)
+    accounts, reads = models.count(config), order(corpus, run)
+    evals = [r for r in store.read(segment.id, "eval") if r["evaluation"] == evaluation]
+    losses = evals[-1]["loss"] if evals else {}
+    bits = evals[-1]["bits_per_byte"] if evals else {}
+    path = [store.done(s.id) or {} for s in plan.path(segment.id)]
+    mean = lambda values: math.fsum(values.values()) / len(values) if values else math.nan
+    shares = {name: count / run.tokens for name, count in reads.tokens().items()}
+    return {
+        "run": segment.id,
+        "trunk": run.trunk,
+        "seed": run.seed,
+        "width": config.width,
+        "depth": config.depth,
+        "context": config.context,
+        "params_total": accounts.params_total,
+        "params_non_embedding": accounts.params_non_embedding,
+        "params_active": accounts.params_active,
+        "bytes": accounts.bytes,
+        "tokens": run.tokens,
+        "unique_tokens": reads.unique_tokens(),
+        "token_multiplier": run.tokens / accounts.params_total,
+        "batch_tokens": segment.phase.batch_tokens,
+        "learning_rate": run.optimizer.learning_rate,
+        "weight_decay": run.optimizer.weight_decay,
+        "flops": run.flops(),
+        "flops_body": run.flops("flops_train_body"),
+        "flops_6nd": 6.0 * accounts.params_total * run.tokens,
+        "loss": mean(losses),
+        **{f"loss.{name}": value for name, value in losses.items()},
+        "bits_per_byte": mean(bits),
+        **{f"bits_per_byte.{name}": value for name, value in bits.items()},
+        **{f"mixture.{name}": share for name, share in shares.items() if share},
+        "train_loss": record["train_loss"],
+        "diverged_step": record["diverged_step"],
+        "evaluation": evaluation,
+        "cooled": segment.id in plan.leaves,
+        "seconds": sum(r.get("seconds", 0.0) for r in path),
+        "tokens_per_second": record["tokens_per_second"],
+        "device": record["environment"]["device"],
+    }
+
+
+def tables(
+    plan: Plan, store: Store, corpus: Corpus, evaluation: Evaluation
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Returns the `runs` table (ends of runs) and the `evals` table (every other evaluation).
+
+    Only finished segments are in them; rows are in the plan's order.
+    """
+    rows = [
+        row(plan, store, corpus, s, evaluation.held_out(corpus, s.config.context).identity)
+        for s in plan.segments.values()
+        if store.done(s.id) is not None
+    ]
+    table = pd.DataFrame(rows, columns=None if rows else [c for c in COLUMNS if "<" not in c])
+    if rows:
+        table["diverged_step"] = table["diverged_step"].astype("Int64")
+    ends = table["cooled"].astype(bool)
+    inside = ~ends & table["loss"].notna()
+    return table[ends].reset_index(drop=True), table[inside].reset_index(drop=True)
+
+
+def write_table(table: pd.DataFrame, folder: epath.Path, name: str) -> None:
+    """Writes `NAME.parquet` and `NAME.csv`, each whole or not at all."""
+    folder = epath.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / f"{name}.csv", table.to_csv(index=False))
+    beside = folder / f".{name}.parquet"
+    beside.write_bytes(table.to_parquet(index=False))
+    beside.replace(folder / f"{name}.parquet")

@@ -1,0 +1,368 @@
+"""The worker: trains what a plan lacks, depth first, handing a trunk's state to its children."""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from data import Corpus, HeldOut, Reader
+from scaling import checkpoint
+from scaling.environment import differences, environment
+from scaling.events import write_events
+from scaling.optimizer import State, fresh, initial
+from scaling.plan import Plan, Segment, order
+from scaling.progress import Silent
+from scaling.store import Store
+from scaling.train import Program, advance, evaluate, on_mesh, warm
+
+# A training loss above this multiple of ln V, the loss of a uniform guess, counts as diverged.
+DIVERGED_ABOVE = 2.0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What to evaluate: tokens per domain, and whether at the ends of runs or of all segments.
+
+    `domains` limits the domains (default: all). An evaluation has an identity of its own.
+    """
+
+    tokens_per_domain: int
+    everywhere: bool = False
+    domains: tuple[str, ...] = ()
+
+    def held_out(self, corpus: Corpus, context: int) -> HeldOut:
+        """Returns the windows for a context length."""
+        return HeldOut(corpus, context, self.tokens_per_domain, self.domains)
+
+
+class Stopped(Exception):
+    """The time allowed is over; everything done so far is in the store."""
+
+
+@dataclass
+class Worker:
+    """Trains a plan into a store; what is there already is not trained again.
+
+    `checkpoint_seconds` bounds the work a kill can undo; `stop_after` ends cleanly after so many
+    seconds (`Stopped`), between dispatches. `keep_params` leaves a checkpoint at each run's end.
+    """
+
+    plan: Plan
+    store: Store
+    corpus: Corpus
+    evaluation: Evaluation
+    mesh: Mesh
+    checkpoint_seconds: float = 60.0
+    stop_after: float | None = None
+    keep_params: bool = False
+    progress: object = field(default_factory=Silent)
+
+    def missing(self) -> set[str]:
+        """Lists the segments that have no record, or none of this evaluation where one is due."""
+        missing = set()
+        for segment in self.plan.segments.values():
+            record = self.store.done(segment.id)
+            wanted = self.evaluated(segment)
+            if record is None:
+                missing.add(segment.id)
+            elif wanted and record["diverged_step"] is None:
+                if wanted not in {r["evaluation"] for r in self.store.read(segment.id, "eval")}:
+                    missing.add(segment.id)
+        return missing
+
+    def evaluated(self, segment: Segment) -> str | None:
+        """Returns the identity of the evaluation due at a segment's end, None without one."""
+        if not self.evaluation.everywhere and segment.id not in self.plan.leaves:
+            return None
+        return self.evaluation.held_out(self.corpus, segment.config.context).identity
+
+    def run(self) -> int:
+        """Trains all that is missing and returns how many segments that were.
+
+        Raises:
+          Stopped: the time allowed is over.
+        """
+        self.began = self.saved = time.monotonic()
+        todo = self.missing()
+        self.barrier("plan read")
+        self.needed = {id for missing in todo for id in (s.id for s in self.plan.path(missing))}
+        self.todo = todo
+        self.progress.begin([s for s in self.plan.segments.values() if s.id in todo])
+        try:
+            self.descend(None, None)
+        finally:
+            self.progress.end()
+        return len(todo)
+
+    def descend(self, parent: Segment | None, end: State | None) -> None:
+        """Trains the needed children of a segment, whose end state goes to the last of them."""
+        children = [
+            self.plan.segments[id]
+            for id in self.plan.children.get(parent.id if parent else None, ())
+            if id in self.needed
+        ]
+        for child in children:
+            last = child is children[-1]
+            if parent is None:
+                start = lambda child=child: initial(child.run.model, child.run.seed)
+            elif last:
+                # Handed over, not copied; the reference here is dropped so that it can be donated.
+                handed, end = [end], None
+                start = handed.pop
+            else:
+                start = lambda end=end: jax.tree.map(jnp.copy, end)
+            state, diverged = self.train(child, start)
+            if diverged is None:
+                self.descend(child, state)
+            else:
+                self.abandon(child, diverged)
+            state = None
+            if self.writes and not self.keep_params:
+                checkpoint.discard(self.store.folder(child.id))
+
+    def abandon(self, parent: Segment, diverged: int) -> None:
+        """Records that what would have followed a diverged segment was not trained."""
+        for segment in self.plan.walk(parent.id):
+            if segment.id in self.todo and self.writes:
+                self.store.begin(segment)
+                self.store.finish(segment.id, self.record(segment, diverged, {}))
+            self.progress.finish(segment, None)
+
+    def train(
+        self, segment: Segment, start: Callable[[], State]
+    ) -> tuple[State | None, int | None]:
+        """Trains one segment from its newest checkpoint or from `start()`.
+
+        Returns the end state, or None and the step at which the loss diverged.
+        """
+        config, phase = segment.config, segment.phase
+        folder = self.store.folder(segment.id)
+        program = Program.of(config, segment.run.optimizer, phase.batch_tokens, self.mesh)
+        found = checkpoint.restore(folder, config, self.mesh)
+        if found is not None:
+            state, meta = found
+            step, seconds = meta["step"], meta["seconds"]
+            for difference in differences(meta["environment"]):
+                logging.warning(
+                    "segment %s resumes under another environment (%s): it will not be "
+                    "bit-equal to an uninterrupted one",
+                    segment.id,
+                    difference,
+                )
+        else:
+            state, step, seconds = start(), segment.first_step, 0.0
+            if segment.offset == 0 and phase.change is not None:
+                state = phase.change.state(state, config, segment.run.seed)
+            if segment.offset == 0 and not phase.keep_optimizer:
+                state = state._replace(moments=fresh(config, state.moments))
+            state = on_mesh(program, state)
+        if segment.id in self.todo and self.writes:
+            self.store.begin(segment)
+        log = self.log(segment, step)
+        self.progress.start(segment, step)
+        state = warm(program, state)
+        reader = Reader(
+            self.corpus,
+            order(self.corpus, segment.run),
+            segment.index,
+            program.sequences,
+            start_step=segment.offset + step - segment.first_step,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        bound = DIVERGED_ABOVE * math.log(config.vocabulary)
+        meter = Meter(segment, seconds, bound, log, self.progress)
+        peak, decay = segment.run.optimizer.learning_rate, segment.run.optimizer.weight_decay
+        while step < segment.run.steps:
+            count = min(program.dispatch_steps, segment.run.steps - step)
+            inside = segment.offset + step - segment.first_step
+            rates = peak * phase.rates(inside, inside + count)
+            windows = reader.read(count)
+            state, metrics = advance(program, state, windows, rates, decay)
+            # The dispatch before this one has ended or is about to: reading it costs no waiting.
+            meter.read()
+            meter.hold(step, rates, metrics)
+            step += count
+            save, stop = self.due(segment, step)
+            if step == segment.run.steps or save or stop:
+                meter.read()
+            if meter.diverged is not None:
+                break
+            if save or stop:
+                meter.flush()
+                meta = {"step": step, "seconds": meter.seconds, "environment": environment()}
+                checkpoint.save(folder, step, state, meta)
+                self.saved = time.monotonic()
+                if self.writes:
+                    self.tensorboard(segment)
+            if stop:
+                raise Stopped(f"stopped at step {step} of {segment.run.steps} of {segment.id}")
+        meter.flush()
+        losses = {}
+        if meter.diverged is None and self.evaluated(segment):
+            losses = self.evaluate(segment, state)
+        if self.writes and segment.id in self.todo:
+            self.store.finish(segment.id, self.record(segment, meter.diverged, losses, meter))
+        self.progress.finish(segment, losses)
+        return (None, meter.diverged) if meter.diverged is not None else (state, None)
+
+    @property
+    def writes(self) -> bool:
+        """Says whether this process writes records: only the first of a run's processes does."""
+        return jax.process_index() == 0
+
+    def log(self, segment: Segment, step: int):
+        """Opens the segment's metrics; None where another process or an earlier run wrote them."""
+        if not self.writes or segment.id not in self.todo:
+            return None
+        return self.store.records(segment.id, "metrics", step)
+
+    def due(self, segment: Segment, step: int) -> tuple[bool, bool]:
+        """Says whether to write a checkpoint and whether to stop; all processes agree.
+
+        At a segment's end a checkpoint is due only where children will need the state.
+        """
+        now = time.monotonic()
+        save = now - self.saved >= self.checkpoint_seconds
+        if step == segment.run.steps:
+            needs = any(id in self.needed for id in self.plan.children.get(segment.id, ()))
+            keeps = self.keep_params and segment.id in self.plan.leaves
+            save = (save and needs) or keeps
+        stop = self.stop_after is not None and now - self.began >= self.stop_after
+        if jax.process_count() > 1:
+            save, stop = multihost_utils.broadcast_one_to_all(np.array([save, stop])).tolist()
+        return save, stop
+
+    def barrier(self, name: str) -> None:
+        """Waits until every process of a multi-process run is here."""
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(name)
+
+    def evaluate(self, segment: Segment, state: State) -> dict[str, float]:
+        """Evaluates on every domain's held-out windows and appends the result to `eval.jsonl`."""
+        held_out = self.evaluation.held_out(self.corpus, segment.config.context)
+        windows = {name: held_out.windows(name) for name in held_out.names}
+        sums = evaluate(segment.config, self.mesh, state, np.concatenate(list(windows.values())))
+        losses, begin = {}, 0
+        for name, some in windows.items():
+            losses[name] = float(
+                sums[begin : begin + len(some)].sum() / (len(some) * (some.shape[1] - 1))
+            )
+            begin += len(some)
+        if self.writes:
+            bits = {
+                name: loss / math.log(2) / held_out.bytes_per_token(name)
+                for name, loss in losses.items()
+            }
+            records = self.store.records(segment.id, "eval", before_step=segment.run.steps)
+            records.append(
+                {
+                    "step": segment.run.steps,
+                    "tokens": segment.run.tokens,
+                    "evaluation": held_out.identity,
+                    "context": held_out.context,
+                    "loss": losses,
+                    "bits_per_byte": bits,
+                }
+            )
+            records.flush()
+        return losses
+
+    def record(self, segment: Segment, diverged: int | None, losses: dict, meter=None) -> dict:
+        """Returns what `done.json` says."""
+        seconds = meter.seconds if meter else 0.0
+        return {
+            "id": segment.id,
+            "parent": segment.parent,
+            "trunk": segment.run.trunk,
+            "first_step": segment.first_step,
+            "last_step": segment.run.steps,
+            "tokens": segment.tokens,
+            "flops_train": segment.flops,
+            "diverged_step": diverged,
+            "train_loss": meter.loss if meter else None,
+            "loss": losses,
+            "seconds": seconds,
+            "tokens_per_second": segment.tokens / seconds if seconds else None,
+            "mesh": {name: size for name, size in self.mesh.shape.items() if size > 1},
+            "environment": environment(),
+        }
+
+    def tensorboard(self, segment: Segment) -> None:
+        """Brings the segment's TensorBoard file up to date, for who watches a long one."""
+        folder = self.store.folder(segment.id) / "tensorboard"
+        write_events(folder, self.store.read(segment.id, "metrics"), replace=True)
+
+
+@dataclass
+class Meter:
+    """Reads metrics one dispatch late, watches for divergence, and writes them down."""
+
+    segment: Segment
+    seconds: float
+    bound: float
+    log: object
+    progress: object
+    loss: float | None = None
+    diverged: int | None = None
+    held: tuple | None = None
+    at: float = field(default_factory=time.monotonic)
+
+    def hold(self, step: int, rates: np.ndarray, metrics: dict) -> None:
+        """Keeps a dispatch's metrics, still on the device, for the next `read`."""
+        self.held = (step, rates, metrics)
+
+    def read(self) -> None:
+        """Reads the metrics held, waiting for the device if need be."""
+        if self.held is None:
+            return
+        (step, rates, metrics), self.held = self.held, None
+        values = {k: np.asarray(v)[: len(rates)] for k, v in metrics.items()}
+        now = time.monotonic()
+        elapsed, self.at = now - self.at, now
+        self.seconds += elapsed
+        batch = self.segment.phase.batch_tokens
+        speed = len(rates) * batch / elapsed
+        for i, rate in enumerate(rates):
+            loss = float(values["nll"][i])
+            bad = not (loss <= self.bound) or not np.isfinite(values["grad_norm"][i])
+            if bad and self.diverged is None:
+                self.diverged = step + i + 1
+            if self.log is not None:
+                after = step + i + 1
+                extra = {k: float(v[i]) for k, v in values.items() if k not in ("nll", "grad_norm")}
+                self.log.append(
+                    {
+                        "step": after,
+                        "tokens": self.segment.first_token
+                        + (after - self.segment.first_step) * batch,
+                        "learning_rate": float(np.float32(rate)),
+                        "batch_tokens": batch,
+                        "loss": loss if math.isfinite(loss) else None,
+                        "grad_norm": finite(values["grad_norm"][i]),
+                        "tokens_per_second": round(speed, 1),
+                        "seconds": round(self.seconds, 4),
+                        **{k: finite(v) for k, v in extra.items()},
+                    }
+                )
+            if self.diverged is not None:
+                break
+            self.loss = loss
+        self.progress.update(self.segment, step + len(rates), self.loss, speed)
+
+    def flush(self) -> None:
+        """Writes the lines read so far to the store."""
+        if self.log is not None:
+            self.log.flush()
+
+
+def finite(x) -> float | None:
+    """Returns a float that JSON can hold: None for NaN and infinities."""
+    return float(x) if np.isfinite(x) else None

@@ -1,0 +1,97 @@
+"""Small corpora and studies that several tests share."""
+
+from pathlib import Path
+
+import numpy as np
+
+from data import Corpus, Mixture, write_corpus
+from data.corpus import Document, text_document
+from models import ModelConfig
+from scaling import (
+    ContextLength,
+    Data,
+    Freeze,
+    Optimizer,
+    Phase,
+    Run,
+    constant,
+    decay,
+    product,
+    warmup,
+    wsd,
+)
+
+STEP = 256  # Tokens in a batch of the test studies.
+
+
+def small_corpus(folder: Path, tokens: int = 60_000) -> Corpus:
+    """Builds three domains of bytes that differ in their alphabet, in documents of 900 bytes."""
+
+    def documents(seed: int, low: int, count: int) -> list[Document]:
+        rng = np.random.default_rng(seed)
+        walk = np.cumsum(rng.integers(-2, 3, (count, 900)), axis=1) % 24 + low
+        return [text_document(bytes(row.astype(np.uint8))) for row in walk]
+
+    domains = {
+        name: {
+            "train": documents(index, 40 + 24 * index, tokens // 900),
+            "held_out": documents(100 + index, 40 + 24 * index, 6),
+        }
+        for index, name in enumerate(("low", "middle", "high"))
+    }
+    return write_corpus(
+        folder / "small",
+        name="small",
+        vocabulary=256,
+        separator=0,
+        tokenizer="bytes",
+        domains=domains,
+    )
+
+
+def model(**fields) -> ModelConfig:
+    """Returns the smallest model that is still a real one."""
+    return ModelConfig(**{"width": 16, "depth": 2, "heads": 2, "context": 32} | fields)
+
+
+def study_runs(kind: str, corpus: Corpus) -> list[Run]:
+    """Builds one of the kinds of study that must be exact: runs that share a trunk."""
+    uniform = Mixture.uniform(corpus.names)
+    data = Data(corpus.name, corpus.content_hash, uniform)
+    start = dict(data=data, optimizer=Optimizer(0.01, 0.01), seed=3)
+    other = Mixture.of({"low": 0.1, "high": 0.9})
+    trunk = Phase(20 * STEP, STEP, warmup(5 * STEP))
+    shapes = {
+        "wsd": [wsd(n * STEP, STEP, 5 * STEP) for n in (15, 30, 60)],
+        "mixture": [
+            (trunk, Phase(10 * STEP, STEP, constant(), mixture), Phase(5 * STEP, STEP, decay()))
+            for mixture in (None, other)
+        ],
+        "frozen": [
+            (trunk, Phase(n * STEP, STEP, decay("cosine"), change=change))
+            for n in (6, 12)
+            for change in (ContextLength(64), Freeze("layers.0.*"))
+        ]
+        + [
+            (
+                trunk,
+                Phase(6 * STEP, STEP, constant(), change=Freeze("embedding.*")),
+                Phase(6 * STEP, STEP, decay("linear"), change=ContextLength(64)),
+            )
+        ],
+        "ramp": [
+            (trunk, Phase(10 * 2 * STEP, 2 * STEP), Phase(n * 4 * STEP, 4 * STEP, decay()))
+            for n in (3, 6)
+        ],
+    }
+    return [Run(model(), phases=tuple(phases), **start) for phases in shapes[kind]]
+
+
+KINDS = ("wsd", "mixture", "frozen", "ramp")
+
+
+def seeds(runs: list[Run], count: int) -> list[Run]:
+    """Repeats runs with other seeds."""
+    from dataclasses import replace
+
+    return [replace(p["run"], seed=p["seed"]) for p in product(run=runs, seed=range(count))]

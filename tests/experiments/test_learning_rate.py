@@ -1,0 +1,38 @@
+"""The learning-rate study: optima of planted curves."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments.learning_rate import best_rates, curve_at, one_rate_cost, vertex
+
+RATES = np.array([0.004, 0.008, 0.016, 0.032, 0.064])
+
+
+def curve(best, depth=0.05):
+    return 2.0 + depth * np.log(RATES / best) ** 2
+
+
+def test_the_vertex_of_a_parabola_is_found_and_kept_inside():
+    assert vertex(RATES, curve(0.02)) == pytest.approx(0.02, rel=1e-6)
+    assert vertex(RATES[::-1], curve(0.011)[::-1]) == pytest.approx(0.011, rel=1e-6)
+    assert vertex(RATES, curve(0.0001)) == pytest.approx(RATES[0])
+    assert RATES[0] < vertex(RATES, np.array([2.0, 1.0, 2.0, 1.5, 3.0])) < RATES[3]
+
+
+def test_losses_between_rates_are_interpolated():
+    assert curve_at(RATES, curve(0.016), 0.016) == pytest.approx(2.0)
+    low, high = curve(0.016)[2:4]
+    assert low < curve_at(RATES, curve(0.016), 0.022) < high
+
+
+def test_one_rate_for_all_budgets_lies_between_theirs_and_costs_little():
+    rows = [
+        {"width": 16, "tokens": tokens, "learning_rate": rate, "loss": loss}
+        for tokens, best in ((1, 0.012), (2, 0.020))
+        for rate, loss in zip(RATES, curve(best), strict=True)
+    ]
+    runs = pd.DataFrame(rows)
+    choice = best_rates(runs)
+    assert 0.012 < choice["learning_rate"].item() < 0.020
+    assert one_rate_cost(runs, choice)["excess (%)"].max() < 1.0

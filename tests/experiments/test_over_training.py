@@ -1,0 +1,89 @@
+"""The over-training study: its grid, its saving, and its report on planted losses."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments import over_training
+from experiments.report import Picture, Table, write_report
+from experiments.study import Results
+from models import count
+from scaling import plan
+
+
+@pytest.fixture(scope="module")
+def study():
+    return over_training.study(over_training.get_config("cpu"))
+
+
+def test_the_grid_is_five_widths_by_four_counts_with_replicate_trunks(study):
+    config = over_training.get_config("cpu")
+    assert len(config.widths) >= 5 and len(config.tokens) == 4
+    assert config.seeds[:3] == (3, 2, 2)
+    assert max(config.tokens) >= 8 * min(config.tokens)
+    assert len(study.runs) == 4 * sum(config.seeds)
+    assert {run.tokens for run in study.runs} == set(config.tokens)
+
+
+def test_the_plan_saves_exactly_the_closed_form(study):
+    shared = plan(study.runs)
+    lengths = over_training.get_config("cpu").tokens
+    form = (0.8 * max(lengths) + 0.2 * sum(lengths)) / sum(lengths)
+    assert shared.tokens / shared.tokens_alone == form == pytest.approx(0.627, abs=5e-4)
+
+
+def planted(study) -> pd.DataFrame:
+    """Losses that follow the law, with a shared and an own error per trunk and run."""
+    rng = np.random.default_rng(0)
+    shared = {run.trunk: rng.normal(0, 0.004) for run in study.runs}
+    rows = []
+    for run in study.runs:
+        params, tokens = count(run.model).params_total, run.tokens
+        flops, multiplier = 6 * params * tokens, tokens / params
+        loss = 1.0 + (40 * multiplier**0.2 + 300 * multiplier**-0.2) * flops**-0.2
+        rows.append(
+            {
+                "run": run.identity,
+                "trunk": run.trunk,
+                "seed": run.seed,
+                "width": run.model.width,
+                "params_total": params,
+                "params_non_embedding": count(run.model).params_non_embedding,
+                "tokens": tokens,
+                "token_multiplier": multiplier,
+                "flops": run.flops(),
+                "flops_6nd": flops,
+                "loss": loss * np.exp(shared[run.trunk] + rng.normal(0, 0.002)),
+                "bits_per_byte": loss / np.log(2),
+                "diverged_step": pd.NA,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def test_the_report_says_what_it_found(study, tmp_path):
+    config = over_training.get_config("cpu")
+    runs = planted(study)
+    runs.loc[3, ["loss", "diverged_step"]] = [np.nan, 17]
+    blocks = study.report(Results(config, plan(study.runs), study.corpus, runs, runs[:0]))
+    write_report(tmp_path, study, config, blocks)
+    text = (tmp_path / "report.md").read_text()
+    assert "proves the machinery, not the law" in text.split("\n\n")[1]
+    assert "1 runs diverged and are left out" in text
+    assert "worst relative error" in text and "**met**" in text
+    assert "standard deviation" in text and "trunk bootstrap, 11 trunks" in text
+    page = (tmp_path / "report.html").read_text()
+    assert "http" not in page.split("</style>")[1].split("base64")[0]
+    assert page.count("data:image/png;base64") == sum(isinstance(b, Picture) for b in blocks)
+    for block in blocks:
+        if isinstance(block, Table):
+            assert (tmp_path / f"{block.name}.csv").exists()
+            assert (tmp_path / f"{block.name}.tex").read_text().count("tabular") == 2
+
+
+def test_held_out_runs_are_those_that_are_named(study):
+    runs = planted(study)
+    near = over_training.held_out_largest(runs)
+    assert set(runs[near]["width"]) == {runs["width"].max()} and near.sum() == 2
+    far = over_training.held_out_compute(runs)
+    assert far.sum() >= 3 and runs[~far]["flops_6nd"].max() <= runs["flops_6nd"].max() / 4

@@ -1,0 +1,62 @@
+"""Rewrites the golden tables on purpose: `python -m tests.golden`.
+
+A table may only change together with the NUMERICS of the package that changed it.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import tests.conftest  # noqa: F401 — the settings under which the tables hold.
+
+FOLDER = Path(__file__).with_name("golden_tables")
+
+
+def numerics() -> list[int]:
+    """Returns the numbers that a golden table belongs to: models, data, training."""
+    import data
+    import models
+    import scaling
+
+    return [models.NUMERICS, data.NUMERICS, scaling.NUMERICS]
+
+
+def check(name: str, values: dict, close) -> None:
+    """Fails unless a golden table holds and belongs to the present NUMERICS."""
+    golden = json.loads((FOLDER / f"{name}.json").read_text())
+    hint = (
+        f"golden table {name} does not hold. If the change of numbers is meant, raise NUMERICS in "
+        "models, data or scaling, whichever changed, and run `make golden`."
+    )
+    assert golden["numerics"] == numerics(), hint
+    assert golden["values"].keys() == values.keys(), hint
+    for key, value in values.items():
+        assert close(golden["values"][key], value), (
+            f"{key}: {golden['values'][key]} → {value}: {hint}"
+        )
+
+
+def write(name: str, values: dict) -> None:
+    """Writes a table; refuses to change one whose NUMERICS has not been raised."""
+    file = FOLDER / f"{name}.json"
+    if file.exists():
+        before = json.loads(file.read_text())
+        if before["values"] != values and before["numerics"] == numerics():
+            sys.exit(f"{name} changed: raise NUMERICS in models, data or scaling first")
+    file.write_text(json.dumps({"numerics": numerics(), "values": values}, indent=1) + "\n")
+    print(f"wrote {file}")
+
+
+def main() -> None:
+    """Rewrites every table, and the identities of the reference runs."""
+    from tests.scaling.test_golden import orders, steps
+    from tests.scaling.test_runs import IDENTITIES, reference_runs
+
+    write("steps", steps())
+    write("order", orders())
+    found = {name: run.identity for name, run in reference_runs().items()}
+    IDENTITIES.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

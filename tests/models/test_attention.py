@@ -1,0 +1,50 @@
+"""Properties of attention."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models.attention import attend, rotate, visible
+
+
+def random(shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32))
+
+
+def test_rotation_keeps_lengths_and_depends_on_differences():
+    x = jnp.broadcast_to(random((1, 1, 1, 8)), (1, 1, 16, 8))
+    y = jnp.broadcast_to(random((1, 1, 1, 8), 1), (1, 1, 16, 8))
+    turned, other = rotate(x, 1e4), rotate(y, 1e4)
+    np.testing.assert_allclose(
+        jnp.linalg.norm(turned, axis=-1), jnp.linalg.norm(x, axis=-1), rtol=1e-5
+    )
+    scores = jnp.einsum("bhlk,bhsk->bhls", turned, other)[0, 0]
+    for offset in range(-3, 4):
+        diagonal = np.diagonal(scores, offset)
+        np.testing.assert_allclose(diagonal, diagonal[0], rtol=1e-4, atol=1e-5)
+
+
+def test_grouped_heads_equal_repeated_keys():
+    query, key, value = (random((2, h, 8, 4), i) for i, h in enumerate((4, 2, 2)))
+    mask = visible(jnp.zeros((2, 8), jnp.int32), None, 8)
+    grouped = attend(query, key, value, mask)
+    full = attend(query, jnp.repeat(key, 2, axis=1), jnp.repeat(value, 2, axis=1), mask)
+    np.testing.assert_allclose(grouped, full, rtol=1e-5, atol=1e-6)
+
+
+def test_explicit_products_equal_the_library_call():
+    query, key, value = (random((2, 2, 8, 4), i) for i in range(3))
+    mask = visible(jnp.zeros((2, 8), jnp.int32), None, 8)
+    swap = lambda x: jnp.swapaxes(x, 1, 2)
+    library = jax.nn.dot_product_attention(swap(query), swap(key), swap(value), is_causal=True)
+    np.testing.assert_allclose(attend(query, key, value, mask), swap(library), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("separator", [None, 0])
+def test_every_position_sees_itself_and_nothing_later(separator):
+    tokens = jnp.asarray([[0, 5, 0, 7, 8, 0]])
+    mask = np.asarray(visible(tokens, separator, 6))[0, 0]
+    assert mask.diagonal().all()
+    assert not np.triu(mask, 1).any()
+    assert mask.sum() == (21 if separator is None else 3 + 6 + 1)

@@ -1,0 +1,56 @@
+"""Golden tables: a few numbers of one training step, and the beginning of an order."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from data import Mixture, Order, Piece
+from models import skeleton
+from scaling import Optimizer, make_mesh
+from scaling.optimizer import initial
+from scaling.train import Program, advance, on_mesh
+from tests.corpora import small_corpus
+from tests.golden import check
+from tests.models.test_transformer import CONFIGS
+
+
+def steps() -> dict:
+    """Returns losses, gradient norms and a parameter sum of three steps of each configuration."""
+    values = {}
+    for name, config in CONFIGS.items():
+        program = Program.of(config, Optimizer(0.01), 128, make_mesh("data:1"))
+        rng = np.random.default_rng(0)
+        windows = rng.integers(0, 256, (3, 4, config.context + 1))
+        state = on_mesh(program, initial(config, 0))
+        state, metrics = advance(program, state, windows, np.full(3, 0.01), 0.1)
+        for step in range(3):
+            values[f"{name} loss {step}"] = float(metrics["nll"][step])
+            values[f"{name} norm {step}"] = float(metrics["grad_norm"][step])
+        some = sorted(skeleton(config).params)[0]
+        values[f"{name} sum of {some}"] = float(np.abs(state.params[some]).sum())
+    return values
+
+
+def orders() -> dict:
+    """Returns the first windows that an order reads."""
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = small_corpus(Path(folder))
+        mixture = Mixture.of({"low": 0.5, "middle": 0.2, "high": 0.3})
+        pieces = (Piece(40, 32, mixture), Piece(40, 64, Mixture.of({"low": 1.0})))
+        order = Order(corpus, pieces, 11)
+        return {
+            f"piece {piece} {what}": np.asarray(values).tolist()
+            for piece in (0, 1)
+            for what, values in zip(
+                ("domain", "window"), order.locate(piece, range(20)), strict=True
+            )
+        }
+
+
+def test_one_step_is_what_it_was():
+    check("steps", steps(), lambda old, new: np.isclose(old, new, rtol=2e-5))
+
+
+def test_the_order_is_what_it_was():
+    check("order", orders(), lambda old, new: old == new)

@@ -1,0 +1,150 @@
+"""Several devices and several processes train the same run as one."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from data import Refused
+from scaling import Evaluation, Store, Worker, make_mesh, plan
+from scaling.mesh import shards
+from scaling.optimizer import initial
+from scaling.train import Program, advance, on_mesh
+from tests.corpora import model, study_runs
+
+STEPS = 50
+
+
+def train(spec: str, steps: int = STEPS, seed: int = 0, batch: int = 512):
+    """Returns losses and state after some steps on a mesh."""
+    config = model(width=32)
+    program = Program.of(config, study_runs_optimizer(), batch, make_mesh(spec))
+    state = on_mesh(program, initial(config, seed))
+    rng = np.random.default_rng(seed)
+    walk = np.cumsum(rng.integers(-2, 3, (steps, batch // 32, 33)), axis=2) % 24 + 40
+    losses = []
+    for begin in range(0, steps, program.dispatch_steps):
+        some = walk[begin : begin + program.dispatch_steps]
+        state, metrics = advance(program, state, some, np.full(len(some), 0.005), 0.01)
+        losses.append(np.asarray(metrics["nll"])[: len(some)])
+    return np.concatenate(losses), state
+
+
+def study_runs_optimizer():
+    from scaling import Optimizer
+
+    return Optimizer(0.005, 0.01)
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    return train("data:1")
+
+
+@pytest.mark.parametrize("spec", ["data:8", "fsdp:4,data:2"])
+def test_eight_devices_agree_with_one_over_the_first_steps(spec, one_device):
+    assert jax.device_count() == 8
+    losses, state = train(spec)
+    np.testing.assert_allclose(losses, one_device[0], rtol=1e-5)
+    assert losses[-1] < losses[0] - 0.5  # It is training, not standing still, that agrees.
+    for path, value in state.params.items():
+        np.testing.assert_allclose(value, one_device[1].params[path], rtol=5e-2, atol=2e-4)
+
+
+def test_state_is_really_sharded():
+    _, state = train("fsdp:4,data:2", steps=1)
+    for path in ("layers.0.feed_forward.up", "embedding.table", "head.kernel"):
+        moments = state.moments[path]
+        for array in (state.params[path], moments.mu, moments.nu):
+            parts = [s.data.size for s in array.addressable_shards]
+            assert parts == [array.size // 4] * 8, path
+    gain = state.params["final_norm.gain"]
+    assert gain.is_fully_replicated and not state.params["head.kernel"].is_fully_replicated
+
+
+@pytest.mark.parametrize("spec", ["data:8", "fsdp:4,data:2"])
+def test_the_end_of_a_run_agrees_within_a_third_of_the_seeds_spread(spec, corpus, tmp_path):
+    from dataclasses import replace
+
+    runs = [study_runs("wsd", corpus)[-1]]
+    runs = [replace(runs[0], seed=seed) for seed in range(3)]
+
+    def losses(name, mesh, some):
+        worker = Worker(
+            plan(some), Store.at(tmp_path / name), corpus, Evaluation(512), make_mesh(mesh)
+        )
+        worker.run()
+        return [np.mean(list(worker.store.done(r.identity)["loss"].values())) for r in some]
+
+    alone = losses("one", "data:1", runs)
+    split = losses("many", spec, runs[:1])
+    assert abs(split[0] - alone[0]) < np.std(alone, ddof=1) / 3
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_two_processes_match_one(corpus, tmp_path):
+    where = next(iter(corpus.domains.values())).folder
+    root = Path(__file__).parents[2]
+    common = [sys.executable, "-m", "tests.scaling.processes", "--corpus", str(where)]
+    common += ["--kinds", "wsd"]
+    port = free_port()
+    two = [
+        subprocess.Popen(
+            [*common, "--stores", str(tmp_path / "two"), "--mesh", "data:4,fsdp:2"]
+            + ["--coordinator", f"127.0.0.1:{port}", "--process", str(index)],
+            cwd=root,
+            env=os.environ | {"XLA_FLAGS": os.environ["XLA_FLAGS"].replace("count=8", "count=4")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    said = [process.communicate()[0] for process in two]
+    assert [process.returncode for process in two] == [0, 0], said
+    runs = study_runs("wsd", corpus)
+    one = Worker(
+        plan(runs), Store.at(tmp_path / "one"), corpus, Evaluation(128), make_mesh("data:1")
+    )
+    one.run()
+    both = Store.at(tmp_path / "two" / "wsd")
+    path = one.plan.path(runs[-1].identity)
+    first, second = (
+        [r["loss"] for segment in path for r in store.read(segment.id, "metrics")]
+        for store in (one.store, both)
+    )
+    assert len(first) == len(second) >= STEPS
+    np.testing.assert_allclose(first[:STEPS], second[:STEPS], rtol=1e-5)
+    # Only the first process writes, and each record once.
+    assert all(both.done(id) is not None for id in one.plan.segments)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("rows:2", "mesh: got rows:2; accepted: an axis of run, data, fsdp"),
+        ("data:x", "mesh.data: got x; accepted: a positive integer"),
+        ("data:3,fsdp:4", "mesh: got data:3,fsdp:4; accepted: a product of sizes of at most 8"),
+    ],
+)
+def test_impossible_meshes_are_refused_by_name(spec, message):
+    with pytest.raises(Refused) as refused:
+        make_mesh(spec)
+    assert message in str(refused.value)
+
+
+def test_batches_that_do_not_divide_are_refused():
+    mesh = make_mesh("data:8")
+    assert shards(mesh) == 8
+    with pytest.raises(Refused, match="phase.batch_tokens: got 96"):
+        Program.of(model(), study_runs_optimizer(), 96, mesh)

@@ -1,0 +1,57 @@
+"""Speed: measured once per device, and predictions made from it."""
+
+import pytest
+
+from models import count
+from scaling import plan, speed
+from scaling.speed import calibration, measure, peak_flops, predicted_bytes, predicted_seconds
+from scaling.train import Program, compiled
+from tests.corpora import model, study_runs
+
+
+def test_a_calibration_is_measured_once(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(speed, "measure", lambda config, batch: calls.append(config) or 1e5)
+    first = calibration(tmp_path)
+    assert calibration(tmp_path) == first
+    assert len(calls) == len(speed.CALIBRATION_WIDTHS) == len(first)
+    assert first[64] == 1e5 * count(calls[1]).flops_train
+
+
+def test_predictions_follow_flops_and_measured_rates(corpus):
+    segments = list(plan(study_runs("wsd", corpus)).walk())
+    flops = sum(s.flops for s in segments)
+    assert predicted_seconds(segments, {16: 1e9, 64: 4e9}) == pytest.approx(flops / 1e9)
+    assert predicted_seconds(segments, {4: 1e9, 64: 4e9}) == pytest.approx(flops / 2e9)
+
+
+def test_a_real_measurement_is_a_speed():
+    assert measure(model(), 256, steps=2) > 0
+    peak, source = peak_flops()
+    assert peak > 1e8 and "measured" in source
+
+
+def test_predicted_memory_is_near_what_xla_plans(corpus, mesh):
+    run = study_runs("wsd", corpus)[-1]
+    from dataclasses import replace
+
+    wide = replace(run, model=model(width=128, heads=4, depth=4))
+    segment = next(plan([wide]).walk())
+    program = Program.of(segment.config, wide.optimizer, segment.phase.batch_tokens, mesh)
+    import jax
+    import numpy as np
+
+    from scaling.optimizer import abstract
+
+    shape = lambda *s, dtype=np.int32: jax.ShapeDtypeStruct(s, dtype)
+    steps = program.dispatch_steps
+    lowered = compiled(program).lower(
+        abstract(segment.config),
+        shape(steps, program.sequences, segment.config.context + 1),
+        shape(steps, dtype=np.float32),
+        shape(dtype=np.float32),
+        shape(),
+    )
+    planned = lowered.compile().memory_analysis()
+    used = planned.temp_size_in_bytes + planned.argument_size_in_bytes
+    assert 0.5 < predicted_bytes(segment) / used < 2

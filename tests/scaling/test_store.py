@@ -1,0 +1,70 @@
+"""The store: atomic, readable, and without what a kill undid."""
+
+import json
+
+import pytest
+from etils import epath
+
+from scaling import Store, plan
+from scaling import store as module
+from scaling.store import Records, lines, parts, write_atomically
+from tests.corpora import study_runs
+
+
+def test_a_segment_is_done_only_when_its_record_is_whole(tmp_path, corpus, monkeypatch):
+    store = Store.at(tmp_path)
+    segment = next(plan(study_runs("wsd", corpus)).walk())
+    store.begin(segment)
+    assert store.done(segment.id) is None
+    spec = json.loads((tmp_path / "segments" / segment.id / "spec.json").read_text())
+    assert spec["id"] == segment.id and spec["run"]["seed"] == 3
+    store.finish(segment.id, {"loss": 1.0})
+    store.finish(segment.id, {"loss": 1.0})
+    assert store.done(segment.id) == {"loss": 1.0}
+
+    def power_cut(self, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(epath.Path(tmp_path)), "replace", power_cut)
+    with pytest.raises(KeyboardInterrupt):
+        store.finish(segment.id, {"loss": 2.0})
+    assert store.done(segment.id) == {"loss": 1.0}
+
+
+def test_nothing_is_touched_by_naming_a_store(tmp_path):
+    Store.at(tmp_path / "new").done("0" * 16)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_lines_after_the_checkpoint_are_dropped_on_resume(tmp_path, monkeypatch, local):
+    monkeypatch.setattr(module, "is_local", lambda path: local)
+    folder = epath.Path(tmp_path)
+    first = Records(folder, "metrics")
+    for step in range(1, 7):
+        first.append({"step": step})
+        if step % 2 == 0:
+            first.flush()
+    read = lambda: [r["step"] for part in parts(folder, "metrics") for r in lines(part)]
+    assert read() == [1, 2, 3, 4, 5, 6]
+    assert len(parts(folder, "metrics")) == (1 if local else 3)
+    resumed = Records(folder, "metrics", before_step=4)
+    resumed.append({"step": 5})
+    resumed.flush()
+    assert read() == [1, 2, 3, 4, 5]
+    Records(folder, "metrics", before_step=0).flush()
+    assert read() == []
+
+
+def test_a_line_cut_short_ends_the_file(tmp_path):
+    file = epath.Path(tmp_path) / "metrics.jsonl"
+    file.write_text('{"step": 1}\n{"step": 2}\n{"ste')
+    assert [r["step"] for r in lines(file)] == [1, 2]
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    file = epath.Path(tmp_path) / "a.json"
+    write_atomically(file, "one")
+    write_atomically(file, "two")
+    assert file.read_text() == "two"
+    assert [f.name for f in tmp_path.iterdir()] == ["a.json"]

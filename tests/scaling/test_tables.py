@@ -1,0 +1,64 @@
+"""Run tables."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from models import count
+from scaling import Evaluation, Store, Worker, plan, tables
+from scaling.tables import COLUMNS, write_table
+from tests.corpora import study_runs
+
+
+@pytest.fixture(scope="module")
+def trained(corpus, mesh, tmp_path_factory):
+    store = Store.at(tmp_path_factory.mktemp("store"))
+    worker = Worker(plan(study_runs("mixture", corpus)), store, corpus, Evaluation(128, True), mesh)
+    worker.run()
+    return worker, *tables(worker.plan, store, corpus, worker.evaluation)
+
+
+def test_every_column_is_documented_with_its_unit(trained):
+    _, runs, evals = trained
+    known = {name.split(".")[0] for name in COLUMNS}
+    assert {name.split(".")[0] for name in [*runs, *evals]} <= known
+    assert {name for name in COLUMNS if "<" not in name} <= set(runs)
+
+
+def test_rows_say_what_their_runs_were(trained, corpus):
+    worker, runs, evals = trained
+    assert list(runs["run"]) == [run.identity for run in worker.plan.runs]
+    assert len(evals) == len(worker.plan.segments) - len(runs)
+    for run, (_, row) in zip(worker.plan.runs, runs.iterrows(), strict=True):
+        accounts = count(run.model_at(-1))
+        assert row["tokens"] == run.tokens and row["trunk"] == run.trunk
+        assert row["flops"] == accounts.flops_train * run.tokens
+        assert row["flops_6nd"] == 6 * accounts.params_total * run.tokens
+        assert row["token_multiplier"] == run.tokens / accounts.params_total
+        assert row["unique_tokens"] == run.tokens
+        assert row["loss"] == pytest.approx(row[[f"loss.{n}" for n in corpus.names]].mean())
+        bits = row["loss.low"] / math.log(2)
+        assert row["bits_per_byte.low"] == pytest.approx(bits)
+        assert row[[f"mixture.{n}" for n in corpus.names]].sum() == pytest.approx(1)
+    assert runs["mixture.low"].nunique() == 2
+
+
+def test_tables_survive_their_files(trained, tmp_path):
+    _, runs, _ = trained
+    write_table(runs, tmp_path, "runs")
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["runs.csv", "runs.parquet"]
+    again = pd.read_parquet(tmp_path / "runs.parquet")
+    pd.testing.assert_frame_equal(again, runs, check_dtype=False)
+    assert list(pd.read_csv(tmp_path / "runs.csv")["run"]) == list(runs["run"])
+
+
+def test_an_unfinished_study_gives_the_rows_it_has(trained, corpus):
+    worker, runs, _ = trained
+    more = plan(study_runs("wsd", corpus) + list(worker.plan.runs))
+    some, _ = tables(more, worker.store, corpus, worker.evaluation)
+    assert set(some["run"]) == set(runs["run"])
+    none, _ = tables(
+        plan(study_runs("ramp", corpus)), Store.at("/nowhere"), corpus, worker.evaluation
+    )
+    assert len(none) == 0 and "loss" in none

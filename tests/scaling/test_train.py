@@ -1,0 +1,67 @@
+"""The compiled program: cut anywhere, it is the same program and the same bits."""
+
+import numpy as np
+import pytest
+
+from scaling import Optimizer, make_mesh
+from scaling import train as module
+from scaling.optimizer import initial
+from scaling.train import Program, advance, compiled, evaluate, on_mesh
+from tests.corpora import model
+
+CONFIG = model()
+
+
+def inputs(steps):
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (steps, 8, 33)).astype(np.uint8), np.linspace(0.01, 0.001, steps)
+
+
+def run(cuts, mesh):
+    program = Program.of(CONFIG, Optimizer(0.01, 0.1), 256, mesh)
+    state = on_mesh(program, initial(CONFIG, 0))
+    windows, rates = inputs(sum(cuts))
+    losses, begin = [], 0
+    for cut in cuts:
+        part = slice(begin, begin + cut)
+        state, metrics = advance(program, state, windows[part], rates[part], 0.1)
+        losses += np.asarray(metrics["nll"])[:cut].tolist()
+        begin += cut
+    return losses, state
+
+
+@pytest.mark.parametrize("cuts", [(8, 8, 1, 7), (24,), (1,) * 24])
+def test_where_training_is_cut_changes_no_bit(cuts, mesh):
+    losses, state = run(cuts, mesh)
+    expected, other = run((16, 8), mesh)
+    assert losses == expected
+    for path, value in other.params.items():
+        np.testing.assert_array_equal(state.params[path], value)
+
+
+def test_rates_decays_and_seeds_share_one_program(mesh):
+    programs = {
+        Program.of(CONFIG, Optimizer(rate, decay), 256, mesh)
+        for rate, decay in ((1.0, 0.0), (2.0, 0.3))
+    }
+    assert len(programs) == 1
+    run((4,), mesh)
+    assert compiled(programs.pop())._cache_size() == 1
+
+
+def test_dispatches_shrink_for_large_batches(mesh):
+    small, large = (Program.of(CONFIG, Optimizer(1.0), b, mesh) for b in (256, 1 << 20))
+    assert small.dispatch_steps == module.DISPATCH_STEPS and large.dispatch_steps == 2
+
+
+def test_evaluation_does_not_depend_on_its_batches(mesh, monkeypatch):
+    state = initial(CONFIG, 0)
+    windows = np.random.default_rng(1).integers(0, 256, (37, 33)).astype(np.int32)
+    whole = evaluate(CONFIG, mesh, state, windows)
+    monkeypatch.setattr(module, "EVALUATION_TOKENS", 32 * 5)
+    parts = evaluate(CONFIG, mesh, state, windows)
+    eight = evaluate(CONFIG, make_mesh("data:8"), state, windows)
+    assert whole.shape == (37,)
+    np.testing.assert_allclose(parts, whole, rtol=1e-6)
+    np.testing.assert_allclose(eight, whole, rtol=1e-6)
+    assert whole.mean() / 32 == pytest.approx(np.log(256), abs=0.1)

@@ -1,0 +1,241 @@
+"""Exactness of sharing, of being killed, and what the worker does with what is there."""
+
+import json
+import logging
+import random
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import scaling.train
+from models import skeleton
+from scaling import Evaluation, Optimizer, Stopped, Store, Worker, plan, tables, wsd
+from scaling import checkpoint as checkpoints
+from scaling.progress import Silent
+from tests.corpora import KINDS, STEP, study_runs
+
+EVALUATION = Evaluation(128)
+
+
+def work(corpus, mesh, path, runs, **settings) -> Worker:
+    worker = Worker(plan(runs), Store.at(path), corpus, EVALUATION, mesh, **settings)
+    worker.trained = worker.run()
+    return worker
+
+
+def end_state(worker: Worker, run):
+    """Returns the parameters and moments kept at a run's end."""
+    folder = worker.store.folder(run.identity)
+    state, _ = checkpoints.restore(folder, run.model_at(-1), worker.mesh)
+    return checkpoints.to_tree(state)
+
+
+def curve(worker: Worker, run) -> list[tuple]:
+    """Returns step, loss and gradient norm along a run."""
+    return [
+        (r["step"], r["loss"], r["grad_norm"])
+        for segment in worker.plan.path(run.identity)
+        for r in worker.store.read(segment.id, "metrics")
+    ]
+
+
+def losses(worker: Worker) -> dict:
+    """Returns the held-out losses of every run."""
+    return {run.identity: worker.store.done(run.identity)["loss"] for run in worker.plan.runs}
+
+
+def assert_equal_bits(left, right) -> None:
+    import jax
+
+    paths = jax.tree_util.tree_leaves_with_path(left)
+    others = jax.tree.leaves(right)
+    assert len(paths) == len(others)
+    for (path, a), b in zip(paths, others, strict=True):
+        assert np.array_equal(np.asarray(a), np.asarray(b)), path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_through_the_tree_equals_the_run_alone(kind, corpus, mesh, tmp_path):
+    runs = study_runs(kind, corpus)
+    shared = work(corpus, mesh, tmp_path / "shared", runs, keep_params=True)
+    assert len(losses(shared)) == len(runs)
+    for index, run in enumerate(runs):
+        alone = work(corpus, mesh, tmp_path / f"alone{index}", [run], keep_params=True)
+        assert curve(alone, run) == curve(shared, run)
+        assert [step for step, *_ in curve(alone, run)] == list(range(1, run.steps + 1))
+        assert losses(alone)[run.identity] == losses(shared)[run.identity]
+        assert_equal_bits(end_state(alone, run), end_state(shared, run))
+    ends = [json.dumps(losses(shared)[run.identity]) for run in runs]
+    assert len(set(ends)) == len(runs)
+
+
+def process(*args) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "tests.scaling.processes", *map(str, args)]
+    root = Path(__file__).parents[2]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+
+
+def test_a_killed_run_resumed_in_a_fresh_process_equals_the_uninterrupted_one(corpus, tmp_path):
+    where = next(iter(corpus.domains.values())).folder
+    rng = random.Random(0)
+    for kind in KINDS:
+        steps = sum(s.steps for s in plan(study_runs(kind, corpus)).segments.values())
+        kill = rng.randrange(8, steps)
+        died = process(
+            "--corpus", where, "--stores", tmp_path / "cut", "--kinds", kind, "--kill-at", kill
+        )
+        assert died.returncode == -signal.SIGKILL, died.stderr
+    resumed = process("--corpus", where, "--stores", tmp_path / "cut", "--kinds", ",".join(KINDS))
+    assert resumed.returncode == 0, resumed.stderr
+    whole = process("--corpus", where, "--stores", tmp_path / "whole", "--kinds", ",".join(KINDS))
+    assert whole.returncode == 0, whole.stderr
+    for kind in KINDS:
+        cut, uncut = (Store.at(tmp_path / name / kind) for name in ("cut", "whole"))
+        segments = plan(study_runs(kind, corpus)).segments.values()
+        for segment in segments:
+            first, second = cut.done(segment.id), uncut.done(segment.id)
+            assert first["loss"] == second["loss"], kind
+            assert first["train_loss"] == second["train_loss"], kind
+            keep = ("step", "loss", "grad_norm", "learning_rate", "tokens")
+            left, right = (
+                [[r[k] for k in keep] for r in s.read(segment.id, "metrics")] for s in (cut, uncut)
+            )
+            assert left == right, kind
+            assert not (cut.folder(segment.id) / "checkpoint").exists()
+    # What was there when the process died is not trained again.
+    counts = [json.loads(line) for line in resumed.stdout.splitlines()]
+    assert sum(sum(c.values()) for c in counts) < sum(
+        len(plan(study_runs(kind, corpus)).segments) for kind in KINDS
+    )
+
+
+def test_a_second_run_trains_nothing_and_compiles_nothing(corpus, mesh, tmp_path):
+    runs = study_runs("wsd", corpus)
+    first = work(corpus, mesh, tmp_path, runs)
+    assert first.trained == len(first.plan.segments)
+    compiled = scaling.train.compiled.cache_info().misses
+    again = work(corpus, mesh, tmp_path, runs)
+    assert again.trained == 0
+    swept = [replace(run, seed=8, optimizer=Optimizer(0.02, 0.05)) for run in runs]
+    other = work(corpus, mesh, tmp_path, swept)
+    assert other.trained == len(first.plan.segments)
+    assert scaling.train.compiled.cache_info().misses == compiled
+    program = scaling.train.Program.of(runs[0].model, runs[0].optimizer, STEP, mesh)
+    assert scaling.train.compiled(program)._cache_size() == 1
+
+
+def test_stopping_in_time_is_clean_and_goes_on(corpus, mesh, tmp_path, monkeypatch):
+    monkeypatch.setattr(scaling.train, "DISPATCH_STEPS", 4)
+    runs = study_runs("wsd", corpus)
+    with pytest.raises(Stopped, match="stopped at step"):
+        work(corpus, mesh, tmp_path / "cut", runs, stop_after=0.0)
+    stopped = Worker(plan(runs), Store.at(tmp_path / "cut"), corpus, EVALUATION, mesh)
+    assert len(stopped.missing()) == len(stopped.plan.segments)
+    goes_on = work(corpus, mesh, tmp_path / "cut", runs)
+    whole = work(corpus, mesh, tmp_path / "whole", runs)
+    assert losses(goes_on) == losses(whole)
+
+
+def test_a_diverging_run_is_recorded_and_stops_only_itself(corpus, mesh, tmp_path):
+    good = study_runs("wsd", corpus)
+    bad = [replace(run, optimizer=Optimizer(1e4)) for run in good]
+    worker = work(corpus, mesh, tmp_path, bad + good)
+    for run in bad:
+        record = worker.store.done(run.identity)
+        assert record["diverged_step"] is not None
+        assert record["loss"] == {}
+    for run in good:
+        assert worker.store.done(run.identity)["diverged_step"] is None
+    assert work(corpus, mesh, tmp_path, bad + good).trained == 0
+    runs, _ = tables(worker.plan, worker.store, corpus, EVALUATION)
+    assert runs["diverged_step"].notna().sum() == len(bad)
+    assert runs["loss"].notna().sum() == len(good)
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(
+    corpus, mesh, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(scaling.train, "DISPATCH_STEPS", 4)
+    runs = study_runs("wsd", corpus)[:1]
+
+    class Interrupt(Silent):
+        def update(self, segment, step, loss, speed):
+            if step >= 10:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work(corpus, mesh, tmp_path / "cut", runs, checkpoint_seconds=0.0, progress=Interrupt())
+    first = next(iter(plan(runs).segments))
+    saved = sorted((tmp_path / "cut" / "segments" / first / "checkpoint").iterdir())
+    steps = sorted(int(folder.name) for folder in saved if folder.name.isdecimal())
+    assert len(steps) == 2
+    newest = tmp_path / "cut" / "segments" / first / "checkpoint" / str(steps[-1])
+    for file in newest.rglob("*"):
+        if file.is_file() and file.stat().st_size > 1:
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with caplog.at_level(logging.WARNING):
+        resumed = work(corpus, mesh, tmp_path / "cut", runs)
+    assert f"checkpoint {steps[-1]} of segment {first} cannot be read" in caplog.text
+    whole = work(corpus, mesh, tmp_path / "whole", runs)
+    assert losses(resumed) == losses(whole)
+    assert curve(resumed, runs[0]) == curve(whole, runs[0])
+
+
+def test_a_resume_under_another_environment_warns(corpus, mesh, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(scaling.train, "DISPATCH_STEPS", 4)
+    runs = study_runs("wsd", corpus)[:1]
+    with pytest.raises(Stopped):
+        work(corpus, mesh, tmp_path, runs, stop_after=0.0)
+    from scaling import environment
+
+    other = environment.environment() | {"cpus": 999}
+    monkeypatch.setattr(environment, "environment", lambda: other)
+    with caplog.at_level(logging.WARNING):
+        work(corpus, mesh, tmp_path, runs)
+    assert "resumes under another environment (cpus" in caplog.text
+
+
+def test_an_evaluation_can_be_added_to_what_is_trained(corpus, mesh, tmp_path):
+    runs = study_runs("wsd", corpus)[:1]
+    first = work(corpus, mesh, tmp_path, runs, keep_params=True)
+    more = Evaluation(256, everywhere=True)
+    worker = Worker(plan(runs), Store.at(tmp_path), corpus, more, mesh, keep_params=True)
+    assert worker.missing() == set(worker.plan.segments)
+    before = (tmp_path / "segments" / runs[0].identity / "metrics.jsonl").read_text()
+    worker.run()
+    assert worker.missing() == set()
+    ends, inside = tables(worker.plan, worker.store, corpus, more)
+    assert len(ends) == 1 and len(inside) == 1
+    assert inside["loss"].item() > ends["loss"].item()
+    # The first evaluation is still there, and the curve was not written twice.
+    assert first.missing() == set()
+    assert (tmp_path / "segments" / runs[0].identity / "metrics.jsonl").read_text() == before
+
+
+def test_a_short_leaf_leaves_four_files(corpus, mesh, tmp_path):
+    worker = work(corpus, mesh, tmp_path, study_runs("wsd", corpus))
+    for run in worker.plan.runs:
+        names = sorted(f.name for f in worker.store.folder(run.identity).iterdir())
+        assert names == ["done.json", "eval.jsonl", "metrics.jsonl", "spec.json"]
+
+
+def test_a_dispatch_of_no_steps_changes_no_bit(corpus, mesh):
+    run = study_runs("wsd", corpus)[0]
+    program = scaling.train.Program.of(replace(run.model, depth=1), run.optimizer, STEP, mesh)
+    from scaling.optimizer import initial
+
+    state = scaling.train.on_mesh(program, initial(program.config, 0))
+    before = {path: np.asarray(x) for path, x in state.params.items()}
+    after = scaling.train.warm(program, state)
+    for path in skeleton(program.config).params:
+        np.testing.assert_array_equal(before[path], after.params[path])
+
+
+def test_the_wsd_combinator_gives_what_the_tests_train():
+    stable, cooled = wsd(60 * STEP, STEP, 5 * STEP)
+    assert (stable.steps, cooled.steps) == (48, 12)
