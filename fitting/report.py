@@ -9,6 +9,7 @@ import pandas as pd
 from fitting import evidence, figures, tables
 from fitting.fit import DRAWS, Fit, fit
 from fitting.held_out import above_compute, baselines, largest_decile, seed_standard_deviation
+from fitting.isoflop import isoflop, isoflop_bias
 from fitting.laws import law_named
 from fitting.observations import Observations, Refused
 from fitting.use import allocate
@@ -109,6 +110,8 @@ def fit_report(
     for row in moved.head(5).itertuples():
         text.append(f"- without {row.kind} {row.left_out}: {row.shift:.3g} {unit}")
     text += _spread_lines(obs, params, target or chosen.target)
+    if chosen.name == "chinchilla":
+        text += _isoflop_lines(result)
     if len(np.atleast_1d(flops)) and len(flops):
         text += ["", "## Compute-optimal allocation", ""]
         best = allocate(result, flops)
@@ -165,6 +168,25 @@ def _spread_lines(obs, params, target) -> list[str]:
         return ["", "Standard deviation between seeds: none, no replicated runs."]
     line = f"Standard deviation between seeds: {spread:.3g} ({degrees} degrees of freedom)."
     return ["", line]
+
+
+def _isoflop_lines(result: Fit) -> list[str]:
+    """The exponent of N* both ways, and what the parabolas make of this law without noise."""
+    alpha, beta = result.parameters["alpha"], result.parameters["beta"]
+    direct = f"- exponent of N* in compute, from this fit: {beta / (alpha + beta):.4g}"
+    lines = ["", "## Beside the isoFLOP approach", "", direct]
+    try:
+        found = isoflop(result.observations, result.params)
+    except Refused as error:
+        return [*lines, f"- from isoFLOP parabolas: none, {error}"]
+    bias = isoflop_bias(result.parameters, found["budgets"]["flops"])
+    low, high = bias["params_error"].min(), bias["params_error"].max()
+    return [
+        *lines,
+        f"- from parabolas over {len(found['budgets'])} budgets: {found['exponent']:.4g}; "
+        "interval: none (biased by construction)",
+        f"- their bias in N* for this law, without noise, sweeps of x 8: {low:+.1%} to {high:+.1%}",
+    ]
 
 
 def _write(folder: Path, report: str, result: Fit, obs, mask, moved: pd.DataFrame):

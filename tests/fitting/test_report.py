@@ -46,3 +46,9 @@ def test_named_splits():
     assert split(runs, "largest_decile").sum() == 24
     assert split(runs, "params_total>1e9").sum() == (runs.column("params_total") > 1e9).sum()
     assert split(runs, None) is None
+
+
+def test_a_chinchilla_report_sets_the_isoflop_approach_beside_the_fit():
+    text = fit_report("chinchilla", "published:chinchilla:240", draws=50)
+    assert "from this fit: 0.5139" in text
+    assert "from parabolas over 20 budgets" in text and "their bias in N*" in text
