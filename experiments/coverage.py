@@ -4,7 +4,7 @@ Question: planted data sets of the size of the published tables are fitted, and 
 times the largest compute is predicted; how often does the interval contain it, overall and among
 the fits judged identified?
 Command: `python -m experiments.coverage [--sets=200] [--out=FILE]`; offline, one thread.
-Cost: about 20 CPU-minutes for 200 sets per law and noise structure (20 for the QAT loss law).
+Cost: about 15 CPU-minutes for 200 sets per law and noise structure (20 for the QAT loss law).
 Published numbers: none; `experiments/results/coverage.csv` holds the last full run.
 
 Noise is normal in log loss with the scale of the published fit's residuals. In half of the sets
