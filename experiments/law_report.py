@@ -50,7 +50,7 @@ def law_report(results: Results, near: Split, far: Split) -> list[Block]:
     }
     beyond = errors(observations, hard, fits)
     return [
-        *run_blocks(results, sound, relative, degrees),
+        Text(summary(results, sound, relative, degrees)),
         Text("## Held out: the largest width at its two largest token counts"),
         Text(near_verdict(both, relative)),
         error_table("held_out", both, relative, held_out),
@@ -75,26 +75,35 @@ def law_report(results: Results, near: Split, far: Split) -> list[Block]:
         error_table("held_out_compute", beyond, relative, hard),
         Text("## The plan"),
         Picture("plan", plan_tree(results.plan), "Segments by tokens; a dot is the end of a run."),
+        Text("## The runs"),
+        run_table(sound),
     ]
 
 
-def run_blocks(results: Results, sound: pd.DataFrame, relative, degrees) -> list[Block]:
-    """Returns the table of runs, and what sharing trunks saved."""
-    names = ["width", "seed", "params_total", "tokens", "token_multiplier", "flops", "loss"]
-    units = {"token_multiplier": "tokens/param", "flops": "FLOPs", "loss": "loss (nats/token)"}
-    table = sound[[*names, "bits_per_byte"]].rename(columns={**units, "bits_per_byte": "bits/byte"})
+def summary(results: Results, sound: pd.DataFrame, relative, degrees) -> str:
+    """Says how many runs there are, what sharing trunks saved, and how far seeds spread."""
     left_out = len(results.runs) - len(sound)
     plan = results.plan
     spread = f"{100 * relative:.2f} % ({degrees} degrees of freedom)" if relative else "unknown"
     diverged = f" {left_out} runs diverged and are left out of all fits." if left_out else ""
-    return [
-        Text(
-            f"{len(plan.runs)} runs in {len(plan.segments)} segments: {plan.tokens:,} tokens "
-            f"trained, {plan.tokens / plan.tokens_alone:.4f} of what the same runs take apart. The "
-            f"standard deviation of a loss over seeds is {spread}.{diverged}"
-        ),
-        Table("run_table", table, "Runs; held-out loss is the mean over the domains."),
-    ]
+    return (
+        f"{len(plan.runs)} runs in {len(plan.segments)} segments: {plan.tokens:,} tokens "
+        f"trained, {plan.tokens / plan.tokens_alone:.4f} of what the same runs take apart. The "
+        f"standard deviation of a loss over seeds is {spread}.{diverged}"
+    )
+
+
+def run_table(sound: pd.DataFrame) -> Table:
+    """Lists the runs that the fits are made from."""
+    names = ["width", "seed", "params_total", "tokens", "token_multiplier", "flops", "loss"]
+    units = {
+        "token_multiplier": "tokens/param",
+        "flops": "FLOPs",
+        "loss": "loss (nats/token)",
+        "bits_per_byte": "bits/byte",
+    }
+    table = sound[[*names, "bits_per_byte"]].rename(columns=units)
+    return Table("run_table", table, "Runs; held-out loss is the mean over the domains.")
 
 
 def errors(observations: Observations, held_out: np.ndarray, fits: dict[str, Fit]) -> pd.DataFrame:

@@ -179,6 +179,7 @@ def study_command(command: str, found: flags.FlagValues) -> None:
 
 def main(argv: list[str]) -> int:
     """Runs the command and returns its exit code: 2, with one line, for what a user got wrong."""
+    argv = [underscored(argument) for argument in argv]
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     warnings.showwarning = lambda message, *_, **__: print(f"note: {message}", file=sys.stderr)
     if len(argv) < 2 or argv[1] in ("help", "--help", "-h"):
@@ -196,6 +197,14 @@ def main(argv: list[str]) -> int:
         print("espalier: interrupted; the same command goes on", file=sys.stderr)
         return 130
     return 0
+
+
+def underscored(argument: str) -> str:
+    """Lets flags be written with hyphens, as in --stop-after=60."""
+    name, equals, value = argument.partition("=")
+    if not name.startswith("--") or name.startswith("--config"):
+        return argument
+    return "--" + name[2:].replace("-", "_") + equals + value
 
 
 def run() -> None:

@@ -39,22 +39,25 @@ class Lines(Silent):
     def begin(self, segments):
         """Notes the total."""
         self.count, self.total = 0, len(segments)
-        self.tokens, self.goal = 0, sum(s.flops for s in segments)
+        self.flops, self.goal = 0, sum(s.flops for s in segments)
+        self.speed = None
         self.began = self.shown = time.monotonic()
 
     def update(self, segment, step, loss, speed):
         """Prints a line if the last one is a while ago."""
+        self.speed = speed
         if time.monotonic() - self.shown >= LINE_SECONDS:
-            done = self.tokens + segment.flops * (step - segment.first_step) / segment.steps
+            done = self.flops + segment.flops * (step - segment.first_step) / segment.steps
             self.show(segment, f"step {step}/{segment.run.steps}", loss, speed, done)
 
     def finish(self, segment, losses):
-        """Prints the segment's result."""
+        """Prints the segment's result, and its last speed."""
         self.count += 1
-        self.tokens += segment.flops
+        self.flops += segment.flops
         mean = sum(losses.values()) / len(losses) if losses else None
         note = "done" if losses is not None else "left out: diverged"
-        self.show(segment, note, mean, None, self.tokens)
+        self.show(segment, note, mean, self.speed, self.flops)
+        self.speed = None
 
     def show(self, segment, note, loss, speed, done):
         """Prints one line: position in the plan, segment, note, loss, speed, time left."""

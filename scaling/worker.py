@@ -208,6 +208,8 @@ class Worker:
         losses = {}
         if meter.diverged is None and self.evaluated(segment):
             losses = self.evaluate(segment, state)
+            if not all(map(math.isfinite, losses.values())):
+                losses, meter.diverged = {}, segment.run.steps
         if self.writes and segment.id in self.todo:
             self.store.finish(segment.id, self.record(segment, meter.diverged, losses, meter))
         self.progress.finish(segment, losses)
@@ -256,7 +258,7 @@ class Worker:
                 sums[begin : begin + len(some)].sum() / (len(some) * (some.shape[1] - 1))
             )
             begin += len(some)
-        if self.writes:
+        if self.writes and all(map(math.isfinite, losses.values())):
             bits = {
                 name: loss / math.log(2) / held_out.bytes_per_token(name)
                 for name, loss in losses.items()

@@ -107,6 +107,14 @@ def test_help_lists_commands_and_flags(capsys):
     assert all(word in out for word in ("espalier plan", "espalier fit", "--store", "--stop_after"))
 
 
+def test_flags_may_be_written_with_hyphens():
+    from experiments.main import underscored
+
+    assert underscored("--stop-after=6-0") == "--stop_after=6-0"
+    assert underscored("--config.a-b=1-2") == "--config.a-b=1-2"
+    assert underscored("a-b") == "a-b"
+
+
 def test_a_tampered_corpus_is_refused(tmp_path, capsys):
     from tests.corpora import small_corpus
 

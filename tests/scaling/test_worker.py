@@ -64,6 +64,8 @@ def test_a_run_through_the_tree_equals_the_run_alone(kind, corpus, mesh, tmp_pat
     runs = study_runs(kind, corpus)
     shared = work(corpus, mesh, tmp_path / "shared", runs, keep_params=True)
     assert len(losses(shared)) == len(runs)
+    trained = sum(shared.store.done(id)["tokens"] for id in shared.plan.segments)
+    assert trained == shared.plan.tokens < sum(run.tokens for run in runs)
     for index, run in enumerate(runs):
         alone = work(corpus, mesh, tmp_path / f"alone{index}", [run], keep_params=True)
         assert curve(alone, run) == curve(shared, run)
