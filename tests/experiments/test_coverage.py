@@ -1,5 +1,6 @@
 """A small part of the coverage study, held to what chance allows."""
 
+import numpy as np
 import pytest
 from scipy.stats import binom
 
@@ -20,3 +21,20 @@ def test_plans_are_complete(name):
     plan = coverage.PLANS[name]()
     assert plan.frame["trunk"].nunique() >= 8 and 0 < plan.noise < 0.2
     assert set(coverage.LAWS[plan.law].names) <= set(plan.parameters)
+
+
+@pytest.mark.parametrize(
+    "name", ["chinchilla", "over_training", "repetition", "qat", "qat_fraction"]
+)
+def test_targets_are_at_ten_times_the_compute(name):
+    plan = coverage.PLANS[name]()
+
+    def compute(table):
+        split = "tokens" not in table
+        tokens = (
+            sum(np.asarray(table[n], float) for n in ("tokens_qat", "tokens_fp")) if split else 0
+        )
+        tokens = tokens if split else np.asarray(table["tokens"], float)
+        return np.asarray(table["params_total"], float) * tokens
+
+    assert compute(plan.target)[0] / compute(plan.frame).max() == pytest.approx(10, rel=0.05)
