@@ -47,6 +47,18 @@ class Mixture:
         return cls(tuple(weights.items()))
 
     @classmethod
+    def parse(cls, text: str) -> "Mixture":
+        """The mixture written as "code=0.7,docs=0.3"; `Refused` when it is not of that form."""
+        weights: dict[str, float] = {}
+        for item in text.split(","):
+            name, _, share = item.partition("=")
+            try:
+                weights[name.strip()] = float(share)
+            except ValueError:
+                raise Refused("mixture", item, "DOMAIN=SHARE, as in code=0.7,docs=0.3") from None
+        return cls.of(weights)
+
+    @classmethod
     def uniform(cls, names: Iterable[str]) -> "Mixture":
         """The same share for every named domain (the stratified mixture)."""
         names = tuple(names)

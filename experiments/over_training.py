@@ -31,7 +31,7 @@ PRESETS = {
         warmup_tokens=25 * 1024,
         evaluation_tokens=32_768,
         corpus="wheels",
-        domains=("code",),
+        mixture="code=1",
         dtype="float32",
         repeat=False,
     ),
@@ -44,7 +44,7 @@ PRESETS = {
         warmup_tokens=25 * 2048,
         evaluation_tokens=65_536,
         corpus="wheels",
-        domains=("code",),
+        mixture="code=1",
         dtype="float32",
         repeat=False,
     ),
@@ -57,7 +57,7 @@ PRESETS = {
         warmup_tokens=50 * 32_768,
         evaluation_tokens=262_144,
         corpus="wheels",
-        domains=("code", "docs", "headers", "tests"),
+        mixture="code=0.25,docs=0.25,headers=0.25,tests=0.25",
         dtype="bfloat16",
         repeat=True,
     ),
@@ -70,7 +70,7 @@ PRESETS = {
         warmup_tokens=1000 * 524_288,
         evaluation_tokens=1_048_576,
         corpus="",
-        domains=("code",),
+        mixture="code=1",
         dtype="bfloat16",
         repeat=False,
     ),
@@ -87,7 +87,7 @@ def get_config(name: str = "cpu"):
 def study(config) -> Study:
     """Builds the runs: widths × token counts × seeds, all lengths of a seed on one trunk."""
     corpus = load(config.corpus)
-    mixture = Mixture.uniform(config.domains)
+    mixture = Mixture.parse(config.mixture)
     points = chain(
         *(
             product(width=[width], seed=range(seeds), tokens=config.tokens)

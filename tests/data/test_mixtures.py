@@ -33,6 +33,13 @@ def test_what_is_off_the_simplex_is_refused_by_name(weights, message):
     assert message in str(refused.value)
 
 
+def test_mixtures_can_be_written_as_text():
+    assert Mixture.parse("b=0.25, a=0.75") == Mixture.of({"a": 0.75, "b": 0.25})
+    for text in ("a", "a=x", ""):
+        with pytest.raises(Refused, match="accepted: DOMAIN=SHARE"):
+            Mixture.parse(text)
+
+
 def test_a_domain_that_the_corpus_lacks_is_refused_with_those_it_has(corpus):
     with pytest.raises(Refused, match="low, middle, high"):
         Mixture.of({"web": 1.0}).check(corpus)

@@ -64,7 +64,9 @@ def call(capsys, *args) -> tuple[int, str, str]:
         (["plan", STUDY, "--config.widths=(17,)", "--config.seeds=(1,)"], "width: got 17"),
         (["plan", STUDY, "--color=red"], "flag: got --color"),
         (["plan", STUDY, "--config.corpus=web"], "corpus: got 'web'; accepted: wheels"),
-        (["plan", STUDY, "--config.domains=('web',)"], "web"),
+        (["plan", STUDY, "--config.mixture=web=1"], "mixture.web: got"),
+        (["plan", STUDY, "--config.mixture=code=0.5,docs=0.6"], "accepted: shares that sum to 1"),
+        (["plan", STUDY, "--config.mixture=code"], "mixture: got code; accepted: DOMAIN=SHARE"),
         (
             ["plan", STUDY, "--config.batch_tokens=1000"],
             "phase.batch_tokens: got 1000; accepted: a multiple of model.context=64",
