@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.learning_rate import best_rates, curve_at, one_rate_cost, vertex
+from experiments.learning_rate import best_rates, curve_at, excess, one_rate_cost, vertex
 
 RATES = np.array([0.004, 0.008, 0.016, 0.032, 0.064])
 
@@ -14,10 +14,16 @@ def curve(best, depth=0.05):
 
 
 def test_the_vertex_of_a_parabola_is_found_and_kept_inside():
-    assert vertex(RATES, curve(0.02)) == pytest.approx(0.02, rel=1e-6)
-    assert vertex(RATES[::-1], curve(0.011)[::-1]) == pytest.approx(0.011, rel=1e-6)
+    assert vertex(RATES, curve(0.02)) == pytest.approx(0.02, rel=1e-3)
+    assert vertex(RATES[::-1], curve(0.011)[::-1]) == pytest.approx(0.011, rel=1e-3)
     assert vertex(RATES, curve(0.0001)) == pytest.approx(RATES[0])
     assert RATES[0] < vertex(RATES, np.array([2.0, 1.0, 2.0, 1.5, 3.0])) < RATES[3]
+
+
+def test_the_excess_of_a_rate_is_read_off_the_parabola():
+    assert excess(RATES, curve(0.02), 0.02) == pytest.approx(0, abs=1e-4)
+    expected = 100 * 0.05 * np.log(0.03 / 0.02) ** 2 / 2.0
+    assert excess(RATES, curve(0.02), 0.03) == pytest.approx(expected, rel=1e-2)
 
 
 def test_losses_between_rates_are_interpolated():
