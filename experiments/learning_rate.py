@@ -23,7 +23,7 @@ from data import load
 from experiments.report import Picture, Table, Text
 from experiments.study import Results, Study, preset
 from models import ladder
-from models.ladder import RATES, learning_rate
+from models.ladder import RATE_TIMES_DECAY, RATES, learning_rate
 from scaling import Data, Evaluation, Optimizer, Run, chain, product, wsd
 
 PRESETS = {
@@ -90,7 +90,7 @@ def study(config) -> Study:
     runs = []
     for point in points:
         rung = ladder(point["width"], middle, **shape)
-        decay = rung.weight_decay * rung.learning_rate / point["rate"]
+        decay = RATE_TIMES_DECAY / point["rate"]
         runs.append(
             Run(
                 rung.model,
@@ -181,8 +181,8 @@ def report(results: Results) -> list:
         write_ladder(choice, results)
     return [
         Text(
-            f"The ladder's rate costs at most {worst:.2f} % of loss over the best rate, at any width "
-            f"and budget: {verdict} the 0.5 % aimed at. Both are read off a parabola in log rate, "
+            f"The ladder's rate costs at most {worst:.2f} % of loss over the best rate, at any "
+            f"width and budget: {verdict} the 0.5 % aimed at. Both are read off a parabola in log rate, "
             f"because seeds differ by {100 * spread / mean['loss'].mean():.2f} % (standard "
             "deviation), more than rates near the best do; the lowest of the means, which that "
             "spread favours, stands beside it."
