@@ -182,8 +182,8 @@ def report(results: Results) -> list:
     return [
         Text(
             f"The ladder's rate costs at most {worst:.2f} % of loss over the best rate, at any "
-            f"width and budget: {verdict} the 0.5 % aimed at. Both are read off a parabola in log rate, "
-            f"because seeds differ by {100 * spread / mean['loss'].mean():.2f} % (standard "
+            f"width and budget: {verdict} the 0.5 % aimed at. Both are read off a parabola in log "
+            f"rate, because seeds differ by {100 * spread / mean['loss'].mean():.2f} % (standard "
             "deviation), more than rates near the best do; the lowest of the means, which that "
             "spread favours, stands beside it."
         ),
