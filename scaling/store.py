@@ -23,8 +23,9 @@ class Store:
 
     @classmethod
     def at(cls, path) -> "Store":
-        """Names a store without touching it."""
-        return cls(epath.Path(path))
+        """Names a store without touching it; a local path is made absolute, as orbax needs."""
+        path = epath.Path(path)
+        return cls(epath.Path(os.path.abspath(path)) if is_local(path) else path)
 
     def folder(self, id: str) -> epath.Path:
         """Returns where a segment's files are."""

@@ -36,6 +36,21 @@ def test_nothing_is_touched_by_naming_a_store(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_a_relative_store_holds_checkpoints_too(tmp_path, corpus, mesh, monkeypatch):
+    import scaling.train
+    from scaling import Evaluation, Stopped, Worker
+
+    monkeypatch.setattr(scaling.train, "DISPATCH_STEPS", 4)
+    monkeypatch.chdir(tmp_path)
+    runs = study_runs("wsd", corpus)[:1]
+    store = Store.at("runs")
+    assert store.path.is_absolute() and str(Store.at("gs://bucket/runs").path).startswith("gs://")
+    with pytest.raises(Stopped):
+        Worker(plan(runs), store, corpus, Evaluation(128), mesh, stop_after=0.0).run()
+    assert any((tmp_path / "runs").rglob("checkpoint/*"))
+    assert Worker(plan(runs), store, corpus, Evaluation(128), mesh).run() == 2
+
+
 @pytest.mark.parametrize("local", [True, False])
 def test_lines_after_the_checkpoint_are_dropped_on_resume(tmp_path, monkeypatch, local):
     monkeypatch.setattr(module, "is_local", lambda path: local)
