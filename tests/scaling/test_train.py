@@ -46,7 +46,11 @@ def test_rates_decays_and_seeds_share_one_program(mesh):
     }
     assert len(programs) == 1
     run((4,), mesh)
-    assert compiled(programs.pop())._cache_size() == 1
+    program = programs.pop()
+    launches = compiled(program)._cache_size()
+    windows, rates = inputs(7)
+    advance(program, on_mesh(program, initial(CONFIG, 9)), windows, 3 * rates, 0.7)
+    assert compiled(program)._cache_size() == launches
 
 
 def test_dispatches_shrink_for_large_batches(mesh):
