@@ -21,7 +21,7 @@ from models import ladder
 from scaling import Data, Evaluation, Optimizer, Phase, Run, Store, Worker, decay, make_mesh, plan
 from scaling.environment import environment
 from scaling.optimizer import initial
-from scaling.speed import measure, peak_flops
+from scaling.speed import measure, measure_fleet, most, peak_flops
 from scaling.train import Program, advance, compiled, on_mesh
 
 WIDTHS = (16, 32, 64, 128, 256)
@@ -56,6 +56,9 @@ def training() -> None:
 ZOO: dict[str, dict] = {"gelu": dict(feed_forward="gelu")}
 ZOO_WIDTH = 256
 
+FLEET_SHAPES = ((16, 64), (16, 1024), (32, 128), (64, 1024), (128, 1024), (256, 1024))
+FLEET_SIZES = (1, 2, 4, 8, 16, 32)
+
 
 def zoo() -> None:
     """Prints each architecture's training time beside its FLOPs, as ratios to the baseline's."""
@@ -74,6 +77,22 @@ def zoo() -> None:
             }
         )
     print(f"training time per token against the baseline at width {ZOO_WIDTH}")
+    print(pipes(pd.DataFrame(rows)) + "\n")
+
+
+def fleets() -> None:
+    """Prints the tokens/s of all members against their number, and the automatic choice."""
+    rows = []
+    for width, batch in FLEET_SHAPES:
+        config = ladder(width, 10**6, context=32 if batch < 512 else 64).model
+        speeds = {size: measure_fleet(config, batch, size) for size in FLEET_SIZES}
+        program = Program.of(config, Optimizer(1.0), batch, make_mesh("run:1"))
+        chosen = most(program)
+        row = {"width": width, "batch tokens": batch}
+        row |= {f"R = {size}": round(speed) for size, speed in speeds.items()}
+        ratio = speeds.get(chosen, measure_fleet(config, batch, chosen)) / max(speeds.values())
+        rows.append(row | {"choice": chosen, "choice / best": ratio})
+    print("fleets: tokens/s of all R members together (R = 1: the loop)")
     print(pipes(pd.DataFrame(rows)) + "\n")
 
 
@@ -208,7 +227,7 @@ def main() -> None:
     here = environment()
     date = time.strftime("%Y-%m-%d")
     print(f"{here['device']}, {here['cpus']} visible CPUs, jax {here['jax']}, {date}\n")
-    for part in (training, zoo, overhead, reading, starting, leaf, relaunch):
+    for part in (training, zoo, fleets, overhead, reading, starting, leaf, relaunch):
         part()
     try:
         from experiments.bench_fitting import main as fitting

@@ -14,10 +14,13 @@ from experiments.study import Results, Study
 from scaling import Stopped, Store, Worker, make_mesh, tables
 from scaling.environment import compilation_cache
 from scaling.events import write_events
+from scaling.fleet import in_fleets
+from scaling.fleet import planned as fleets_of
+from scaling.mesh import shards
 from scaling.plan import Plan
 from scaling.plan import plan as make_plan
 from scaling.progress import Silent, progress
-from scaling.speed import calibration
+from scaling.speed import calibration, fleet_sizes
 from scaling.tables import write_table
 
 
@@ -30,6 +33,7 @@ class Settings:
     checkpoint_seconds: float = 60.0
     stop_after: float | None = None
     keep_params: bool = False
+    fleet: str = "auto"
 
 
 def start(coordinator: str | None, processes: int | None, process: int | None) -> None:
@@ -51,16 +55,23 @@ def folder(study: Study, config: ConfigDict, settings: Settings) -> epath.Path:
 
 def worker(study: Study, planned: Plan, settings: Settings, show=None) -> Worker:
     """Returns the worker that trains a study's plan."""
+    mesh = make_mesh(settings.mesh)
+    most = fleet_sizes(settings.fleet)
+    # Several data or fsdp devices, or processes, serve one segment after the other.
+    alone = settings.fleet == "loop" or (
+        settings.fleet == "auto" and (shards(mesh) > 1 or jax.process_count() > 1)
+    )
     return Worker(
         planned,
         Store.at(settings.store),
         study.corpus,
         study.evaluation,
-        make_mesh(settings.mesh),
+        mesh,
         checkpoint_seconds=settings.checkpoint_seconds,
         stop_after=settings.stop_after,
         keep_params=settings.keep_params,
         progress=show or Silent(),
+        way=None if alone else in_fleets(most),
     )
 
 
@@ -68,9 +79,12 @@ def plan(study: Study, config: ConfigDict, settings: Settings) -> None:
     """Prints the plan of a study; trains nothing."""
     epochs = study.check()
     planned = make_plan(study.runs)
-    missing = worker(study, planned, settings).missing()
+    work = worker(study, planned, settings)
     rates = calibration(cache_folder() / "speed")
-    print(plan_text(study, planned, epochs, missing, rates))
+    found = []
+    if work.way is not None:
+        found = fleets_of(planned, work.mesh, fleet_sizes(settings.fleet))
+    print(plan_text(study, planned, epochs, work.missing(), rates, found))
 
 
 def run(study: Study, config: ConfigDict, settings: Settings) -> None:

@@ -44,7 +44,11 @@ def halvings(size: int, lengths: Iterable[int], multiple: int = 1) -> list[tuple
     """
     ends, sizes = sorted(lengths), [(0, size)]
     for live, end in zip(range(len(ends) - 1, 0, -1), ends, strict=False):
-        while end < ends[-1] and live <= size // 2 and (half := rounded(-(-size // 2), multiple)) < size:
+        while (
+            end < ends[-1]
+            and live <= size // 2
+            and (half := rounded(-(-size // 2), multiple)) < size
+        ):
             size = half
             sizes.append((end, size))
     return sizes
