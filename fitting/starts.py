@@ -69,22 +69,26 @@ def _bounded_least_squares(basis, goal, positive):
     size = np.sqrt(np.sum(basis**2, axis=1, keepdims=True)) + 1e-300
     scaled = basis / size
     count = basis.shape[-1]
-    best = np.zeros((len(basis), count))
-    best_cost = np.full(len(basis), np.inf)
+    gram = np.swapaxes(scaled, 1, 2) @ scaled + 1e-14 * np.eye(count)
+    pull = (np.swapaxes(scaled, 1, 2) @ goal[:, :, None])[..., 0]
+    best = np.linalg.solve(gram, pull[..., None])[..., 0]
+    # Where the free optimum is feasible it is the answer; only the others need the subsets.
+    left = np.flatnonzero(~np.all((best > 0) | ~positive, axis=1))
+    gram, pull = gram[left], pull[left]
+    found, lowest = np.zeros((len(left), count)), np.full(len(left), np.inf)
     for used in product((True, False), repeat=count):
         used = np.array(used)
-        if not np.all(used | positive) or not used.any():
+        if used.all() or not used.any() or not np.all(used | positive):
             continue
-        part = scaled[:, :, used]
-        gram = np.swapaxes(part, 1, 2) @ part + 1e-14 * np.eye(used.sum())
-        solved = np.linalg.solve(gram, np.swapaxes(part, 1, 2) @ goal[:, :, None])[..., 0]
+        solved = np.linalg.solve(gram[:, used][:, :, used], pull[:, used, None])[..., 0]
+        # At a least-squares solution the sum of squares has fallen by solved . pull.
+        cost = -np.sum(solved * pull[:, used], axis=1)
         feasible = np.all((solved > 0) | ~positive[used], axis=1)
-        cost = np.sum((goal - np.sum(part * solved[:, None, :], axis=2)) ** 2, axis=1)
-        better = feasible & (cost < best_cost * (1 - 1e-12))
-        best_cost = np.where(better, cost, best_cost)
-        candidate = np.zeros_like(best)
-        candidate[:, used] = solved
-        best = np.where(better[:, None], candidate, best)
+        better = np.flatnonzero(feasible & (cost < lowest))
+        lowest[better] = cost[better]
+        found[better] = 0.0
+        found[np.ix_(better, used)] = solved[better]
+    best[left] = found
     return best / size[:, 0, :]
 
 
