@@ -22,7 +22,13 @@ def _logs(columns):
         for tokens in (columns["tokens_qat"], columns["tokens_fp"])
     )
     data = np.log((columns["tokens_qat"] + columns["tokens_fp"]) / _TOKENS)
-    return data, np.log(columns["params"] / _PARAMS), np.log(2.0) * columns["bits"], by_qat, by_plain
+    return (
+        data,
+        np.log(columns["params"] / _PARAMS),
+        np.log(2.0) * columns["bits"],
+        by_qat,
+        by_plain,
+    )
 
 
 def _terms(columns, gamma, eta, kappa, chi, psi, omega, mu, nu, xi, rho):
