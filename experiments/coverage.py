@@ -244,12 +244,13 @@ def main(argv=None):
     for name in chosen:
         if name not in PLANS:
             parser.error(str(Refused("--only", name, ", ".join(PLANS))))
-    table = run(chosen, options.sets)
-    if options.only and options.out.exists():
-        table = merged(pd.read_csv(options.out, comment="#"), table)
     header = f"# {LEVEL:.0%} prediction intervals of a new run at 10 x the largest compute\n"
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(header + table.to_csv(index=False, float_format="%.4g"))
+    for name in chosen:
+        table = run([name], options.sets)
+        if options.out.exists():
+            table = merged(pd.read_csv(options.out, comment="#"), table)
+        options.out.write_text(header + table.to_csv(index=False, float_format="%.4g"))
 
 
 def merged(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:

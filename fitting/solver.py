@@ -13,7 +13,7 @@ from fitting.objective import (
     Problem,
     condition,
     jacobian,
-    objective_and_gradient,
+    objective,
     objective_value,
     residuals,
 )
@@ -56,8 +56,7 @@ def solve(problem: Problem, audits: int = 32, polishes: int = 5, seed: int = 0) 
     rng = np.random.default_rng(seed)
     first = replace(problem, delta=_LAD_DELTAS[0]) if problem.objective == "lad" else problem
     grid = linear_start(problem, _fix_shapes(problem, shape_grid(law, seed=seed)))
-    cost, _ = objective_and_gradient(first, grid)
-    best = grid[np.argsort(cost, kind="stable")[:polishes]]
+    best = grid[np.argsort(objective(first, grid), kind="stable")[:polishes]]
     random = linear_start(problem, _fix_shapes(problem, random_shapes(law, audits, rng)))
     noise = rng.normal(size=(audits, law.linear_count))
     for index in range(law.linear_count):
