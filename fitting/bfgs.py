@@ -12,6 +12,7 @@ from fitting.objective import Problem, jacobian, objective_and_gradient, residua
 
 _LONGEST = 3.0  # step, in log units of a parameter
 _SHORTEST, _STALE = 1e-9, 1e-2  # share of a step after which its direction is given up
+_CHUNK = 50_000  # residuals at once, so that intermediate arrays stay in the cache
 _REFRESH = 15  # trials after which the curvature is taken from the residuals again
 
 
@@ -39,6 +40,12 @@ def minimise(
     low, high = problem.bounds()
     free = problem.free if free is None else np.asarray(free)
     free = np.broadcast_to(free, start.shape)
+    chunk = max(1, _CHUNK // problem.target.shape[-1])
+    if len(start) > chunk:
+        parts = [slice(first, first + chunk) for first in range(0, len(start), chunk)]
+        options = (iterations, tolerance, enough)
+        found = [minimise(_rows(problem, p), start[p], free[p], *options) for p in parts]
+        return tuple(map(np.concatenate, zip(*found, strict=True)))
     point = np.clip(start, low, high)
     value, gradient = objective_and_gradient(problem, point)
     inverse = curvature_inverse(problem, point, free)

@@ -118,7 +118,9 @@ def objective_and_gradient(problem: Problem, point: np.ndarray):
     pull = weights * slope * factor
 
     def gather(derivative):
-        return np.einsum("br,br->b", pull, np.broadcast_to(derivative, pull.shape))[:, None]
+        if np.shape(derivative) != pull.shape:
+            derivative = np.broadcast_to(derivative, pull.shape)
+        return np.einsum("br,br->b", pull, derivative)[:, None]
 
     with np.errstate(all="ignore"):
         gradient = _chain(problem, theta, terms, gather)[:, :, 0]

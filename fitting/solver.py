@@ -66,13 +66,14 @@ def solve(problem: Problem, audits: int = 32, polishes: int = 5, seed: int = 0) 
     polished = minimise(first, best)
     # An audit asks whether a start ends in the best basin, not where its floor is to the last
     # digit; one that leads lower is taken up again below.
-    audited = minimise(first, random, enough=_same(np.min(polished[1])))
+    goal = _same(np.min(polished[1]))
+    audited = minimise(first, random, enough=goal)
     points, costs, gradients = map(np.concatenate, zip(polished, audited, strict=True))
     if problem.objective == "lad":
         points, costs, gradients = _sharpen(problem, points)
-    # A second pass restarts the curvature of the best and of starts that had stopped early.
+    # The best once more, with fresh curvature, and audits that stopped on their way below it.
     last = replace(problem, delta=_LAD_DELTAS[-1]) if problem.objective == "lad" else problem
-    again = costs > _same(np.min(costs))
+    again = (costs <= goal) & (costs > _same(np.min(costs)))
     again[np.argmin(costs)] = True
     points[again], costs[again], gradients[again] = minimise(last, points[again])
     order = np.argsort(costs, kind="stable")
