@@ -224,16 +224,14 @@ def relaunch() -> None:
 
 def main() -> None:
     """Prints every table, and where and when they were measured."""
-    here = environment()
+    here, root = environment(), Path(__file__).parents[1]
     date = time.strftime("%Y-%m-%d")
     print(f"{here['device']}, {here['cpus']} visible CPUs, jax {here['jax']}, {date}\n")
     for part in (training, zoo, fleets, overhead, reading, starting, leaf, relaunch):
         part()
-    try:
-        from experiments.bench_fitting import main as fitting
-    except ImportError:
-        return
-    fitting()
+    sys.stdout.flush()
+    # In its own process, so that its memory is the fits' and not this one's.
+    subprocess.run([sys.executable, "-m", "experiments.bench_fitting"], check=True, cwd=root)
 
 
 if __name__ == "__main__":
