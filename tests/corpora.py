@@ -91,11 +91,11 @@ def study_runs(kind: str, corpus: Corpus) -> list[Run]:
                 Phase(10 * STEP, STEP, warmup(2 * STEP), change=AddStreams(streams, freeze)),
                 Phase(n * STEP, STEP, rate, change=change),
             )
-            for streams, freeze in (
-                (Streams(3, prefix=4), False),
-                (Streams(2, prefix=4, neutral=True), True),
+            for streams, freeze, n, rate, change in (
+                (Streams(3, prefix=4), False, 6, decay(), None),
+                (Streams(3, prefix=4), False, 1, constant(0.0), KeepStreams(2)),
+                (Streams(2, prefix=4, neutral=True), True, 6, decay(), None),
             )
-            for n, rate, change in ((6, decay(), None), (1, constant(0.0), KeepStreams(2)))
         ],
     }
     return [Run(model(), phases=tuple(phases), **start) for phases in shapes[kind]]

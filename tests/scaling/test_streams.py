@@ -59,9 +59,9 @@ def test_fewer_streams_are_those_that_were_there(freeze):
             np.testing.assert_array_equal(value, state.params[path][:2])
         elif "aggregation" not in path:
             assert value is state.params[path]
-    assert changed.moments["aggregation.hidden"].mu.shape == direct.params[
-        "aggregation.hidden"
-    ].shape
+    assert (
+        changed.moments["aggregation.hidden"].mu.shape == direct.params["aggregation.hidden"].shape
+    )
 
 
 def test_one_stream_kept_is_the_backbone_alone():
