@@ -347,6 +347,19 @@ def test_a_part_that_reads_tokens_sees_those_of_every_stream(monkeypatch):
     np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-5)
 
 
+# One configuration of the zoo for every attention in it: a new one must read prefixes as well.
+ATTENTIONS = {str(c.attention): c for c in CONFIGS.values() if c.streams is None}
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_every_attention_reads_the_prefixes(attention):
+    config = replace(ATTENTIONS[attention], streams=Streams(2, prefix=2))
+    params, buffers = skeleton(config).initialise(0)
+    gradients = jax.jit(jax.grad(lambda p: loss(config, p, buffers, windows(config))[0]))(params)
+    found = {path: np.abs(x).max() for path, x in gradients.items() if ".prefix." in path}
+    assert len(found) == 2 * config.depth and min(found.values()) > 0
+
+
 def test_on_a_mesh_the_streams_of_a_sequence_stay_on_its_device():
     mesh = make_mesh("data:8")
     params = jax.device_put(skeleton(CONFIG).initialise(0)[0], replicated(mesh))
