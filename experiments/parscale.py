@@ -68,7 +68,7 @@ PRESETS = {
         prefix=48,
         prefix_std=0.02,
         smoothing=0.1,
-        tokens=65_536_000,
+        tokens=16_384_000,
         rates=(0.5, 1.0, 2.0),
         seeds=3,
         batch_tokens=32_768,
@@ -85,7 +85,7 @@ PRESETS = {
     "published": dict(
         widths=(896, 1024, 1280, 1536, 2048, 2560),
         streams=(1, 2, 4, 8),
-        main_width=1536,
+        main_width=896,
         prefix=48,
         prefix_std=0.02,
         smoothing=0.1,
