@@ -79,7 +79,7 @@ def alone(config: ModelConfig, params: dict, tokens, stream: int):
 
 
 def mixture_weights(config: ModelConfig, params: dict, states) -> np.ndarray:
-    """The weights [B, L, P] of states [P, B, L, D], in numpy, from equations 6 and 7."""
+    """The weights [B, L, P] of states [P, B, L, D], in numpy, from the formula."""
     streams = config.streams.count
     states = np.asarray(states, np.float64)
     kernel = np.asarray(params["aggregation.hidden"], np.float64)
@@ -227,7 +227,7 @@ def test_PS7_logits_mix_as_hidden_states_do_and_the_head_is_passed_once():
     np.testing.assert_allclose(logits(params), expected, rtol=2e-4, atol=2e-5)
 
 
-# Chen et al. 2025 (arXiv:2505.10475), appendix C and the released parametric fit: non-embedding
+# Chen et al. 2025 (arXiv:2505.10475), the released parametric fit: non-embedding
 # parameters at P = 1, 2, 4, 8 of models with 36 layers, 16 query and 2 key/value heads.
 PUBLISHED = {  # (width, feed-forward width)
     (896, 4864): (535813376, 538195842, 540577412, 545340552),
