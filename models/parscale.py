@@ -99,9 +99,9 @@ def per_stream(config: ModelConfig, x: Array) -> Array:
 class Aggregation(nnx.Module):
     """Mixes the final hidden states of P streams into one, by weights that depend on all of them.
 
-    weights = (1 − ε)·softmax(W₂ SiLU(W₁ [h₁ … h_P] + b₁) + b₂) + ε/P (appendix A; the smoothing is eq. 7),
-    the softmax in float32. W₁ reads the streams' states interleaved, column feature·P + stream, as
-    the released weights do. The mixture is of hidden states, hence of logits.
+    weights = (1 − ε)·softmax(W₂ SiLU(W₁ [h₁ … h_P] + b₁) + b₂) + ε/P, the softmax in float32
+    (appendix A; the smoothing is eq. 7). W₁ reads the streams' states interleaved, column
+    feature·P + stream, as the released weights do. The mixture is of hidden states, so of logits.
     """
 
     def __init__(self, config: ModelConfig):
