@@ -53,7 +53,10 @@ def training() -> None:
 
 
 # Architectures that are timed against the baseline: name → fields in which they differ from it.
-ZOO: dict[str, dict] = {"gelu": dict(feed_forward="gelu")}
+ZOO: dict[str, dict] = {
+    "gelu": dict(feed_forward="gelu"),
+    "4 streams": dict(streams=models.Streams(4)),
+}
 ZOO_WIDTH = 256
 
 FLEET_SHAPES = ((16, 64), (16, 1024), (32, 128), (64, 1024), (128, 1024), (256, 1024))

@@ -1,12 +1,14 @@
 """The Flax zoo and its accounting.
 
 Dimensions have one letter everywhere: B batch (sequences), L length (tokens), D width, H heads,
-G key/value heads, K head size, F feed-forward width, V vocabulary, N parameters.
+G key/value heads, K head size, F feed-forward width, V vocabulary, P streams, S positions
+of a prefix, N parameters.
 """
 
 from models.accounting import Accounts, count
 from models.config import ModelConfig, Refused, Settings
 from models.ladder import Rung, ladder
+from models.parscale import Streams
 from models.transformer import Transformer, held_out_nll, loss, skeleton
 
 NUMERICS = 1  # Enters every run's identity; raised when a golden table of this package changes.
@@ -18,6 +20,7 @@ __all__ = [
     "Refused",
     "Rung",
     "Settings",
+    "Streams",
     "Transformer",
     "count",
     "held_out_nll",

@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 
 from models.config import PLACES, ModelConfig
 from models.embeddings import Head
+from models.parscale import count_streams
 from models.parts import Count
 from models.transformer import part, skeleton
 
@@ -39,6 +40,7 @@ def parts_count(config: ModelConfig) -> Count:
     for layer in (config.layer(index) for index in range(config.depth)):
         for place in PLACES[1:]:
             layers += part(layer, place).count(layer) + norm
+    layers = count_streams(config, layers)
     return part(config, "embedding").count(config) + layers + norm + Head.count(config)
 
 
@@ -50,7 +52,10 @@ def count(config: ModelConfig) -> Accounts:
     frozen = 0.0
     if config.frozen:
         leaves = skeleton(config).params.items()
-        frozen = sum(2.0 * x.size for p, x in leaves if x.group.matmul and is_frozen(config, p))
+        passes = lambda path: config.stream_count if path.startswith("layers.") else 1
+        frozen = sum(
+            2.0 * x.size * passes(p) for p, x in leaves if x.group.matmul and is_frozen(config, p)
+        )
     return Accounts(
         params_total=parts.params,
         params_non_embedding=parts.params - parts.embedding,

@@ -61,6 +61,26 @@ def attend(
     return jnp.einsum("bghls,bgsk->bghlk", weights, value).reshape(batch, heads, length, size)
 
 
+def attend_with_prefix(query: Array, key: Array, value: Array, inputs) -> Float[Array, "B H L K"]:
+    """Attends to tokens and, where there are streams, to the layer's prefix before them.
+
+    Every query sees the whole prefix, of whatever document it is. Shapes are those of `attend`.
+    """
+    mask, prefix = inputs.mask, inputs.prefix
+    if prefix is None:
+        return attend(query, key, value, mask)
+    prefix_key, prefix_value = prefix.rows(query.shape[0], query.dtype)
+    seen = jnp.ones((*mask.shape[:3], prefix_key.shape[2]), bool)
+    gates = prefix.gates(query.shape[0], query.dtype)
+    if gates is not None:
+        added = attend(query, prefix_key, prefix_value, seen)
+        return attend(query, key, value, mask) + gates * added
+    join = lambda first, second, axis: jnp.concatenate([first, second], axis=axis)
+    return attend(
+        query, join(prefix_key, key, 2), join(prefix_value, value, 2), join(seen, mask, 3)
+    )
+
+
 class Attention(nnx.Module):
     """Multi-head self-attention over a residual stream of width D."""
 
@@ -90,7 +110,7 @@ class Attention(nnx.Module):
         if config.qk_norm:
             query, key = self.query_norm(query), self.key_norm(key)
         query, key = rotate(query, config.rope_base), rotate(key, config.rope_base)
-        mixed = attend(query, key, value, inputs.mask)
+        mixed = attend_with_prefix(query, key, value, inputs)
         return project(jnp.swapaxes(mixed, 1, 2).reshape(batch, length, -1), self.output), {}
 
     @staticmethod

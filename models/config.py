@@ -38,6 +38,7 @@ class ModelConfig:
 
     Sizes are counts, `context` is in tokens. `embedding`, `attention` and `feed_forward` say which
     part fills each place: a name in `models.transformer.PARTS` or the part's `Settings`.
+    `streams` runs the layers as several streams (`models.parscale.Streams`); one is none.
     `separator` is the token that opens a document: when given, attention does not cross documents.
     `frozen` lists path patterns (`fnmatch`) of parameters that are not trained. `dtype` is the type
     that matrix products are computed in; parameters are always kept in float32.
@@ -65,6 +66,7 @@ class ModelConfig:
     z_loss: float = 0.0
     dtype: str = "float32"
     frozen: tuple[str, ...] = ()
+    streams: Settings | None = None
 
     def __post_init__(self):
         for field in ("vocabulary", "width", "depth", "heads", "context"):
@@ -82,6 +84,8 @@ class ModelConfig:
         for place in PLACES:
             if isinstance(getattr(self, place), Settings):
                 getattr(self, place).check(self)
+        if self.streams is not None and self.streams.count == 1:
+            object.__setattr__(self, "streams", None)  # One stream is the backbone itself.
 
     def layer(self, index: int) -> "ModelConfig":
         """Returns the configuration of one layer, with what its settings choose per layer."""
@@ -101,6 +105,11 @@ class ModelConfig:
     def group_heads(self) -> int:
         """Number G of key/value heads (grouped-query attention; Ainslie et al. 2023)."""
         return self.kv_heads or self.heads
+
+    @property
+    def stream_count(self) -> int:
+        """Number P of streams."""
+        return 1 if self.streams is None else self.streams.count
 
     @property
     def inner_width(self) -> int:

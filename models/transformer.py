@@ -15,6 +15,7 @@ from models.attention import Attention, visible
 from models.config import ModelConfig, Refused
 from models.embeddings import Head, LearnedEmbedding, cross_entropy, logits
 from models.feed_forward import GELU, SwiGLU
+from models.parscale import Aggregation, Prefix, per_stream
 from models.parts import Buffer, Group, Init, RMSNorm
 
 # The part that fills each place of the Transformer. A new one is a class with `__init__(config)`,
@@ -44,6 +45,7 @@ class Inputs(NamedTuple):
 
     tokens: Array  # [B, L] token ids.
     mask: Array  # [1 or B, 1, L, L], true where the query (first L) may read the key.
+    prefix: Prefix | None = None  # The layer's own, where the model runs several streams.
 
 
 class Block(nnx.Module):
@@ -54,8 +56,12 @@ class Block(nnx.Module):
         self.attention = part(config, "attention")(config)
         self.feed_forward_norm = RMSNorm(config.width, config.norm_epsilon)
         self.feed_forward = part(config, "feed_forward")(config)
+        if config.streams is not None:
+            self.prefix = Prefix(config)
 
     def __call__(self, x: Float[Array, "B L D"], inputs: Inputs):
+        if hasattr(self, "prefix"):
+            inputs = inputs._replace(prefix=self.prefix)
         mixed, attention = self.attention(self.attention_norm(x), inputs)
         x = x + mixed
         fed, feed_forward = self.feed_forward(self.feed_forward_norm(x), inputs)
@@ -70,18 +76,24 @@ class Transformer(nnx.Module):
         self.embedding = part(config, "embedding")(config)
         self.layers = nnx.List([Block(config.layer(i)) for i in range(config.depth)])
         self.final_norm = RMSNorm(config.width, config.norm_epsilon)
+        if config.streams is not None:
+            self.aggregation = Aggregation(config)
         if not config.tied:
             self.head = Head(config)
 
     def hidden(self, tokens: Int[Array, "B L"]) -> tuple[Float[Array, "B L D"], dict]:
         """Returns the normed final hidden states, and the sums of what the parts report."""
         config = self.config
-        mask = visible(tokens, config.separator, tokens.shape[1])
-        inputs = Inputs(tokens, mask)
-        x = along_batch(self.embedding(tokens, jnp.dtype(config.dtype)))
+        x = self.embedding(tokens, jnp.dtype(config.dtype))
+        x, tokens = per_stream(config, x), per_stream(config, tokens)
+        inputs = Inputs(tokens, visible(tokens, config.separator, tokens.shape[1]))
         run = looped if len(self.layers) <= LOOPED_LAYERS else scanned
-        x, reports = run(self.layers, x, inputs)
-        return self.final_norm(x), reports
+        x, reports = run(self.layers, along_batch(x), inputs)
+        x = self.final_norm(x)
+        if config.streams is None:
+            return x, reports
+        x, report = self.aggregation(x)
+        return along_batch(x), reports | report
 
     def __call__(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L V"]:
         """Returns next-token logits in float32."""

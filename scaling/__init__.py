@@ -6,15 +6,18 @@ from scaling.mesh import make_mesh
 from scaling.plan import Plan, Segment, plan
 from scaling.runs import NUMERICS, Data, Optimizer, Phase, Rate, Run, constant, decay, warmup
 from scaling.store import Store
+from scaling.streams import AddStreams, KeepStreams
 from scaling.tables import tables
 from scaling.worker import Evaluation, Stopped, Worker
 
 __all__ = [
     "NUMERICS",
+    "AddStreams",
     "ContextLength",
     "Data",
     "Evaluation",
     "Freeze",
+    "KeepStreams",
     "Optimizer",
     "Phase",
     "Plan",

@@ -6,11 +6,13 @@ import numpy as np
 
 from data import Corpus, Mixture, write_corpus
 from data.corpus import Document, text_document
-from models import ModelConfig
+from models import ModelConfig, Streams
 from scaling import (
+    AddStreams,
     ContextLength,
     Data,
     Freeze,
+    KeepStreams,
     Optimizer,
     Phase,
     Run,
@@ -83,11 +85,23 @@ def study_runs(kind: str, corpus: Corpus) -> list[Run]:
             (trunk, Phase(10 * 2 * STEP, 2 * STEP), Phase(n * 4 * STEP, 4 * STEP, decay()))
             for n in (3, 6)
         ],
+        "streams": [
+            (
+                trunk,
+                Phase(10 * STEP, STEP, warmup(2 * STEP), change=AddStreams(streams, freeze)),
+                Phase(n * STEP, STEP, rate, change=change),
+            )
+            for streams, freeze, n, rate, change in (
+                (Streams(3, prefix=4), False, 6, decay(), None),
+                (Streams(3, prefix=4), False, 1, constant(0.0), KeepStreams(2)),
+                (Streams(2, prefix=4, neutral=True), True, 6, decay(), None),
+            )
+        ],
     }
     return [Run(model(), phases=tuple(phases), **start) for phases in shapes[kind]]
 
 
-KINDS = ("wsd", "mixture", "frozen", "ramp")
+KINDS = ("wsd", "mixture", "frozen", "ramp", "streams")
 
 
 def seeds(runs: list[Run], count: int) -> list[Run]:

@@ -83,7 +83,7 @@ def test_positions_enter_only_by_their_difference_within_a_document():
     )
 
 
-@pytest.mark.parametrize("name", ["default", "grouped"])
+@pytest.mark.parametrize("name", ["default", "grouped", "streams"])
 def test_a_scan_over_stacked_layers_equals_the_loop(name, monkeypatch):
     config = replace(CONFIGS[name], depth=3)
     params, buffers = skeleton(config).initialise(0)
