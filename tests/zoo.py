@@ -1,6 +1,6 @@
 """One small configuration of every architecture; tests of the whole zoo go through this list."""
 
-from models import ModelConfig
+from models import ModelConfig, Stem
 from tests.corpora import model
 
 CONFIGS: dict[str, ModelConfig] = {
@@ -10,4 +10,6 @@ CONFIGS: dict[str, ModelConfig] = {
     "grouped": model(heads=4, kv_heads=2, qk_norm=True),
     "documents": model(separator=0),
     "z_loss": model(z_loss=1e-3),
+    "stem": model(feed_forward=Stem()),
+    "stem_dense": model(feed_forward=Stem((0, 1), "unit", lazy=False)),
 }
