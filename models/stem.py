@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
 from models.config import ModelConfig, Refused, Settings
@@ -97,7 +98,7 @@ class StemFeedForward(nnx.Module):
             accepted = f"a token id for each of the positions {x.shape[:-1]}: STEM looks rows up"
             raise Refused("inputs.tokens", found, accepted)
         # Rows are taken before they are rounded: gradients of a repeated token add in float32.
-        rows = jnp.take(self.table[...], tokens, axis=0).astype(x.dtype)
+        rows = exchanged(jnp.take(self.table[...], tokens, axis=0)).astype(x.dtype)
         return project(jax.nn.silu(project(x, self.gate)) * rows, self.down), {}
 
     @staticmethod
@@ -111,6 +112,21 @@ class StemFeedForward(nnx.Module):
         rows, inner = config.vocabulary, config.inner_width
         table = Count(params=rows * inner, embedding=rows * inner, active=inner)
         return Count.dense(2 * config.width * inner) + table
+
+
+def exchanged(rows: Float[Array, "B L F"]) -> Float[Array, "B L F"]:
+    """Turns rows that are split by feature into rows split by sequence, where there is a mesh.
+
+    Every device looks its share of the features up for the sequences of all its `fsdp` group; one
+    all-to-all then brings each device its own sequences' whole rows, as in the released code. A
+    width that the axis does not divide is not split (`scaling.mesh`).
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if "fsdp" not in mesh.axis_names or mesh.size == 1 or rows.shape[-1] % mesh.shape["fsdp"]:
+        return rows
+    put = jax.lax.with_sharding_constraint
+    rows = put(rows, PartitionSpec("data", None, "fsdp"))
+    return put(rows, PartitionSpec(("data", "fsdp"), None, None))
 
 
 def swap_rows(
