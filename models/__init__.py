@@ -9,6 +9,7 @@ from models.accounting import Accounts, count
 from models.config import ModelConfig, Refused, Settings
 from models.ladder import Rung, ladder
 from models.parscale import Streams
+from models.stem import Stem, swap_rows
 from models.transformer import Transformer, held_out_nll, loss, skeleton
 
 NUMERICS = 1  # Enters every run's identity; raised when a golden table of this package changes.
@@ -21,10 +22,12 @@ __all__ = [
     "Rung",
     "Settings",
     "Streams",
+    "Stem",
     "Transformer",
     "count",
     "held_out_nll",
     "ladder",
     "loss",
     "skeleton",
+    "swap_rows",
 ]

@@ -17,13 +17,14 @@ from models.embeddings import Head, LearnedEmbedding, cross_entropy, logits
 from models.feed_forward import GELU, SwiGLU
 from models.parscale import Aggregation, Prefix, per_stream
 from models.parts import Buffer, Group, Init, RMSNorm
+from models.stem import StemFeedForward
 
 # The part that fills each place of the Transformer. A new one is a class with `__init__(config)`,
 # `__call__` and `count(config)`, and one entry here; if it has choices of its own, a `Settings`.
 PARTS = {
     "embedding": {"learned": LearnedEmbedding},
     "attention": {"softmax": Attention},
-    "feed_forward": {"swiglu": SwiGLU, "gelu": GELU},
+    "feed_forward": {"swiglu": SwiGLU, "gelu": GELU, "stem": StemFeedForward},
 }
 
 # Up to this many layers a Python loop compiles as fast as a scan and runs 10–50 % faster on CPU;

@@ -1,6 +1,6 @@
 """One small configuration of every architecture; tests of the whole zoo go through this list."""
 
-from models import ModelConfig, Streams
+from models import ModelConfig, Stem, Streams
 from tests.corpora import model
 
 CONFIGS: dict[str, ModelConfig] = {
@@ -14,4 +14,6 @@ CONFIGS: dict[str, ModelConfig] = {
     "streams_neutral": model(
         heads=4, kv_heads=2, qk_norm=True, separator=0, streams=Streams(2, prefix=4, neutral=True)
     ),
+    "stem": model(feed_forward=Stem()),
+    "stem_dense": model(feed_forward=Stem((0, 1), "unit", lazy=False)),
 }
