@@ -7,6 +7,7 @@ G key/value heads, K head size, F feed-forward width, V vocabulary, N parameters
 from models.accounting import Accounts, count
 from models.config import ModelConfig, Refused, Settings
 from models.ladder import Rung, ladder
+from models.moe import Experts, sparsity
 from models.transformer import Transformer, held_out_nll, loss, skeleton
 
 NUMERICS = 1  # Enters every run's identity; raised when a golden table of this package changes.
@@ -14,6 +15,7 @@ NUMERICS = 1  # Enters every run's identity; raised when a golden table of this 
 __all__ = [
     "NUMERICS",
     "Accounts",
+    "Experts",
     "ModelConfig",
     "Refused",
     "Rung",
@@ -24,4 +26,5 @@ __all__ = [
     "ladder",
     "loss",
     "skeleton",
+    "sparsity",
 ]

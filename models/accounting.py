@@ -50,7 +50,7 @@ def count(config: ModelConfig) -> Accounts:
     frozen = 0.0
     if config.frozen:
         leaves = skeleton(config).params.items()
-        frozen = sum(2.0 * x.size for p, x in leaves if x.group.matmul and is_frozen(config, p))
+        frozen = sum(2.0 * x.size * x.group.matmul for p, x in leaves if is_frozen(config, p))
     return Accounts(
         params_total=parts.params,
         params_non_embedding=parts.params - parts.embedding,

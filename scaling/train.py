@@ -44,7 +44,7 @@ class Program:
             raise Refused(
                 "phase.batch_tokens",
                 batch_tokens,
-                f"a number of sequences (context {config.context}) that mesh data × fsdp = "
+                f"a number of sequences (context {config.context}) that mesh data × fsdp × expert = "
                 f"{shards(mesh)} divides",
             )
         return program
