@@ -42,8 +42,8 @@ class Experts(Settings):
     router off from the loss). `balance` and `z_loss` are coefficients of auxiliary losses,
     `bias_rate` the step of a bias that only takes part in picking; None takes `ROUTERS`' value.
 
-    An expert takes at most `capacity_factor`·k·L/E tokens of a sequence of L, earlier ones first, so
-    that who is dropped depends neither on later tokens nor on other sequences; None drops nothing.
+    An expert takes at most `capacity_factor`·k·L/E tokens of a sequence of L, earlier ones first:
+    who is dropped depends neither on later tokens nor on other sequences. None drops nothing.
     `back_end` says how the experts are computed, never what: "capacity" fills a buffer of slots per
     expert, "dense" computes every expert for every token, "ragged" sorts tokens by expert. The
     first `first_dense` layers have a SwiGLU of the model's `ff_width` instead.
@@ -67,7 +67,7 @@ class Experts(Settings):
     gated: ClassVar[bool] = True
 
     def check(self, config: ModelConfig) -> None:
-        """Refuses what cannot be built: E < k, a capacity of no token, widths that do not divide."""
+        """Refuses what cannot be built, such as E < k or a capacity of no token."""
         wrong = lambda field, accepted: Refused(
             f"model.feed_forward.{field}", getattr(self, field), accepted
         )
@@ -247,7 +247,7 @@ def route(
     shares = scores / (jnp.sum(scores, axis=-1, keepdims=True) + 1e-20)
     load = jnp.sum(counts, axis=0).astype(jnp.float32) / flat.size
     report = {
-        "router.dropped": 1.0 - jnp.mean(kept.astype(jnp.float32)),
+        "router.dropped": jnp.mean((~kept).astype(jnp.float32)),
         "router.load": experts * jnp.max(load),
         "router.entropy": -jnp.mean(jnp.sum(shares * jnp.log(shares + 1e-20), axis=-1)),
     }
@@ -267,9 +267,7 @@ def starts(counts: Int[Array, "B E"]) -> Int[Array, "B E"]:
     return jnp.cumsum(counts, axis=1) - counts
 
 
-def balanced(
-    bias: Float[Array, " E"], load: Int[Array, " E"], rate: float
-) -> Float[Array, " E"]:
+def balanced(bias: Float[Array, " E"], load: Int[Array, " E"], rate: float) -> Float[Array, " E"]:
     """Moves the bias one step against the load, keeping its sum at zero.
 
     The sign step is DeepSeek-V3's (arXiv:2412.19437, section 2.1.2), the centring Ling 2.0's
@@ -305,7 +303,9 @@ def dense(x, routes, gate, up, down):
         jax.nn.one_hot(routes.experts, gate.shape[0]) * routes.gates[..., None], axis=2
     )
     rows = jnp.broadcast_to(x[:, :, None], (*x.shape[:2], gate.shape[0], x.shape[2]))
-    y = swiglu(rows, lambda rows, kernel: jnp.einsum("blei,eio->bleo", rows, kernel), gate, up, down)
+    y = swiglu(
+        rows, lambda rows, kernel: jnp.einsum("blei,eio->bleo", rows, kernel), gate, up, down
+    )
     return jnp.einsum("ble,bled->bld", weights.astype(x.dtype), y)
 
 
@@ -394,4 +394,6 @@ def along(x: Array, *axes) -> Array:
     mesh = jax.sharding.get_abstract_mesh()
     if "expert" not in mesh.axis_names or mesh.size == 1:
         return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(*axes, *(None,) * (x.ndim - len(axes))))
+    return jax.lax.with_sharding_constraint(
+        x, PartitionSpec(*axes, *(None,) * (x.ndim - len(axes)))
+    )
