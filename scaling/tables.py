@@ -59,7 +59,7 @@ def row(plan: Plan, store: Store, corpus: Corpus, segment: Segment, evaluation: 
     losses = evals[-1]["loss"] if evals else {}
     bits = evals[-1]["bits_per_byte"] if evals else {}
     path = [store.done(s.id) or {} for s in plan.path(segment.id)]
-    ends = store.read(segment.id, "metrics")[-1:]
+    ends = [*store.read(segment.id, "metrics")][-1:]
     routing = {k: v for record in ends for k, v in record.items() if k.startswith("router.")}
     mean = lambda values: math.fsum(values.values()) / len(values) if values else math.nan
     shares = {name: count / run.tokens for name, count in reads.tokens().items()}
