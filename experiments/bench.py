@@ -17,7 +17,7 @@ import models
 from data import Mixture, Order, Piece, load
 from data.reader import tokens_per_second
 from experiments.report import pipes
-from models import ladder
+from models import Experts, ladder
 from scaling import Data, Evaluation, Optimizer, Phase, Run, Store, Worker, decay, make_mesh, plan
 from scaling.environment import environment
 from scaling.optimizer import initial
@@ -53,7 +53,11 @@ def training() -> None:
 
 
 # Architectures that are timed against the baseline: name → fields in which they differ from it.
-ZOO: dict[str, dict] = {"gelu": dict(feed_forward="gelu")}
+ZOO: dict[str, dict] = {
+    "gelu": dict(feed_forward="gelu"),
+    "8 experts": dict(feed_forward=Experts(8, back_end="capacity")),
+    "16 experts": dict(feed_forward=Experts(16, back_end="capacity")),
+}
 ZOO_WIDTH = 256
 
 
