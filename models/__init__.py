@@ -1,7 +1,8 @@
 """The Flax zoo and its accounting.
 
 Dimensions have one letter everywhere: B batch (sequences), L length (tokens), D width, H heads,
-G key/value heads, K head size, F feed-forward width, V vocabulary, N parameters.
+G key/value heads, K head size, F feed-forward width, E experts (k of them active), V vocabulary,
+N parameters.
 """
 
 from models.accounting import Accounts, count
