@@ -18,7 +18,7 @@ import models
 from data import Mixture, Order, Piece, load
 from data.reader import tokens_per_second
 from experiments.report import pipes
-from models import Stem, ladder
+from models import Experts, Stem, ladder
 from scaling import Data, Evaluation, Optimizer, Phase, Run, Store, Worker, decay, make_mesh, plan
 from scaling.environment import environment
 from scaling.optimizer import initial, update
@@ -58,6 +58,8 @@ def training() -> None:
 ZOO: dict[str, dict] = {
     "gelu": dict(feed_forward="gelu"),
     "4 streams": dict(streams=models.Streams(4)),
+    "8 experts": dict(feed_forward=Experts(8, back_end="capacity")),
+    "16 experts": dict(feed_forward=Experts(16, back_end="capacity")),
     "stem 1/3, V 4096": dict(feed_forward=Stem("third"), vocabulary=4096),
     "stem all but first, V 4096": dict(feed_forward=Stem("all_but_first"), vocabulary=4096),
     "the same, Adam on all rows": dict(

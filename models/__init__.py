@@ -1,13 +1,14 @@
 """The Flax zoo and its accounting.
 
 Dimensions have one letter everywhere: B batch (sequences), L length (tokens), D width, H heads,
-G key/value heads, K head size, F feed-forward width, V vocabulary, P streams, S positions
-of a prefix, N parameters.
+G key/value heads, K head size, F feed-forward width, E experts (k of them active), V vocabulary,
+P streams, S positions of a prefix, N parameters.
 """
 
 from models.accounting import Accounts, count
 from models.config import ModelConfig, Refused, Settings
 from models.ladder import Rung, ladder
+from models.moe import Experts, sparsity
 from models.parscale import Streams
 from models.stem import Stem, swap_rows
 from models.transformer import Transformer, held_out_nll, loss, skeleton
@@ -17,6 +18,7 @@ NUMERICS = 1  # Enters every run's identity; raised when a golden table of this 
 __all__ = [
     "NUMERICS",
     "Accounts",
+    "Experts",
     "ModelConfig",
     "Refused",
     "Rung",
@@ -30,4 +32,5 @@ __all__ = [
     "loss",
     "skeleton",
     "swap_rows",
+    "sparsity",
 ]

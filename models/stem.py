@@ -125,8 +125,8 @@ def exchanged(rows: Float[Array, "B L F"]) -> Float[Array, "B L F"]:
     if "fsdp" not in mesh.axis_names or mesh.size == 1 or rows.shape[-1] % mesh.shape["fsdp"]:
         return rows
     put = jax.lax.with_sharding_constraint
-    rows = put(rows, PartitionSpec("data", None, "fsdp"))
-    return put(rows, PartitionSpec(("data", "fsdp"), None, None))
+    rows = put(rows, PartitionSpec(("data", "expert"), None, "fsdp"))
+    return put(rows, PartitionSpec(("data", "fsdp", "expert"), None, None))
 
 
 def swap_rows(

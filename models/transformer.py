@@ -15,6 +15,7 @@ from models.attention import Attention, visible
 from models.config import ModelConfig, Refused
 from models.embeddings import Head, LearnedEmbedding, cross_entropy, logits
 from models.feed_forward import GELU, SwiGLU
+from models.moe import MixtureOfExperts
 from models.parscale import Aggregation, Prefix, per_stream
 from models.parts import Buffer, Group, Init, RMSNorm
 from models.stem import StemFeedForward
@@ -24,7 +25,12 @@ from models.stem import StemFeedForward
 PARTS = {
     "embedding": {"learned": LearnedEmbedding},
     "attention": {"softmax": Attention},
-    "feed_forward": {"swiglu": SwiGLU, "gelu": GELU, "stem": StemFeedForward},
+    "feed_forward": {
+        "swiglu": SwiGLU,
+        "gelu": GELU,
+        "stem": StemFeedForward,
+        "experts": MixtureOfExperts,
+    },
 }
 
 # Up to this many layers a Python loop compiles as fast as a scan and runs 10–50 % faster on CPU;
@@ -83,7 +89,7 @@ class Transformer(nnx.Module):
             self.head = Head(config)
 
     def hidden(self, tokens: Int[Array, "B L"]) -> tuple[Float[Array, "B L D"], dict]:
-        """Returns the normed final hidden states, and the sums of what the parts report."""
+        """Returns the normed final hidden states, and what the layers report (`together`)."""
         config = self.config
         x = self.embedding(tokens, jnp.dtype(config.dtype))
         x, tokens = per_stream(config, x), per_stream(config, tokens)
@@ -114,12 +120,18 @@ class Transformer(nnx.Module):
 
 
 def looped(layers, x, inputs):
-    """Applies the layers one after the other; reports are summed over layers."""
+    """Applies the layers one after the other."""
     reports = {}
     for layer in layers:
         x, report = layer(x, inputs)
-        reports = {k: reports.get(k, 0.0) + v for k, v in report.items()}
-    return x, reports
+        for key, value in report.items():
+            reports.setdefault(key, []).append(value)
+    return x, {key: together(key, jnp.stack(values)) for key, values in reports.items()}
+
+
+def together(key: str, values: Float[Array, " layers"]) -> Float[Array, ""]:
+    """Joins what layers report: losses are summed; of all else the mean over those that have it."""
+    return jnp.sum(values) if key.startswith("loss.") else jnp.mean(values)
 
 
 def scanned(layers, x, inputs):
@@ -140,13 +152,13 @@ def scanned(layers, x, inputs):
     x, (reports, buffers) = jax.lax.scan(jax.checkpoint(body), x, stacked)
     for index, layer in enumerate(layers):
         nnx.update(layer, jax.tree.map(lambda leaf, i=index: leaf[i], buffers))
-    return x, {k: jnp.sum(v, axis=0) for k, v in reports.items()}
+    return x, {key: together(key, values) for key, values in reports.items()}
 
 
 def along_batch(x: Array) -> Array:
     """Keeps activations split by sequence over the mesh's data axes, where there is a mesh."""
     mesh = jax.sharding.get_abstract_mesh()
-    axes = tuple(name for name in ("data", "fsdp") if name in mesh.axis_names)
+    axes = tuple(name for name in ("data", "fsdp", "expert") if name in mesh.axis_names)
     if not axes or mesh.size == 1:
         return x
     spec = PartitionSpec(axes, *(None,) * (x.ndim - 1))
@@ -155,12 +167,13 @@ def along_batch(x: Array) -> Array:
 
 @dataclass(frozen=True)
 class Leaf:
-    """One array of a model's state: shape, start, group (None for a buffer), sharded dimension."""
+    """One array of a model's state: shape, start, group (None for a buffer), sharded dimensions."""
 
     shape: tuple[int, ...]
     init: Init
     group: Group | None
     fsdp: int | None
+    expert: int | None = None
 
     @property
     def size(self) -> int:
@@ -216,7 +229,8 @@ def skeleton(config: ModelConfig) -> Skeleton:
     def leaves(state):
         return {
             ".".join(map(str, path)): Leaf(
-                tuple(variable.shape), variable.init, variable.group, variable.fsdp
+                tuple(variable.shape),
+                *(variable.init, variable.group, variable.fsdp, variable.expert),
             )
             for path, variable in nnx.to_flat_state(state)
         }

@@ -23,6 +23,9 @@ COLUMNS = {
     "params_total": ("parameters", "all parameters, token tables included"),
     "params_non_embedding": ("parameters", "without token tables and head"),
     "params_active": ("parameters", "read for one token"),
+    "experts": ("", "routed experts E; 1 for a dense feed-forward"),
+    "activation_ratio": ("", "(active + shared)/(routed + shared) experts; 1 for a dense one"),
+    "granularity": ("", "2 · width / expert width (arXiv:2507.17702)"),
     "bytes": ("bytes", "size of the parameters as kept"),
     "tokens": ("tokens", "tokens trained on, repetitions counted"),
     "unique_tokens": ("tokens", "training tokens read at least once"),
@@ -40,6 +43,7 @@ COLUMNS = {
     "mixture.<domain>": ("", "share of the domain over all tokens read"),
     "train_loss": ("nats/token", "loss of the last training batch"),
     "diverged_step": ("step", "step at which the run diverged; empty for sound runs"),
+    "router.<metric>": ("", "what a router reports in the last batch, mean over layers"),
     "evaluation": ("id", "identity of the evaluation"),
     "cooled": ("", "true at the end of a run, false inside one"),
     "seconds": ("s", "training seconds along the run, shared segments counted in full"),
@@ -56,6 +60,8 @@ def row(plan: Plan, store: Store, corpus: Corpus, segment: Segment, evaluation: 
     losses = evals[-1]["loss"] if evals else {}
     bits = evals[-1]["bits_per_byte"] if evals else {}
     path = [store.done(s.id) or {} for s in plan.path(segment.id)]
+    ends = [*store.read(segment.id, "metrics")][-1:]
+    routing = {k: v for record in ends for k, v in record.items() if k.startswith("router.")}
     mean = lambda values: math.fsum(values.values()) / len(values) if values else math.nan
     shares = {name: count / run.tokens for name, count in reads.tokens().items()}
     return {
@@ -69,6 +75,7 @@ def row(plan: Plan, store: Store, corpus: Corpus, segment: Segment, evaluation: 
         "params_total": accounts.params_total,
         "params_non_embedding": accounts.params_non_embedding,
         "params_active": accounts.params_active,
+        **models.sparsity(config),
         "bytes": accounts.bytes,
         "tokens": run.tokens,
         "unique_tokens": reads.unique_tokens(),
@@ -86,6 +93,7 @@ def row(plan: Plan, store: Store, corpus: Corpus, segment: Segment, evaluation: 
         **{f"mixture.{name}": share for name, share in shares.items() if share},
         "train_loss": record["train_loss"],
         "diverged_step": record["diverged_step"],
+        **routing,
         "evaluation": evaluation,
         "cooled": segment.id in plan.leaves,
         "seconds": sum(r.get("seconds", 0.0) for r in path),

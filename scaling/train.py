@@ -45,8 +45,8 @@ class Program:
             raise Refused(
                 "phase.batch_tokens",
                 batch_tokens,
-                f"a number of sequences (context {config.context}) that mesh data × fsdp = "
-                f"{shards(mesh)} divides",
+                f"a number of sequences (context {config.context}) that mesh data × fsdp × "
+                f"expert = {shards(mesh)} divides",
             )
         return program
 

@@ -20,11 +20,17 @@ def test_parameters_are_those_of_the_tree(name):
     assert accounts.params_total == sum(leaf.size for leaf in leaves.values())
     # What has a row or a column per token; of a table inside a layer a token reads one row.
     tables = {path: leaf for path, leaf in leaves.items() if config.vocabulary in leaf.shape}
-    inside = [leaf for path, leaf in tables.items() if path.startswith("layers.")]
-    unread = sum(leaf.size - leaf.size // config.vocabulary for leaf in inside)
-    held = sum(leaf.size for leaf in tables.values())
-    assert accounts.params_non_embedding == accounts.params_total - held
-    assert accounts.params_active == accounts.params_total - unread
+    assert accounts.params_non_embedding == accounts.params_total - sum(
+        leaf.size for leaf in tables.values()
+    )
+
+    def read(path, leaf):
+        if path in tables and path.startswith("layers."):
+            return leaf.size // config.vocabulary
+        # Of stacked experts a token reads a share.
+        return leaf.size * (leaf.group.matmul if leaf.expert is not None else 1)
+
+    assert accounts.params_active == sum(read(*item) for item in leaves.items())
     assert accounts.bytes == 4 * accounts.params_total
 
 
