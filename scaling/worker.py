@@ -161,13 +161,15 @@ class Worker:
             if segment.offset == 0 and phase.change is not None:
                 state = phase.change.state(state, config, segment.run.seed)
             if segment.offset == 0 and not phase.keep_optimizer:
-                state = state._replace(moments=fresh(config, state.moments))
+                trained = {path: state.params[path] for path in state.moments}
+                state = state._replace(moments=fresh(config, trained))
             state = on_mesh(program, state)
         if segment.id in self.todo and self.writes:
             self.store.begin(segment)
         log = self.log(segment, step)
         self.progress.start(segment, step)
-        state = warm(program, state)
+        if segment.steps:
+            state = warm(program, state)
         reader = Reader(
             self.corpus,
             order(self.corpus, segment.run),
