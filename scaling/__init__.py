@@ -2,6 +2,7 @@
 
 from scaling.changes import ContextLength, Freeze
 from scaling.combine import chain, product, wsd, zipped
+from scaling.growth import GrowParameterTokens
 from scaling.mesh import make_mesh
 from scaling.plan import Plan, Segment, plan
 from scaling.runs import NUMERICS, Data, Optimizer, Phase, Rate, Run, constant, decay, warmup
@@ -15,6 +16,7 @@ __all__ = [
     "Data",
     "Evaluation",
     "Freeze",
+    "GrowParameterTokens",
     "Optimizer",
     "Phase",
     "Plan",

@@ -1,7 +1,7 @@
 """One small configuration of every architecture; tests of the whole zoo go through this list."""
 
 from models import ModelConfig
-from tests.corpora import model
+from tests.corpora import model, tokenformer
 
 CONFIGS: dict[str, ModelConfig] = {
     "default": model(),
@@ -10,4 +10,5 @@ CONFIGS: dict[str, ModelConfig] = {
     "grouped": model(heads=4, kv_heads=2, qk_norm=True),
     "documents": model(separator=0),
     "z_loss": model(z_loss=1e-3),
+    "tokenformer": tokenformer(),
 }
