@@ -199,14 +199,14 @@ class Worker:
                 break
             if save or stop:
                 meter.flush()
-                meta = {"step": step, "seconds": meter.seconds, "environment": environment()}
-                checkpoint.save(folder, step, state, meta)
-                self.saved = time.monotonic()
+                self.save(segment, step, state, meter.seconds)
                 if self.writes:
                     self.tensorboard(segment)
             if stop:
                 raise Stopped(f"stopped at step {step} of {segment.run.steps} of {segment.id}")
         meter.flush()
+        if not segment.steps and found is None and self.due(segment, step)[0]:
+            self.save(segment, step, state, meter.seconds)
         losses = {}
         if meter.diverged is None and self.evaluated(segment):
             losses = self.evaluate(segment, state)
@@ -216,6 +216,12 @@ class Worker:
             self.store.finish(segment.id, self.record(segment, meter.diverged, losses, meter))
         self.progress.finish(segment, losses)
         return (None, meter.diverged) if meter.diverged is not None else (state, None)
+
+    def save(self, segment: Segment, step: int, state: State, seconds: float) -> None:
+        """Writes a checkpoint."""
+        meta = {"step": step, "seconds": seconds, "environment": environment()}
+        checkpoint.save(self.store.folder(segment.id), step, state, meta)
+        self.saved = time.monotonic()
 
     @property
     def writes(self) -> bool:
