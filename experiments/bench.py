@@ -53,7 +53,15 @@ def training() -> None:
 
 
 # Architectures that are timed against the baseline: name → fields in which they differ from it.
-ZOO: dict[str, dict] = {"gelu": dict(feed_forward="gelu")}
+ZOO: dict[str, dict] = {
+    "gelu": dict(feed_forward="gelu"),
+    # Rows of 3/4 and 3 widths: as many parameters as a plain block (arXiv:2410.23168, table 9).
+    "tokenformer": dict(
+        attention=models.ParameterTokens(192),
+        feed_forward=models.ParameterTokens(768),
+        block_norm="layer_norm",
+    ),
+}
 ZOO_WIDTH = 256
 
 
