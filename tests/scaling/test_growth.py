@@ -190,6 +190,17 @@ def test_growth_enters_the_identity(corpus):
     assert len({replace(run, phases=phases(change)).identity for change in changes}) == 3
 
 
+def test_a_sharded_state_grows_to_the_same_bits(trained):
+    program = Program.of(CONFIG, OPTIMIZER, 256, make_mesh("fsdp:4,data:2"))
+    after, alone = grow(EXACT, trained)
+    split = EXACT.state(on_mesh(program, trained), after, 0)
+    wider = Program.of(after, OPTIMIZER, 256, program.mesh)
+    placed = on_mesh(wider, split)
+    keys = placed.params["layers.0.attention.query.keys"]
+    assert keys.addressable_shards[0].data.shape == (16, 20 // 4)
+    assert_same(jax.tree.map(np.asarray, placed), alone)
+
+
 def test_a_frozen_place_grows_without_moments(trained):
     config = replace(CONFIG, frozen=("layers.0.*",))
     moments = {p: m for p, m in trained.moments.items() if not p.startswith("layers.0")}
