@@ -118,7 +118,7 @@ PRESETS = {
         batch_tokens=524_288,
         context=1024,
         warmup_steps=2000,
-        evaluation_tokens=1_048_576,
+        evaluation_tokens=524_288,
         corpus="wheels",
         mixture="code=0.25,docs=0.25,headers=0.25,tests=0.25",
         dtype="bfloat16",
