@@ -9,11 +9,13 @@ import pytest
 from data import Refused
 from models import ParameterTokens, count, held_out_nll, loss, skeleton
 from models.tokenformer import NORMS
-from scaling import GrowParameterTokens, Optimizer, Phase, make_mesh
+from scaling import GrowParameterTokens, Optimizer, Phase, make_mesh, plan
+from scaling.fleet import planned
 from scaling.growth import first_rows
 from scaling.optimizer import State, fresh, initial
 from scaling.train import Program, advance, on_mesh
 from tests.corpora import STEP, model, study_runs, tokenformer
+from tests.scaling.test_fleet import held_out, work
 
 CONFIG = tokenformer()
 EXACT = GrowParameterTokens(20, 48)
@@ -199,6 +201,18 @@ def test_a_sharded_state_grows_to_the_same_bits(trained):
     keys = placed.params["layers.0.attention.query.keys"]
     assert keys.addressable_shards[0].data.shape == (16, 20 // 4)
     assert_same(jax.tree.map(np.asarray, placed), alone)
+
+
+def test_growth_and_looks_right_after_it_are_the_same_in_a_fleet(corpus, mesh, tmp_path):
+    runs = [replace(run, seed=seed) for run in study_runs("grown", corpus) for seed in range(2)]
+    alone, together = (
+        work(corpus, mesh, tmp_path / "a", runs),
+        work(corpus, mesh, tmp_path / "b", runs, most=4),
+    )
+    for left, right in zip(held_out(alone), held_out(together), strict=True):
+        assert left == pytest.approx(right, rel=1e-4)
+    sizes = {f.segments[0].steps: f.size for f in planned(plan(runs), mesh, lambda program: 4)}
+    assert sizes[0] == sizes[6] == 2
 
 
 def test_a_frozen_place_grows_without_moments(trained):
