@@ -57,6 +57,12 @@ def training() -> None:
 # A vocabulary among them is the baseline's too.
 ZOO: dict[str, dict] = {
     "gelu": dict(feed_forward="gelu"),
+    # Rows of 3/4 and 3 widths: as many parameters as a plain block (arXiv:2410.23168, table 9).
+    "tokenformer": dict(
+        attention=models.ParameterTokens(192),
+        feed_forward=models.ParameterTokens(768),
+        block_norm="layer_norm",
+    ),
     "4 streams": dict(streams=models.Streams(4)),
     "8 experts": dict(feed_forward=Experts(8, back_end="capacity")),
     "16 experts": dict(feed_forward=Experts(16, back_end="capacity")),

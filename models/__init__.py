@@ -11,6 +11,7 @@ from models.ladder import Rung, ladder
 from models.moe import Experts, sparsity
 from models.parscale import Streams
 from models.stem import Stem, swap_rows
+from models.tokenformer import ParameterTokens
 from models.transformer import Transformer, held_out_nll, loss, skeleton
 
 NUMERICS = 1  # Enters every run's identity; raised when a golden table of this package changes.
@@ -20,6 +21,7 @@ __all__ = [
     "Accounts",
     "Experts",
     "ModelConfig",
+    "ParameterTokens",
     "Refused",
     "Rung",
     "Settings",

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from models.config import PLACES, ModelConfig, Refused
 from models.embeddings import Head
 from models.moe import Experts
+from models.norms import count_block, count_final
 from models.parscale import count_streams
 from models.parts import Count
 from models.transformer import part, skeleton
@@ -36,13 +37,14 @@ class Accounts:
 
 def parts_count(config: ModelConfig) -> Count:
     """Sums the counts that the parts declare."""
-    norm = Count.vector(config.width)
-    layers = Count()
+    norm, layers = count_block(config), Count()
     for layer in (config.layer(index) for index in range(config.depth)):
         for place in PLACES[1:]:
             layers += part(layer, place).count(layer) + norm
     layers = count_streams(config, layers)
-    return part(config, "embedding").count(config) + layers + norm + Head.count(config)
+    return (
+        part(config, "embedding").count(config) + layers + count_final(config) + Head.count(config)
+    )
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """What a model is: one frozen dataclass for every architecture of the zoo."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -24,6 +25,9 @@ class Settings:
     def check(self, config: "ModelConfig") -> None:
         """Raises `Refused` where the settings do not fit the rest of the model."""
 
+    def check_mesh(self, sizes: Mapping[str, int]) -> None:
+        """Raises `Refused` where the settings do not fit a mesh with these axis sizes."""
+
     def at(self, layer: int, depth: int) -> "str | Settings":
         """Returns what fills the place in one layer: these settings, or another part."""
         return self
@@ -39,6 +43,8 @@ class ModelConfig:
     Sizes are counts, `context` is in tokens. `embedding`, `attention` and `feed_forward` say which
     part fills each place: a name in `models.transformer.PARTS` or the part's `Settings`.
     `streams` runs the layers as several streams (`models.parscale.Streams`); one is none.
+    `block_norm` is "rms_norm", with a gain everywhere, or "layer_norm", without parameters in the
+    blocks and with gain and bias before the head.
     `separator` is the token that opens a document: when given, attention does not cross documents.
     `frozen` lists path patterns (`fnmatch`) of parameters that are not trained. `dtype` is the type
     that matrix products are computed in; parameters are always kept in float32.
@@ -59,6 +65,7 @@ class ModelConfig:
     attention: str | Settings = "softmax"
     feed_forward: str | Settings = "swiglu"
     tied: bool = False
+    block_norm: str = "rms_norm"
     qk_norm: bool = False
     rope_base: float = 10_000.0  # Su et al. 2021 (RoFormer), section 3.2.2.
     norm_epsilon: float = 1e-6
@@ -81,6 +88,8 @@ class ModelConfig:
             raise Refused("model.head_size", self.key_size, "an even number (rotary positions)")
         if self.dtype not in ("float32", "bfloat16"):
             raise Refused("model.dtype", self.dtype, "float32 or bfloat16")
+        if self.block_norm not in ("rms_norm", "layer_norm"):
+            raise Refused("model.block_norm", self.block_norm, "rms_norm or layer_norm")
         for place in PLACES:
             if isinstance(getattr(self, place), Settings):
                 getattr(self, place).check(self)
@@ -95,6 +104,13 @@ class ModelConfig:
             if isinstance(getattr(self, place), Settings)
         }
         return replace(self, **chosen) if chosen else self
+
+    def check_mesh(self, sizes: Mapping[str, int]) -> None:
+        """Raises `Refused` where a part does not fit a mesh with these axis sizes."""
+        for layer in map(self.layer, range(self.depth)):
+            for chosen in (getattr(layer, place) for place in PLACES):
+                if isinstance(chosen, Settings):
+                    chosen.check_mesh(sizes)
 
     @property
     def key_size(self) -> int:

@@ -16,18 +16,21 @@ from models.config import ModelConfig, Refused
 from models.embeddings import Head, LearnedEmbedding, cross_entropy, logits
 from models.feed_forward import GELU, SwiGLU
 from models.moe import MixtureOfExperts
+from models.norms import block_norm, final_norm
 from models.parscale import Aggregation, Prefix, per_stream
-from models.parts import Buffer, Group, Init, RMSNorm
+from models.parts import Buffer, Group, Init
 from models.stem import StemFeedForward
+from models.tokenformer import ParameterAttention, ParameterFeedForward
 
 # The part that fills each place of the Transformer. A new one is a class with `__init__(config)`,
 # `__call__` and `count(config)`, and one entry here; if it has choices of its own, a `Settings`.
 PARTS = {
     "embedding": {"learned": LearnedEmbedding},
-    "attention": {"softmax": Attention},
+    "attention": {"softmax": Attention, "parameter_tokens": ParameterAttention},
     "feed_forward": {
         "swiglu": SwiGLU,
         "gelu": GELU,
+        "parameter_tokens": ParameterFeedForward,
         "stem": StemFeedForward,
         "experts": MixtureOfExperts,
     },
@@ -59,9 +62,9 @@ class Block(nnx.Module):
     """One pre-norm layer: attention and feed-forward, each added to the residual stream."""
 
     def __init__(self, config: ModelConfig):
-        self.attention_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.attention_norm = block_norm(config)
         self.attention = part(config, "attention")(config)
-        self.feed_forward_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.feed_forward_norm = block_norm(config)
         self.feed_forward = part(config, "feed_forward")(config)
         if config.streams is not None:
             self.prefix = Prefix(config)
@@ -82,7 +85,7 @@ class Transformer(nnx.Module):
         self.config = config
         self.embedding = part(config, "embedding")(config)
         self.layers = nnx.List([Block(config.layer(i)) for i in range(config.depth)])
-        self.final_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.final_norm = final_norm(config)
         if config.streams is not None:
             self.aggregation = Aggregation(config)
         if not config.tied:

@@ -2,6 +2,7 @@
 
 from scaling.changes import ContextLength, Freeze
 from scaling.combine import chain, product, wsd, zipped
+from scaling.growth import GrowParameterTokens
 from scaling.mesh import make_mesh
 from scaling.plan import Plan, Segment, plan
 from scaling.runs import NUMERICS, Data, Optimizer, Phase, Rate, Run, constant, decay, warmup
@@ -18,6 +19,7 @@ __all__ = [
     "Evaluation",
     "Freeze",
     "KeepStreams",
+    "GrowParameterTokens",
     "Optimizer",
     "Phase",
     "Plan",

@@ -41,6 +41,7 @@ class Program:
         """Normalises the settings that enter as arrays, so that a sweep over them compiles once."""
         static = Optimizer(1.0, 0.0, optimizer.b1, optimizer.b2, optimizer.epsilon, optimizer.clip)
         program = cls(config, static, batch_tokens, mesh)
+        config.check_mesh(mesh.shape)
         if program.sequences % shards(mesh):
             raise Refused(
                 "phase.batch_tokens",

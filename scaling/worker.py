@@ -48,7 +48,8 @@ def enter(segment: Segment, state: State) -> State:
     if segment.offset == 0 and phase.change is not None:
         state = phase.change.state(state, config, segment.run.seed)
     if segment.offset == 0 and not phase.keep_optimizer:
-        state = state._replace(moments=fresh(config, state.moments))
+        trained = {path: state.params[path] for path in state.moments}
+        state = state._replace(moments=fresh(config, trained))
     return state
 
 
@@ -179,7 +180,8 @@ class Worker:
             self.store.begin(segment)
         log = self.log(segment, step)
         self.progress.start(segment, step)
-        state = warm(program, state)
+        if segment.steps:
+            state = warm(program, state)
         reader = Reader(
             self.corpus,
             order(self.corpus, segment.run),
@@ -208,14 +210,14 @@ class Worker:
                 break
             if save or stop:
                 meter.flush()
-                meta = {"step": step, "seconds": meter.seconds, "environment": environment()}
-                checkpoint.save(folder, step, state, meta)
-                self.saved = time.monotonic()
+                self.save(segment, step, state, meter.seconds)
                 if self.writes:
                     self.tensorboard(segment)
             if stop:
                 raise Stopped(f"stopped at step {step} of {segment.run.steps} of {segment.id}")
         meter.flush()
+        if not segment.steps and found is None and self.due(segment, step)[0]:
+            self.save(segment, step, state, meter.seconds)
         losses = {}
         if meter.diverged is None and self.evaluated(segment):
             losses = self.evaluate(segment, state)
@@ -225,6 +227,12 @@ class Worker:
             self.store.finish(segment.id, self.record(segment, meter.diverged, losses, meter))
         self.progress.finish(segment, losses)
         return (None, meter.diverged) if meter.diverged is not None else (state, None)
+
+    def save(self, segment: Segment, step: int, state: State, seconds: float) -> None:
+        """Writes a checkpoint."""
+        meta = {"step": step, "seconds": seconds, "environment": environment()}
+        checkpoint.save(self.store.folder(segment.id), step, state, meta)
+        self.saved = time.monotonic()
 
     @property
     def writes(self) -> bool:

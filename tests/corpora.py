@@ -6,12 +6,13 @@ import numpy as np
 
 from data import Corpus, Mixture, write_corpus
 from data.corpus import Document, text_document
-from models import ModelConfig, Streams
+from models import ModelConfig, ParameterTokens, Streams
 from scaling import (
     AddStreams,
     ContextLength,
     Data,
     Freeze,
+    GrowParameterTokens,
     KeepStreams,
     Optimizer,
     Phase,
@@ -56,6 +57,12 @@ def model(**fields) -> ModelConfig:
     return ModelConfig(**{"width": 16, "depth": 2, "heads": 2, "context": 32} | fields)
 
 
+def tokenformer(**fields) -> ModelConfig:
+    """Returns the smallest TokenFormer."""
+    tokens = dict(attention=ParameterTokens(12), feed_forward=ParameterTokens(32))
+    return model(**tokens | dict(block_norm="layer_norm") | fields)
+
+
 def study_runs(kind: str, corpus: Corpus) -> list[Run]:
     """Builds one of the kinds of study that must be exact: runs that share a trunk."""
     uniform = Mixture.uniform(corpus.names)
@@ -97,11 +104,27 @@ def study_runs(kind: str, corpus: Corpus) -> list[Run]:
                 (Streams(2, prefix=4, neutral=True), True, 6, decay(), None),
             )
         ],
+        "grown": [
+            (trunk, Phase(0, STEP, change=GrowParameterTokens(20, 48))),
+            (trunk, Phase(6 * STEP, STEP, decay(), change=GrowParameterTokens(20, 48))),
+            (
+                trunk,
+                Phase(6 * STEP, STEP, constant(), change=GrowParameterTokens(20, 48)),
+                Phase(
+                    6 * STEP,
+                    STEP,
+                    warmup(2 * STEP),
+                    change=GrowParameterTokens(32, 96, "random", "rows"),
+                    keep_optimizer=False,
+                ),
+            ),
+        ],
     }
-    return [Run(model(), phases=tuple(phases), **start) for phases in shapes[kind]]
+    base = tokenformer() if kind == "grown" else model()
+    return [Run(base, phases=tuple(phases), **start) for phases in shapes[kind]]
 
 
-KINDS = ("wsd", "mixture", "frozen", "ramp", "streams")
+KINDS = ("wsd", "mixture", "frozen", "ramp", "streams", "grown")
 
 
 def seeds(runs: list[Run], count: int) -> list[Run]:

@@ -1,7 +1,7 @@
 """One small configuration of every architecture; tests of the whole zoo go through this list."""
 
 from models import Experts, ModelConfig, Stem, Streams
-from tests.corpora import model
+from tests.corpora import model, tokenformer
 
 CONFIGS: dict[str, ModelConfig] = {
     "default": model(),
@@ -18,4 +18,5 @@ CONFIGS: dict[str, ModelConfig] = {
     "stem_dense": model(feed_forward=Stem((0, 1), "unit", lazy=False)),
     "experts": model(feed_forward=Experts(4, 2, 1, granularity=4.0, first_dense=1)),
     "experts_bias": model(feed_forward=Experts(4, 2, 0, router="sigmoid", bias_rate=0.01)),
+    "tokenformer": tokenformer(),
 }
