@@ -5,7 +5,7 @@ G key/value heads, K head size, F feed-forward width, V vocabulary, N parameters
 """
 
 from models.accounting import Accounts, count
-from models.config import ModelConfig, Refused
+from models.config import ModelConfig, Refused, Settings
 from models.ladder import Rung, ladder
 from models.transformer import Transformer, held_out_nll, loss, skeleton
 
@@ -17,6 +17,7 @@ __all__ = [
     "ModelConfig",
     "Refused",
     "Rung",
+    "Settings",
     "Transformer",
     "count",
     "held_out_nll",

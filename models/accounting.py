@@ -4,7 +4,7 @@ import functools
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from models.config import ModelConfig
+from models.config import PLACES, ModelConfig
 from models.embeddings import Head
 from models.parts import Count
 from models.transformer import part, skeleton
@@ -35,8 +35,10 @@ class Accounts:
 def parts_count(config: ModelConfig) -> Count:
     """Sums the counts that the parts declare."""
     norm = Count.vector(config.width)
-    layer = part(config, "attention").count(config) + part(config, "feed_forward").count(config)
-    layers = sum([layer + norm + norm] * config.depth, Count())
+    layers = Count()
+    for layer in (config.layer(index) for index in range(config.depth)):
+        for place in PLACES[1:]:
+            layers += part(layer, place).count(layer) + norm
     return part(config, "embedding").count(config) + layers + norm + Head.count(config)
 
 

@@ -1,6 +1,7 @@
 """What a model is: one frozen dataclass for every architecture of the zoo."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 
 class Refused(ValueError):
@@ -10,15 +11,36 @@ class Refused(ValueError):
         super().__init__(f"{field}: got {value}; accepted: {accepted}")
 
 
+class Settings:
+    """What a part with choices of its own is told: a frozen dataclass in the part's file.
+
+    `part` is the part's name in `models.transformer.PARTS`. `gated` says that a feed-forward has
+    three matrices, which sets its usual width.
+    """
+
+    part: ClassVar[str]
+    gated: ClassVar[bool] = False
+
+    def check(self, config: "ModelConfig") -> None:
+        """Raises `Refused` where the settings do not fit the rest of the model."""
+
+    def at(self, layer: int, depth: int) -> "str | Settings":
+        """Returns what fills the place in one layer: these settings, or another part."""
+        return self
+
+
+PLACES = ("embedding", "attention", "feed_forward")
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The architecture of a decoder-only Transformer.
 
-    Sizes are counts, `context` is in tokens. `feed_forward`, `embedding` and `attention` name the
-    part that fills each place (`models.transformer.PARTS`). `separator` is the token that opens a
-    document: when given, attention does not cross documents. `frozen` lists path patterns
-    (`fnmatch`) of parameters that are not trained. `dtype` is the type that matrix products are
-    computed in; parameters are always kept in float32.
+    Sizes are counts, `context` is in tokens. `embedding`, `attention` and `feed_forward` say which
+    part fills each place: a name in `models.transformer.PARTS` or the part's `Settings`.
+    `separator` is the token that opens a document: when given, attention does not cross documents.
+    `frozen` lists path patterns (`fnmatch`) of parameters that are not trained. `dtype` is the type
+    that matrix products are computed in; parameters are always kept in float32.
 
     Raises:
       Refused: a size that is not positive, or sizes that do not fit together.
@@ -32,9 +54,9 @@ class ModelConfig:
     head_size: int | None = None
     ff_width: int | None = None
     context: int = 64
-    embedding: str = "learned"
-    attention: str = "softmax"
-    feed_forward: str = "swiglu"
+    embedding: str | Settings = "learned"
+    attention: str | Settings = "softmax"
+    feed_forward: str | Settings = "swiglu"
     tied: bool = False
     qk_norm: bool = False
     rope_base: float = 10_000.0  # Su et al. 2021 (RoFormer), section 3.2.2.
@@ -57,6 +79,18 @@ class ModelConfig:
             raise Refused("model.head_size", self.key_size, "an even number (rotary positions)")
         if self.dtype not in ("float32", "bfloat16"):
             raise Refused("model.dtype", self.dtype, "float32 or bfloat16")
+        for place in PLACES:
+            if isinstance(getattr(self, place), Settings):
+                getattr(self, place).check(self)
+
+    def layer(self, index: int) -> "ModelConfig":
+        """Returns the configuration of one layer, with what its settings choose per layer."""
+        chosen = {
+            place: getattr(self, place).at(index, self.depth)
+            for place in PLACES[1:]
+            if isinstance(getattr(self, place), Settings)
+        }
+        return replace(self, **chosen) if chosen else self
 
     @property
     def key_size(self) -> int:
@@ -77,6 +111,6 @@ class ModelConfig:
         """
         if self.ff_width is not None:
             return self.ff_width
-        if self.feed_forward == "swiglu":
+        if self.feed_forward == "swiglu" or getattr(self.feed_forward, "gated", False):
             return -(-self.width * 8 // 3 // 8) * 8
         return 4 * self.width

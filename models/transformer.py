@@ -18,7 +18,7 @@ from models.feed_forward import GELU, SwiGLU
 from models.parts import Buffer, Group, Init, RMSNorm
 
 # The part that fills each place of the Transformer. A new one is a class with `__init__(config)`,
-# `__call__` and `count(config)`, and one entry here.
+# `__call__` and `count(config)`, and one entry here; if it has choices of its own, a `Settings`.
 PARTS = {
     "embedding": {"learned": LearnedEmbedding},
     "attention": {"softmax": Attention},
@@ -31,8 +31,9 @@ LOOPED_LAYERS = 12
 
 
 def part(config: ModelConfig, place: str):
-    """Returns the class that `config` names for a place of the Transformer."""
-    name = getattr(config, place)
+    """Returns the class that fills a place of the Transformer."""
+    chosen = getattr(config, place)
+    name = chosen if isinstance(chosen, str) else chosen.part
     if name not in PARTS[place]:
         raise Refused(f"model.{place}", name, f"one of {', '.join(PARTS[place])}")
     return PARTS[place][name]
@@ -67,7 +68,7 @@ class Transformer(nnx.Module):
     def __init__(self, config: ModelConfig):
         self.config = config
         self.embedding = part(config, "embedding")(config)
-        self.layers = nnx.List([Block(config) for _ in range(config.depth)])
+        self.layers = nnx.List([Block(config.layer(i)) for i in range(config.depth)])
         self.final_norm = RMSNorm(config.width, config.norm_epsilon)
         if not config.tied:
             self.head = Head(config)

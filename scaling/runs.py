@@ -12,7 +12,7 @@ import numpy as np
 import data
 import models
 from data import Mixture, Refused
-from models import ModelConfig
+from models import ModelConfig, Settings
 
 NUMERICS = 1  # Enters every run's identity; raised when a golden table of training changes.
 
@@ -212,7 +212,8 @@ class Run:
 def canonical(value):
     """Turns a run into JSON values without what equals its default.
 
-    So a new field with a default re-hashes nothing. Changes carry the name of their class.
+    So a new field with a default re-hashes nothing. Changes and a part's settings carry the name
+    of their class.
     """
     if dataclasses.is_dataclass(value):
         fields = {
@@ -220,7 +221,8 @@ def canonical(value):
             for f in dataclasses.fields(value)
             if not is_default(f, getattr(value, f.name))
         }
-        return [type(value).__name__, fields] if hasattr(value, "config") else fields
+        chosen = hasattr(value, "config") or isinstance(value, Settings)
+        return [type(value).__name__, fields] if chosen else fields
     if isinstance(value, (tuple, list)):
         return [canonical(v) for v in value]
     return value

@@ -37,11 +37,12 @@ def check(name: str, values: dict, close) -> None:
 
 
 def write(name: str, values: dict) -> None:
-    """Writes a table; refuses to change one whose NUMERICS has not been raised."""
+    """Writes a table; refuses to change old values unless NUMERICS has been raised."""
     file = FOLDER / f"{name}.json"
     if file.exists():
         before = json.loads(file.read_text())
-        if before["values"] != values and before["numerics"] == numerics():
+        same = {key: values.get(key) for key in before["values"]} == before["values"]
+        if not same and before["numerics"] == numerics():
             sys.exit(f"{name} changed: raise NUMERICS in models, data or scaling first")
     file.write_text(json.dumps({"numerics": numerics(), "values": values}, indent=1) + "\n")
     print(f"wrote {file}")

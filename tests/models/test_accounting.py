@@ -9,7 +9,7 @@ import pytest
 from models import ModelConfig, count, skeleton
 from models.transformer import Transformer
 from tests.corpora import model
-from tests.models.test_transformer import CONFIGS
+from tests.zoo import CONFIGS
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -12,15 +12,7 @@ import models
 from models import ModelConfig, Refused, held_out_nll, loss, skeleton
 from models import transformer as module
 from tests.corpora import model
-
-CONFIGS = {
-    "default": model(),
-    "gelu": model(feed_forward="gelu"),
-    "tied": model(tied=True),
-    "grouped": model(heads=4, kv_heads=2, qk_norm=True),
-    "documents": model(separator=0),
-    "z_loss": model(z_loss=1e-3),
-}
+from tests.zoo import CONFIGS
 
 
 def windows(config: ModelConfig, rows: int = 2, seed: int = 0) -> np.ndarray:

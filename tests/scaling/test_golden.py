@@ -12,7 +12,7 @@ from scaling.optimizer import initial
 from scaling.train import Program, advance, on_mesh
 from tests.corpora import small_corpus
 from tests.golden import check
-from tests.models.test_transformer import CONFIGS
+from tests.zoo import CONFIGS
 
 
 def steps() -> dict:

@@ -1,0 +1,76 @@
+"""Every architecture trains through the shared plan, stops and goes on, in bfloat16, on a mesh."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import scaling.train
+from data import Mixture
+from scaling import Data, Evaluation, Optimizer, Run, Stopped, Store, Worker, make_mesh, plan, wsd
+from scaling.optimizer import initial
+from scaling.train import Program, advance, on_mesh
+from tests.corpora import STEP
+from tests.scaling.test_worker import assert_equal_bits, end_state
+from tests.zoo import CONFIGS
+
+# What differs from the baseline in no way that training could see is left to the other tests.
+ZOO = [name for name in CONFIGS if name not in ("gelu", "z_loss")]
+OPTIMIZER = Optimizer(0.01, 0.01)
+
+
+def branches(name, corpus) -> list[Run]:
+    """Returns runs of two lengths on one trunk."""
+    data = Data(corpus.name, corpus.content_hash, Mixture.uniform(corpus.names))
+    phases = [wsd(steps * STEP, STEP, 2 * STEP) for steps in (10, 20)]
+    return [Run(CONFIGS[name], data, OPTIMIZER, 1, chain) for chain in phases]
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_a_part_branches_stops_and_goes_on_to_the_same_bits(
+    name, corpus, mesh, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(scaling.train, "DISPATCH_STEPS", 4)
+    runs = branches(name, corpus)
+
+    def work(folder, some, **settings):
+        store = Store.at(tmp_path / folder)
+        return Worker(
+            plan(some), store, corpus, Evaluation(128), mesh, keep_params=True, **settings
+        )
+
+    with pytest.raises(Stopped):
+        work("cut", runs, stop_after=0.0).run()
+    cut = work("cut", runs)
+    cut.run()
+    for index, run in enumerate(runs):
+        alone = work(f"alone{index}", [run])
+        alone.run()
+        records = [worker.store.done(run.identity) for worker in (alone, cut)]
+        assert records[0]["loss"] == records[1]["loss"]
+        assert_equal_bits(end_state(alone, run), end_state(cut, run))
+    curve = [
+        r["loss"] for s in cut.plan.path(runs[-1].identity) for r in cut.store.read(s.id, "metrics")
+    ]
+    assert curve[-1] < curve[0] - 0.2
+
+
+def train(config, spec: str, steps: int) -> np.ndarray:
+    """Returns the losses of some steps over a random walk of symbols."""
+    program = Program.of(config, OPTIMIZER, 512, make_mesh(spec))
+    state = on_mesh(program, initial(config, 0))
+    rng = np.random.default_rng(0)
+    shape = (steps, 512 // config.context, config.context + 1)
+    walk = np.cumsum(rng.integers(-2, 3, shape), axis=2) % 24 + 40
+    state, metrics = advance(program, state, walk, np.full(steps, 0.005), 0.01)
+    return np.asarray(metrics["nll"])[:steps]
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_a_part_trains_alike_in_bfloat16_and_on_eight_devices(name):
+    config = CONFIGS[name]
+    one = train(config, "data:1", 20)
+    assert one[-1] < one[0] - 0.2
+    np.testing.assert_allclose(train(config, "fsdp:4,data:2", 20), one, rtol=1e-5)
+    half = train(replace(config, dtype="bfloat16"), "data:1", 20)
+    np.testing.assert_allclose(half, one, rtol=0.02)
