@@ -18,6 +18,7 @@ from data import Mixture, Order, Piece, load
 from data.reader import tokens_per_second
 from experiments.report import pipes
 from models import ladder
+from models.codes import Codes
 from scaling import Data, Evaluation, Optimizer, Phase, Run, Store, Worker, decay, make_mesh, plan
 from scaling.environment import environment
 from scaling.optimizer import initial
@@ -53,7 +54,11 @@ def training() -> None:
 
 
 # Architectures that are timed against the baseline: name → fields in which they differ from it.
-ZOO: dict[str, dict] = {"gelu": dict(feed_forward="gelu")}
+ZOO: dict[str, dict] = {
+    "gelu": dict(feed_forward="gelu"),
+    "codes": dict(embedding=Codes()),
+    "recoded codes": dict(embedding=Codes(recode_seed=0)),
+}
 ZOO_WIDTH = 256
 
 

@@ -1,6 +1,7 @@
 """One small configuration of every architecture; tests of the whole zoo go through this list."""
 
 from models import ModelConfig
+from models.codes import Codes
 from tests.corpora import model
 
 CONFIGS: dict[str, ModelConfig] = {
@@ -10,4 +11,8 @@ CONFIGS: dict[str, ModelConfig] = {
     "grouped": model(heads=4, kv_heads=2, qk_norm=True),
     "documents": model(separator=0),
     "z_loss": model(z_loss=1e-3),
+    "codes": model(embedding=Codes()),
+    "recoded": model(
+        embedding=Codes(bits=9, signed=True, scale=0.5, interleaved=True, recode_seed=1)
+    ),
 }
