@@ -45,8 +45,8 @@ ARMS: dict[str, Callable[[int], dict]] = {
     "codes 0/1": lambda seed: dict(embedding=Codes()),
     "codes ±1": lambda seed: dict(embedding=Codes(signed=True)),
     "recoded 0/1": lambda seed: dict(embedding=Codes(recode_seed=seed)),
-    f"learned ×{SMALL}": lambda seed: dict(embedding=Learned(SMALL)),
-    f"codes ±1 ×{SMALL}": lambda seed: dict(embedding=Codes(signed=True, scale=SMALL)),
+    f"learned, std {SMALL}": lambda seed: dict(embedding=Learned(SMALL)),
+    f"codes ±{SMALL}": lambda seed: dict(embedding=Codes(signed=True, scale=SMALL)),
 }
 
 PRESETS = {
@@ -56,7 +56,7 @@ PRESETS = {
         depth=2,
         heads=2,
         feed_forward="swiglu",
-        rates=(0.5, 1.0, 2.0),
+        rates=(0.25, 0.5, 1.0, 2.0),
         seeds=3,
         tokens=204_800,
         batch_tokens=512,
@@ -73,7 +73,7 @@ PRESETS = {
         depth=6,
         heads=6,
         feed_forward="swiglu",
-        rates=(0.5, 1.0, 2.0),
+        rates=(0.25, 0.5, 1.0, 2.0),
         seeds=5,
         tokens=32_768_000,
         batch_tokens=32_768,
@@ -191,7 +191,7 @@ def report(results: Results) -> list:
 def inputs(config, corpus: Corpus) -> pd.DataFrame:
     """Returns each arm's input parameters, and the scale and the rank of what it gives all tokens.
 
-    `RMS` is per coordinate; `cosine` is the mean over pairs of some tokens.
+    `RMS` is per coordinate; `cosine` is the mean over pairs of tokens.
     """
     rows = []
     for arm in config.arms:
@@ -200,9 +200,11 @@ def inputs(config, corpus: Corpus) -> pd.DataFrame:
         mine = [path for path in bones.params if path.startswith("embedding.")]
         embedding = bones.merge(*bones.initialise(0)).embedding
         given = np.asarray(embedding(jnp.arange(corpus.vocabulary)[None], jnp.dtype("float32"))[0])
-        some = given[:: max(1, corpus.vocabulary // 512)].astype(np.float64)
-        unit = some / np.maximum(np.linalg.norm(some, axis=1, keepdims=True), 1e-30)
-        cosines = (unit @ unit.T)[~np.eye(len(unit), dtype=bool)]
+        lengths = np.linalg.norm(given.astype(np.float64), axis=1, keepdims=True)
+        unit = given / np.maximum(lengths, 1e-30)
+        # The sum over pairs is the squared sum of all, less each with itself.
+        alone, tokens = np.sum(unit**2), len(unit)
+        cosine = (np.sum(unit.sum(axis=0) ** 2) - alone) / (tokens * (tokens - 1))
         rows.append(
             {
                 "arm": arm,
@@ -210,7 +212,7 @@ def inputs(config, corpus: Corpus) -> pd.DataFrame:
                 "trained": "yes" if set(mine) & set(trainable(chosen)) else "no",
                 "RMS": float(np.sqrt(np.mean(given**2))),
                 "rank": int(np.linalg.matrix_rank(given)),
-                "cosine": float(cosines.mean()),
+                "cosine": float(cosine),
             }
         )
     return pd.DataFrame(rows)
