@@ -19,6 +19,7 @@ from data import Mixture, Order, Piece, load
 from data.reader import tokens_per_second
 from experiments.report import pipes
 from models import Experts, Stem, ladder
+from models.codes import Codes
 from scaling import Data, Evaluation, Optimizer, Phase, Run, Store, Worker, decay, make_mesh, plan
 from scaling.environment import environment
 from scaling.optimizer import initial, update
@@ -57,6 +58,8 @@ def training() -> None:
 # A vocabulary among them is the baseline's too.
 ZOO: dict[str, dict] = {
     "gelu": dict(feed_forward="gelu"),
+    "codes": dict(embedding=Codes()),
+    "recoded codes": dict(embedding=Codes(recode_seed=0)),
     # Rows of 3/4 and 3 widths: as many parameters as a plain block (arXiv:2410.23168, table 9).
     "tokenformer": dict(
         attention=models.ParameterTokens(192),

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from models.attention import Attention, visible
+from models.codes import CodeEmbedding
 from models.config import ModelConfig, Refused
 from models.embeddings import Head, LearnedEmbedding, cross_entropy, logits
 from models.feed_forward import GELU, SwiGLU
@@ -25,7 +26,7 @@ from models.tokenformer import ParameterAttention, ParameterFeedForward
 # The part that fills each place of the Transformer. A new one is a class with `__init__(config)`,
 # `__call__` and `count(config)`, and one entry here; if it has choices of its own, a `Settings`.
 PARTS = {
-    "embedding": {"learned": LearnedEmbedding},
+    "embedding": {"learned": LearnedEmbedding, "codes": CodeEmbedding},
     "attention": {"softmax": Attention, "parameter_tokens": ParameterAttention},
     "feed_forward": {
         "swiglu": SwiGLU,

@@ -1,6 +1,7 @@
 """One small configuration of every architecture; tests of the whole zoo go through this list."""
 
 from models import Experts, ModelConfig, Stem, Streams
+from models.codes import Codes
 from tests.corpora import model, tokenformer
 
 CONFIGS: dict[str, ModelConfig] = {
@@ -19,4 +20,8 @@ CONFIGS: dict[str, ModelConfig] = {
     "experts": model(feed_forward=Experts(4, 2, 1, granularity=4.0, first_dense=1)),
     "experts_bias": model(feed_forward=Experts(4, 2, 0, router="sigmoid", bias_rate=0.01)),
     "tokenformer": tokenformer(),
+    "codes": model(embedding=Codes()),
+    "recoded": model(
+        embedding=Codes(bits=9, signed=True, scale=0.5, interleaved=True, recode_seed=1)
+    ),
 }
