@@ -50,15 +50,15 @@ COUNTS = (32, 64, 128, 256, 512)  # of proxies, the first of the table
 SIMULATED, AVERAGED = 100_000, 128  # as in the published notebook; the paper: a million and 100
 
 
-def fits(proxies: Proxies, names=tuple(REGRESSORS)) -> dict:
-    """Fits the regressors of these names and the baselines."""
-    chosen = {name: name for name in names} | baselines(proxies)
+def fits(proxies: Proxies) -> dict:
+    """Fits the regressors and the baselines."""
+    chosen = {name: name for name in REGRESSORS} | baselines(proxies)
     return {name: fit_target(regressor, proxies) for name, regressor in chosen.items()}
 
 
-def ranks(train: Proxies, tests: dict[str, Proxies], draws: int) -> pd.DataFrame:
+def ranks(found: dict, tests: dict[str, Proxies], draws: int) -> pd.DataFrame:
     """Rank correlations at every size with intervals, and differences from LightGBM's."""
-    found, rows = fits(train), []
+    rows = []
     for size, test in tests.items():
         predictions = {name: predict(test.shares) for name, predict in found.items()}
         for row in scores(predictions, test.loss, "lightgbm", draws).to_dict("records"):
@@ -83,7 +83,7 @@ def ranks(train: Proxies, tests: dict[str, Proxies], draws: int) -> pd.DataFrame
 
 
 def every_domain(targets=None) -> pd.DataFrame:
-    """Rank correlations, mean over the targets (default: the thirteen of which there are losses)."""
+    """Rank correlations, mean over targets (default: all thirteen with losses)."""
     frame = read_frame("published:regmix:train_1m")
     targets = targets or [name[5:] for name in frame if name.startswith("loss.")]
     rows = []
@@ -120,9 +120,9 @@ def prior(train: Proxies) -> np.ndarray:
     return shares / shares.sum()
 
 
-def proposals(train: Proxies, simulated: int, averaged: int) -> dict[str, np.ndarray]:
-    """Proposed mixtures by how they were made, and the two that need no proxies."""
-    laws, trees = fit_target("log_linear", train), fit_target("lightgbm", train)
+def proposals(found: dict, train: Proxies, simulated: int, averaged: int) -> dict[str, np.ndarray]:
+    """Proposed mixtures by how they were made, and those that need no proxies."""
+    laws, trees = found["log_linear"], found["lightgbm"]
     start, bounds = prior(train), Bounds.of(train)
     corner = train.array({TARGET: 1.0})
     return {
@@ -136,9 +136,8 @@ def proposals(train: Proxies, simulated: int, averaged: int) -> dict[str, np.nda
     }
 
 
-def proposal_table(train: Proxies, mixtures: dict[str, np.ndarray]) -> pd.DataFrame:
+def proposal_table(found: dict, train: Proxies, mixtures: dict[str, np.ndarray]) -> pd.DataFrame:
     """The larger shares of every proposal, its predicted losses and its distance."""
-    found = fits(train, ("log_linear", "lightgbm"))
     rows = []
     for (name, mixture), far in zip(
         mixtures.items(), distances(mixtures, train).to_dict("records"), strict=True
@@ -173,7 +172,7 @@ def picture(table: pd.DataFrame, mixtures: dict[str, np.ndarray], train: Proxies
     left.set_ylabel("rank correlation × 100, 90 % interval")
     left.set_title("Pile-CC loss predicted from 512 proxies of 1M", fontsize=10)
     left.grid(alpha=0.3, axis="y")
-    left.legend(fontsize=8, loc="lower left")
+    left.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=4, frameon=False)
     shown = {name: mixtures[name] for name in list(mixtures)[:4]} | {"natural": mixtures["natural"]}
     largest = np.argsort(-np.max(list(shown.values()), axis=0))[:8]
     y = np.arange(len(largest))
@@ -220,14 +219,15 @@ def main(argv=None) -> dict[str, pd.DataFrame]:
         for size, subset in SIZES.items()
     }
     crossed = cross_validate(train, tuple(REGRESSORS))
-    mixtures = proposals(train, options.simulated, options.averaged)
-    rank_table = ranks(train, tests, options.draws)
+    found = fits(train)
+    mixtures = proposals(found, train, options.simulated, options.averaged)
+    rank_table = ranks(found, tests, options.draws)
     tables = {
         "ranks": rank_table,
         "cross_validated": scores(crossed, train.loss, "lightgbm", options.draws),
         "every_domain": every_domain(),
         "by_count": by_count(train, tests["1B"]),
-        "proposals": proposal_table(train, mixtures),
+        "proposals": proposal_table(found, train, mixtures),
     }
     captions = {
         "ranks": "Pile-CC: rank correlation of predicted and observed losses, fitted to the 512 "
