@@ -20,6 +20,7 @@ from fitting.mixtures import (
     Proxies,
     Refused,
     baselines,
+    by_name,
     cross_validate,
     fit_target,
     rank_correlation,
@@ -123,13 +124,14 @@ def prior(train: Proxies) -> np.ndarray:
 def proposals(found: dict, train: Proxies, simulated: int, averaged: int) -> dict[str, np.ndarray]:
     """Proposed mixtures by how they were made, and those that need no proxies."""
     laws, trees = found["log_linear"], found["lightgbm"]
-    start, bounds = prior(train), Bounds.of(train)
-    corner = train.array({TARGET: 1.0})
+    start, bounds = prior(train), Bounds.of(train.domains)
+    corner = by_name(train.domains, {TARGET: 1.0})
     return {
         "lightgbm, simulated": simulate(trees, start, bounds, simulated, averaged),
         "log_linear, simulated": simulate(laws, start, bounds, simulated, averaged),
         "log_linear, convex": convex(laws, start, bounds),
-        "published (RegMix)": train.array(PUBLISHED_SHARES) / sum(PUBLISHED_SHARES.values()),
+        "published (RegMix)": by_name(train.domains, PUBLISHED_SHARES)
+        / sum(PUBLISHED_SHARES.values()),
         "target only": corner,
         "stratified": np.full(len(start), 1 / len(start)),
         "natural": start,

@@ -91,12 +91,13 @@ class Proxies:
         """Some of the runs, by index or mask."""
         return replace(self, shares=self.shares[rows], losses=self.losses[rows])
 
-    def array(self, shares: Mapping[str, float], field: str = "mixture") -> np.ndarray:
-        """A mixture by name as [D]; Refused for an unknown domain."""
-        for name in shares:
-            if name not in self.domains:
-                raise Refused(f"{field}.{name}", "an unknown domain", ", ".join(self.domains))
-        return np.array([float(shares.get(name, 0.0)) for name in self.domains])
+
+def by_name(domains, shares: Mapping[str, float], field: str = "mixture") -> np.ndarray:
+    """Numbers by domain name as an array [D], 0 where there is none; Refused for unknown names."""
+    for name in shares:
+        if name not in domains:
+            raise Refused(f"{field}.{name}", "an unknown domain", ", ".join(domains))
+    return np.array([float(shares.get(name, 0.0)) for name in domains])
 
 
 def on_simplex(shares: np.ndarray) -> np.ndarray:

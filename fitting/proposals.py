@@ -3,13 +3,13 @@
 Mixtures are arrays [D] of shares in the order of `Proxies.domains`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from fitting.mixtures import MixingLaw, Predictor, Proxies, Weighted
+from fitting.mixtures import MixingLaw, Predictor, Proxies, Weighted, by_name
 from fitting.observations import Refused
 
 # RegMix (arXiv:2407.01492, section 3.3) simulates a million mixtures and averages the best 100.
@@ -49,7 +49,7 @@ class Bounds:
     @classmethod
     def of(
         cls,
-        proxies: Proxies,
+        domains: Iterable[str],
         smallest: Mapping[str, float] | None = None,
         largest: Mapping[str, float] | None = None,
         sizes: Mapping[str, float] | None = None,
@@ -66,20 +66,21 @@ class Bounds:
           Refused: an unknown domain, a bound outside 0 to 1, bounds that no mixture meets, or a
             smallest share that needs more epochs than allowed.
         """
-        low = proxies.array(smallest or {}, "smallest")
-        high = 1.0 + proxies.array({n: v - 1 for n, v in (largest or {}).items()}, "largest")
+        domains = tuple(domains)
+        low = by_name(domains, smallest or {}, "smallest")
+        high = by_name(domains, dict.fromkeys(domains, 1.0) | dict(largest or {}), "largest")
         for field, bounds in (("smallest", low), ("largest", high)):
-            for name, value in zip(proxies.domains, bounds, strict=True):
+            for name, value in zip(domains, bounds, strict=True):
                 if not 0 <= value <= 1:
                     raise Refused(f"{field}.{name}", value, "a share from 0 to 1")
         if sizes is not None:
-            size = proxies.array(sizes, "sizes")
+            size = by_name(domains, sizes, "sizes")
             if tokens is None or not tokens > 0:
                 raise Refused("tokens", tokens, "the length of the run that the sizes cap")
-            for name, share, there in zip(proxies.domains, low, size, strict=True):
+            for name, share, there in zip(domains, low, size, strict=True):
                 needs_epochs(name, share, there, tokens, epochs)
             high = np.minimum(high, epochs * size / tokens)
-        return cls(proxies.domains, low, high)
+        return cls(domains, low, high)
 
     def project(self, mixtures: np.ndarray) -> np.ndarray:
         """The nearest mixtures [n, D] within the bounds (Euclidean); those inside stay as they are.

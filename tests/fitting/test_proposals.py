@@ -39,7 +39,7 @@ def prior(published):
 def test_the_best_simulated_mixture_is_mostly_pile_cc(published, prior):
     # RegMix, config_1b/regmix.yaml: .870; here 20,000 draws and the same best part of them.
     trees = fit_target("lightgbm", published)
-    found = simulate(trees, prior, Bounds.of(published), count=20_000, averaged=26)
+    found = simulate(trees, prior, Bounds.of(published.domains), count=20_000, averaged=26)
     shares = dict(zip(published.domains, found, strict=True))
     assert 0.83 <= shares["pile_cc"] <= 0.89
     assert sorted(shares, key=shares.get)[-2] in ("ubuntu_irc", "wikipedia_en")
@@ -49,7 +49,7 @@ def test_the_best_simulated_mixture_is_mostly_pile_cc(published, prior):
 def test_the_convex_proposal_of_the_published_table_stays_between_prior_and_pile_cc(
     published, prior
 ):
-    laws, bounds = fit_target("log_linear", published), Bounds.of(published)
+    laws, bounds = fit_target("log_linear", published), Bounds.of(published.domains)
     at = published.domains.index("pile_cc")
     shares = [convex(laws, prior, bounds, kl)[at] for kl in (0.0, 0.01, 0.05, 0.5, 1e6)]
     assert shares == sorted(shares, reverse=True)
@@ -103,11 +103,11 @@ def test_the_convex_proposer_takes_log_linear_laws_and_a_weight_of_0_or_more(pro
         convex(LAWS, PRIOR, BOUNDS["free"], kl=-1)
 
 
-def test_simulation_finds_the_corner_of_a_linear_loss_and_keeps_bounds_exactly(proxies):
+def test_simulation_finds_the_corner_of_a_linear_loss_and_keeps_bounds_exactly():
     predict = lambda x: x @ np.array([1.0, 2.0, 3.0, 4.0])
     free = simulate(predict, PRIOR, BOUNDS["free"], count=20_000, averaged=20)
     assert free[0] > 0.99
-    bounds = Bounds.of(proxies, smallest={"d": 0.1}, largest={"a": 0.55, "b": 0.2})
+    bounds = Bounds.of(DOMAINS, smallest={"d": 0.1}, largest={"a": 0.55, "b": 0.2})
     found = simulate(predict, PRIOR, bounds, count=20_000, averaged=20)
     assert found == pytest.approx([0.55, 0.2, 0.15, 0.1], abs=0.02)
     assert (found >= bounds.low).all() and (found <= bounds.high).all()
@@ -118,7 +118,7 @@ def test_simulation_finds_the_corner_of_a_linear_loss_and_keeps_bounds_exactly(p
         simulate(predict, PRIOR, bounds, count=20, averaged=30)
 
 
-def test_projections_are_the_nearest_mixtures_and_leave_those_inside_alone(proxies):
+def test_projections_are_the_nearest_mixtures_and_leave_those_inside_alone():
     bounds = BOUNDS["boxed"]
     drawn = np.random.default_rng(1).dirichlet(np.ones(4) / 2, 200)
     found = bounds.project(drawn)
@@ -131,13 +131,13 @@ def test_projections_are_the_nearest_mixtures_and_leave_those_inside_alone(proxi
     assert np.max(np.sum((drawn - found) * (feasible - found), axis=1)) < 1e-9
 
 
-def test_sizes_cap_shares_at_the_epochs_allowed(proxies):
+def test_sizes_cap_shares_at_the_epochs_allowed():
     sizes = {"a": 30.0, "b": 100.0, "c": 500.0, "d": 1000.0}
-    bounds = Bounds.of(proxies, sizes=sizes, tokens=200.0)
+    bounds = Bounds.of(DOMAINS, sizes=sizes, tokens=200.0)
     assert bounds.high == pytest.approx([0.15, 0.5, 1.0, 1.0])
-    bounds = Bounds.of(proxies, largest={"a": 0.1}, sizes=sizes, tokens=200.0, epochs=4)
+    bounds = Bounds.of(DOMAINS, largest={"a": 0.1}, sizes=sizes, tokens=200.0, epochs=4)
     assert bounds.high == pytest.approx([0.1, 1.0, 1.0, 1.0])
-    found = convex(LAWS, PRIOR, Bounds.of(proxies, sizes=sizes, tokens=1000.0), 0.05)
+    found = convex(LAWS, PRIOR, Bounds.of(DOMAINS, sizes=sizes, tokens=1000.0), 0.05)
     assert (found * 1000 <= np.array(list(sizes.values()))).all()
 
 
@@ -146,6 +146,7 @@ def test_sizes_cap_shares_at_the_epochs_allowed(proxies):
     [
         ({"smallest": {"z": 0.1}}, "smallest.z: got an unknown domain; accepted: a, b, c, d"),
         ({"largest": {"a": 1.5}}, "largest.a: got 1.5"),
+        ({"largest": {"z": 0.5}}, "largest.z: got an unknown domain"),
         ({"smallest": {"a": 0.6}, "largest": {"a": 0.5}}, "bounds.a: got a smallest share of 0.6"),
         ({"smallest": {"a": 0.6, "b": 0.6}}, "bounds: got smallest shares that sum to 1.2"),
         ({"largest": dict.fromkeys(DOMAINS, 0.2)}, "bounds: got largest shares that sum to 0.8"),
@@ -160,9 +161,9 @@ def test_sizes_cap_shares_at_the_epochs_allowed(proxies):
         ({"sizes": dict.fromkeys(DOMAINS, 10.0)}, "tokens: got None"),
     ],
 )
-def test_bounds_that_no_mixture_meets_are_refused_by_name(proxies, options, message):
+def test_bounds_that_no_mixture_meets_are_refused_by_name(options, message):
     with pytest.raises(Refused, match=message):
-        Bounds.of(proxies, **options)
+        Bounds.of(DOMAINS, **options)
 
 
 def test_epochs_of_an_empty_domain():
