@@ -54,6 +54,13 @@ def plan_text(
         f"{duration(predicted_seconds(todo, rates))} on this device (measured on it; without "
         "compiling and evaluating)"
     )
+    if study.awaited:
+        later = make_plan(study.awaited)
+        console.print(
+            f"then: {len(later.runs)} runs that follow from the losses of these: "
+            f"{number(later.tokens)} tokens, {number(later.flops)}FLOPs, about "
+            f"{duration(predicted_seconds(later.segments.values(), rates))} more"
+        )
     largest = max(plan.segments.values(), key=predicted_bytes)
     console.print(
         f"memory: about {number(predicted_bytes(largest))}B for the largest segment "
