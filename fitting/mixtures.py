@@ -6,6 +6,7 @@ shares [m, D] → losses [m]. Shares are of training tokens, losses in nats/toke
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 
 import numpy as np
 import pandas as pd
@@ -185,11 +186,8 @@ def lightgbm(shares: np.ndarray, losses: np.ndarray, watch=None) -> Predictor:
         LightGBM is not installed.
     """
     enough("lightgbm", len(losses), shares.shape[1])
-    try:
-        import lightgbm as package
-    except ImportError:
-        accepted = "pip install espalier[regmix], or another regressor"
-        raise Refused("regressor", "lightgbm, which is not installed", accepted) from None
+    import lightgbm as package  # here, because it is an extra
+
     data = package.Dataset(shares, losses)
     # It watches l1 and l2: stopping on l2 alone trains longer and ranks three domains better.
     options = TREES | {"metric": ["l1", "l2"], "num_threads": 1, "verbosity": -1}
@@ -215,10 +213,21 @@ FEWEST: dict[str, Callable[[int], int]] = {
 
 
 def enough(regressor: str, runs: int, domains: int, what: str = "") -> None:
-    """Raises `Refused` when there are fewer runs than a regressor needs."""
+    """Raises `Refused` when a regressor is unknown, not installed or needs more runs than these."""
+    if regressor not in REGRESSORS:
+        raise Refused("regressor", regressor, ", ".join(REGRESSORS))
+    if regressor == "lightgbm" and find_spec("lightgbm") is None:
+        accepted = "pip install espalier[regmix], or another regressor"
+        raise Refused("regressor", "lightgbm, which is not installed", accepted)
     needed = FEWEST[regressor](domains)
     if runs < needed:
         raise Refused(f"proxies for {regressor}", f"{runs}{what}", f"{needed} or more")
+
+
+def usable(runs: int, domains: int) -> tuple[str, ...]:
+    """The regressors that are installed and need no more runs than these."""
+    installed = [n for n in REGRESSORS if n != "lightgbm" or find_spec("lightgbm") is not None]
+    return tuple(name for name in installed if runs >= FEWEST[name](domains))
 
 
 @dataclass(frozen=True)
