@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from data.corpus import Corpus, windows
-from data.mixtures import Mixture, _require
+from data.mixtures import Mixture, require_domains
 from data.order import PERIOD
 from data.refused import Refused
 
@@ -63,8 +63,8 @@ def candidates(
         accepted = f"at most {len(drawn)}, what is left under the largest shares"
         raise Refused("candidates", count, accepted)
     chosen = rng.choice(len(drawn), count, replace=False)
-    return tuple(Mixture.of(dict(zip(names, on_grid(row).tolist(), strict=True)))
-                 for row in drawn[chosen])  # fmt: skip
+    rows = on_grid(drawn[chosen]).tolist()
+    return tuple(Mixture.of(dict(zip(names, row, strict=True))) for row in rows)
 
 
 def on_grid(shares: np.ndarray) -> np.ndarray:
@@ -95,7 +95,7 @@ def largest_shares(
       Refused: a domain that the corpus lacks, tokens or epochs that are not positive.
     """
     names = tuple(corpus.main if names is None else names)
-    _require(names, corpus)
+    require_domains(names, corpus)
     for field, value in (("tokens", tokens), ("epochs", epochs)):
         if not value > 0:
             raise Refused(field, value, "a number above 0")

@@ -81,7 +81,7 @@ class Mixture:
         if not temperature > 0:
             raise Refused("mixture.temperature", temperature, "a number above 0")
         names = tuple(corpus.main if names is None else names)
-        _require(names, corpus)
+        require_domains(names, corpus)
         logs = np.log([corpus.domains[name].train_tokens for name in names]) / temperature
         shares = np.exp(logs - logs.max())
         return cls.of(dict(zip(names, (shares / shares.sum()).tolist(), strict=True)))
@@ -100,7 +100,7 @@ class Mixture:
           Refused: a domain that the corpus lacks, or more tokens than `epochs` times all of them.
         """
         names = tuple(corpus.main if names is None else names)
-        _require(names, corpus)
+        require_domains(names, corpus)
         size = {name: corpus.domains[name].train_tokens for name in names}
         room = epochs * sum(size.values())
         if not 0 < tokens <= room:
@@ -119,7 +119,7 @@ class Mixture:
 
     def check(self, corpus: "Corpus") -> "Mixture":
         """This mixture, or `Refused` when it names a domain that the corpus lacks."""
-        _require(self.names, corpus)
+        require_domains(self.names, corpus)
         return self
 
     def array(self, names: Sequence[str]) -> np.ndarray:
@@ -128,7 +128,8 @@ class Mixture:
         return np.array([shares.get(name, 0.0) for name in names])
 
 
-def _require(names: Iterable[str], corpus: "Corpus") -> None:
+def require_domains(names: Iterable[str], corpus: "Corpus") -> None:
+    """Raises `Refused` when the corpus lacks one of the named domains."""
     for name in names:
         if name not in corpus.domains:
             raise Refused(

@@ -1,4 +1,7 @@
-"""The log-linear data-mixing law in the form that `fit` and `espalier fit` take."""
+"""The log-linear data-mixing law in the form that `fit` takes, with intervals for its parameters.
+
+`fitting.mixtures.log_linear` fits the same law in milliseconds, for predictions and proposals.
+"""
 
 import numpy as np
 
