@@ -62,6 +62,13 @@ def plan_text(
         "compiling and evaluating)"
     )
     console.print(fleet_line(fleets))
+    if study.awaited:
+        later = make_plan(study.awaited)
+        console.print(
+            f"then: {len(later.runs)} runs that follow from the losses of these: "
+            f"{number(later.tokens)} tokens, {number(later.flops)}FLOPs, about "
+            f"{duration(predicted_seconds(later.segments.values(), rates))} more"
+        )
     largest = max(plan.segments.values(), key=predicted_bytes)
     console.print(
         f"memory: about {number(predicted_bytes(largest))}B for the largest segment "

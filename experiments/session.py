@@ -1,7 +1,7 @@
 """One call of the command on a study: plan it, run it, report it."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 from etils import epath
@@ -75,8 +75,24 @@ def worker(study: Study, planned: Plan, settings: Settings, show=None) -> Worker
     )
 
 
+def results(study: Study, config: ConfigDict, settings: Settings) -> Results:
+    """Returns what the store has of a study."""
+    planned = make_plan(study.runs)
+    found = tables(planned, Store.at(settings.store), study.corpus, study.evaluation)
+    return Results(config, planned, study.corpus, *found)
+
+
+def grown(study: Study, config: ConfigDict, settings: Settings) -> Study:
+    """Adds the runs that follow from a study's results, once the store has all of these."""
+    if study.then is None or worker(study, make_plan(study.runs), settings).missing():
+        return study
+    further = study.then(results(study, config, settings))
+    return replace(study, runs=(*study.runs, *further), then=None, awaited=())
+
+
 def plan(study: Study, config: ConfigDict, settings: Settings) -> None:
     """Prints the plan of a study; trains nothing."""
+    study = grown(study, config, settings)
     epochs = study.check()
     planned = make_plan(study.runs)
     work = worker(study, planned, settings)
@@ -88,7 +104,23 @@ def plan(study: Study, config: ConfigDict, settings: Settings) -> None:
 
 
 def run(study: Study, config: ConfigDict, settings: Settings) -> None:
-    """Trains what the store lacks, then writes tables and report."""
+    """Trains what the store lacks, runs that follow from others included, then reports."""
+    began = time.monotonic()
+    while True:
+        study = grown(study, config, settings)
+        left = settings.stop_after and settings.stop_after - (time.monotonic() - began)
+        work = train(study, replace(settings, stop_after=left))
+        if work is None:
+            return
+        if study.then is None:
+            break
+    if jax.process_index() == 0:
+        report(study, config, settings)
+    work.barrier("report written")
+
+
+def train(study: Study, settings: Settings) -> Worker | None:
+    """Trains a study's missing segments; None when the time allowed ended first."""
     study.check()
     planned = make_plan(study.runs)
     work = worker(study, planned, settings, progress() if jax.process_index() == 0 else None)
@@ -100,24 +132,22 @@ def run(study: Study, config: ConfigDict, settings: Settings) -> None:
         work.run()
     except Stopped as stopped:
         say(f"{stopped}; the same command goes on")
-        return
+        return None
     spent = f"{time.monotonic() - began:.0f} s, {time.process_time() - cpu:.0f} CPU-seconds"
     say(f"trained {len(missing)} segments in {spent}" if missing else "nothing to train")
-    if jax.process_index() == 0:
-        report(study, config, settings)
-    work.barrier("report written")
+    work.barrier("trained")  # Every process reads the same losses after it.
+    return work
 
 
 def report(study: Study, config: ConfigDict, settings: Settings) -> None:
     """Writes tables, TensorBoard files and the report from what the store has."""
-    planned = make_plan(study.runs)
-    store, out = Store.at(settings.store), folder(study, config, settings)
-    runs, evals = tables(planned, store, study.corpus, study.evaluation)
-    write_table(runs, out, "runs")
-    write_table(evals, out, "evals")
-    curves(planned, store, out)
-    absent = len(planned.runs) - len(runs)
-    blocks: list[Block] = study.report(Results(config, planned, study.corpus, runs, evals))
+    study = grown(study, config, settings)
+    found, out = results(study, config, settings), folder(study, config, settings)
+    write_table(found.runs, out, "runs")
+    write_table(found.evals, out, "evals")
+    curves(found.plan, Store.at(settings.store), out)
+    absent = len(found.plan.runs) + len(study.awaited) - len(found.runs)
+    blocks: list[Block] = study.report(found)
     write_report(out, study, config, blocks, absent)
     print(f"report: {out / 'report.html'} (and report.md, runs.csv, runs.parquet)")
 
