@@ -1,6 +1,6 @@
 """Runs, plans, training on a mesh, and run tables."""
 
-from scaling.changes import ContextLength, Freeze
+from scaling.changes import ContextLength, Freeze, Quantize
 from scaling.combine import chain, product, wsd, zipped
 from scaling.mesh import make_mesh
 from scaling.plan import Plan, Segment, plan
@@ -18,6 +18,7 @@ __all__ = [
     "Optimizer",
     "Phase",
     "Plan",
+    "Quantize",
     "Rate",
     "Run",
     "Segment",
