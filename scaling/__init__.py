@@ -1,7 +1,7 @@
 """Runs, plans, training on a mesh, and run tables."""
 
 from scaling.changes import ContextLength, Freeze, Quantize
-from scaling.combine import chain, product, wsd, zipped
+from scaling.combine import chain, classic, fused, product, wsd, zipped
 from scaling.mesh import make_mesh
 from scaling.plan import Plan, Segment, plan
 from scaling.runs import NUMERICS, Data, Optimizer, Phase, Rate, Run, constant, decay, warmup
@@ -26,8 +26,10 @@ __all__ = [
     "Store",
     "Worker",
     "chain",
+    "classic",
     "constant",
     "decay",
+    "fused",
     "make_mesh",
     "plan",
     "product",

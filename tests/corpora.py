@@ -13,6 +13,8 @@ from scaling import (
     Freeze,
     Optimizer,
     Phase,
+    Quantize,
+    Rate,
     Run,
     constant,
     decay,
@@ -83,11 +85,25 @@ def study_runs(kind: str, corpus: Corpus) -> list[Run]:
             (trunk, Phase(10 * 2 * STEP, 2 * STEP), Phase(n * 4 * STEP, 4 * STEP, decay()))
             for n in (3, 6)
         ],
+        "quantize": [
+            (
+                trunk,
+                Phase(4 * STEP, STEP, Rate(0.0, 1.0, over=4 * STEP), change=Quantize(bits)),
+                Phase(8 * STEP, STEP, decay("cosine")),
+            )
+            for bits in (1, 4)
+        ]
+        + [
+            (
+                trunk,
+                Phase(9 * STEP, STEP, decay(), change=Quantize(2), keep_optimizer=False),
+            )
+        ],
     }
     return [Run(model(), phases=tuple(phases), **start) for phases in shapes[kind]]
 
 
-KINDS = ("wsd", "mixture", "frozen", "ramp")
+KINDS = ("wsd", "mixture", "frozen", "ramp", "quantize")
 
 
 def seeds(runs: list[Run], count: int) -> list[Run]:

@@ -1,6 +1,6 @@
 """One small configuration of every architecture; tests of the whole zoo go through this list."""
 
-from models import ModelConfig
+from models import ModelConfig, Quantization
 from tests.corpora import model
 
 CONFIGS: dict[str, ModelConfig] = {
@@ -10,4 +10,5 @@ CONFIGS: dict[str, ModelConfig] = {
     "grouped": model(heads=4, kv_heads=2, qk_norm=True),
     "documents": model(separator=0),
     "z_loss": model(z_loss=1e-3),
+    "quantised": model(quantization=Quantization(2)),
 }
