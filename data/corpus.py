@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -23,6 +24,7 @@ SPLITS = ("train", "held_out")
 COUNTS = ("tokens", "bytes", "documents", "longest_document")
 STALE_SECONDS = 3600  # a build takes seconds: an older temporary folder belongs to a dead process
 BLOCK_BYTES = 1 << 22
+TOKENIZER_FILE = "tokenizer.json"  # as the `tokenizers` library writes it, beside a `bpe` corpus
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +83,8 @@ class Corpus:
     `domains` keeps the order in which domains are numbered. `main` names those that the default
     mixture reads; the others are targets to evaluate on. `separator` is the token that begins
     every document, or None where a stream is one document without a mark. `tokenizer` says how
-    text became tokens (`bytes`), or `symbols` where there was no text.
+    text became tokens (`bytes`, or `bpe` with `tokenizer.json` in the folder), or `symbols` where
+    there was no text.
     """
 
     name: str
@@ -138,15 +141,16 @@ def write_corpus(
     separator: int | None,
     tokenizer: str,
     domains: Mapping[str, Mapping[str, Iterable[Document]]],
+    tokenizer_json: str | None = None,
     main: Iterable[str] | None = None,
     expected_hash: str | None = None,
 ) -> Corpus:
     """Write a corpus folder and open it; documents are consumed once, in bounded memory.
 
-    `domains` maps a name to its `train` and `held_out` documents. The folder appears under
-    `path` whole or not at all, under a temporary name until then; where another process
-    finished the same folder first, that one is opened. `Refused` when the content is not the
-    one with `expected_hash`.
+    `domains` maps a name to its `train` and `held_out` documents; `tokenizer_json` is kept and
+    hashed with them where `tokenizer` is `bpe`. The folder appears under `path` whole or not at
+    all, under a temporary name until then; where another process finished the same folder first,
+    that one is opened. `Refused` when the content is not the one with `expected_hash`.
     """
     path = Path(path)
     main = tuple(domains if main is None else main)
@@ -170,6 +174,8 @@ def write_corpus(
             "dtype": dtype.str,
             "domains": written,
         }
+        if tokenizer_json is not None:
+            (folder / TOKENIZER_FILE).write_bytes(tokenizer_json.encode())
         content_hash = _content_hash(head, folder)
         if expected_hash not in (None, content_hash):
             raise Refused(
@@ -203,6 +209,8 @@ def open_corpus(path: str | os.PathLike, verify: bool = True) -> Corpus:
             for d in corpus.domains.values()
             for split in SPLITS
         ]
+        if corpus.tokenizer == "bpe" and not (folder / TOKENIZER_FILE).exists():
+            raise Refused(f"corpus {folder}", f"no {TOKENIZER_FILE}", "the one its text went by")
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise Refused(
             "corpus", folder, f"a folder with a readable corpus.json ({error!r})"
@@ -239,7 +247,8 @@ def cache_folder() -> Path:
 def load(name: str) -> Corpus:
     """The corpus of that name, built into the cache folder if it is not there yet.
 
-    `wheels` is the default corpus (`data.wheels`); `markov:order=1,symbols=32,seed=0,
+    `wheels` is the default corpus (`data.wheels`), `wheels-bpe4096` its documents in that many
+    BPE tokens (257 to 65,536; pinned at 4,096 and 65,536); `markov:order=1,symbols=32,seed=0,
     tokens=2000000` (any subset of the fields) a source of known entropy (`data.markov`);
     anything else must be the path of a built corpus folder. `Refused` otherwise.
     """
@@ -247,11 +256,14 @@ def load(name: str) -> Corpus:
 
     if name == "wheels":
         return wheels.load(cache_folder())
+    if bpe := re.fullmatch(r"wheels-bpe(\d+)", name):
+        return wheels.load_bpe(cache_folder(), int(bpe[1]))
     if name.partition(":")[0] == "markov":
         return markov.load(name, cache_folder())
     if (Path(name) / "corpus.json").exists():
         return open_corpus(name)
-    raise Refused("corpus", repr(name), "wheels, markov:FIELD=VALUE,... or a corpus folder")
+    accepted = "wheels, wheels-bpeVOCABULARY, markov:FIELD=VALUE,... or a corpus folder"
+    raise Refused("corpus", repr(name), accepted)
 
 
 def _from_record(folder: Path, record: Mapping) -> Corpus:
@@ -307,6 +319,8 @@ def _content_hash(head: Mapping, folder: Path) -> str:
     # The counts are hashed with the tokens, so that a record edited by hand is noticed as well.
     kept = {key: head[key] for key in ("vocabulary", "separator", "dtype", "domains")}
     total = hashlib.sha256(json.dumps(kept).encode())
+    if head["tokenizer"] == "bpe":
+        total.update((folder / TOKENIZER_FILE).read_bytes())
     for domain in head["domains"]:
         for split in SPLITS:
             with open(folder / f"{domain}.{split}.bin", "rb") as stream:

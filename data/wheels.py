@@ -16,13 +16,15 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from data.corpus import Corpus, open_corpus, text_document, write_corpus
+from data.corpus import SPLITS, Corpus, open_corpus, text_document, write_corpus
 from data.refused import Refused
+from data.tokenizer import BPE
 
 HERE = Path(__file__).parent
 LOCK, MANIFEST = HERE / "wheels.lock", HERE / "wheels.json"
 
 VERSION = 1  # Of the extraction: raised when the same wheels give other documents.
+BPE_VERSION = 1  # Of the BPE corpora: raised when the same documents give other tokens.
 
 MAIN = ("code", "docs", "headers", "tests")
 
@@ -46,8 +48,30 @@ def load(cache: Path) -> Corpus:
     expected = json.loads(MANIFEST.read_text())["content_hash"]
     if not (path / "corpus.json").exists():
         return build(path, fetch(cache / "downloads"), expected)
+    return open_pinned(path, expected)
+
+
+def load_bpe(cache: Path, vocabulary: int) -> Corpus:
+    """Opens the default corpus in BPE tokens, after training and encoding where it is missing.
+
+    Documents, domains and the held-out side are those of the default corpus. The merges are
+    learned from all training documents of the main domains, and from nothing held out.
+
+    Raises:
+      Refused: a vocabulary that cannot be trained, or a content other than the pinned one.
+    """
+    path = cache / f"wheels-{VERSION}-bpe{vocabulary}-{BPE_VERSION}"
+    pinned = json.loads(MANIFEST.read_text())["bpe"].get(str(vocabulary), {})
+    expected = pinned.get("content_hash")
+    if (path / "corpus.json").exists():
+        return open_pinned(path, expected)
+    return build_bpe(path, load(cache), vocabulary, expected)
+
+
+def open_pinned(path: Path, expected: str | None) -> Corpus:
+    """Opens a built corpus; `Refused` where its content is not the pinned one."""
     corpus = open_corpus(path)
-    if corpus.content_hash != expected:
+    if expected not in (None, corpus.content_hash):
         accepted = f"{expected}; remove the folder to rebuild it"
         raise Refused(f"corpus {path}", f"content hash {corpus.content_hash}", accepted)
     return corpus
@@ -111,6 +135,26 @@ def build(path: Path, wheels: list[Path], expected_hash: str | None) -> Corpus:
         tokenizer="bytes",
         domains=domains,
         main=MAIN,
+        expected_hash=expected_hash,
+    )
+
+
+def build_bpe(path: Path, source: Corpus, vocabulary: int, expected_hash: str | None) -> Corpus:
+    """Builds a corpus of bytes anew in BPE tokens into `path`."""
+    texts = lambda domain, split: getattr(source.domains[domain], split).tobytes().split(b"\0")[1:]
+    bpe = BPE.train((text for name in source.main for text in texts(name, "train")), vocabulary)
+    return write_corpus(
+        path,
+        name=f"{source.name}-bpe{vocabulary}",
+        vocabulary=bpe.vocabulary,
+        separator=bpe.separator,
+        tokenizer=bpe.name,
+        tokenizer_json=bpe.json,
+        domains={
+            name: {split: bpe.documents(texts(name, split)) for split in SPLITS}
+            for name in source.names
+        },
+        main=source.main,
         expected_hash=expected_hash,
     )
 

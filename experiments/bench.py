@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pandas as pd
 
 import models
 from data import Mixture, Order, Piece, load
@@ -29,8 +30,6 @@ BATCH = 1024
 
 def training() -> None:
     """Prints tokens/s, FLOP/s and share of peak by width."""
-    import pandas as pd
-
     peak, source = peak_flops()
     rows = []
     for width in WIDTHS:
@@ -51,6 +50,31 @@ def training() -> None:
     print(pipes(pd.DataFrame(rows)))
     print(f"share of peak = tokens/s · exact training FLOPs per token / {peak / 1e9:.0f} GFLOP/s")
     print(f"({source})\n")
+
+
+# Architectures that are timed against the baseline: name → fields in which they differ from it.
+ZOO: dict[str, dict] = {"gelu": dict(feed_forward="gelu")}
+ZOO_WIDTH = 256
+
+
+def zoo() -> None:
+    """Prints each architecture's training time beside its FLOPs, as ratios to the baseline's."""
+    baseline = ladder(ZOO_WIDTH, 10**6).model
+    base_speed, base = measure(baseline, BATCH), models.count(baseline)
+    rows = []
+    for name, fields in ZOO.items():
+        config = replace(baseline, **fields)
+        accounts = models.count(config)
+        rows.append(
+            {
+                "architecture": name,
+                "params_total": accounts.params_total,
+                "FLOP ratio": accounts.flops_train / base.flops_train,
+                "time ratio": base_speed / measure(config, BATCH),
+            }
+        )
+    print(f"training time per token against the baseline at width {ZOO_WIDTH}")
+    print(pipes(pd.DataFrame(rows)) + "\n")
 
 
 def overhead() -> None:
@@ -184,7 +208,7 @@ def main() -> None:
     here = environment()
     date = time.strftime("%Y-%m-%d")
     print(f"{here['device']}, {here['cpus']} visible CPUs, jax {here['jax']}, {date}\n")
-    for part in (training, overhead, reading, starting, leaf, relaunch):
+    for part in (training, zoo, overhead, reading, starting, leaf, relaunch):
         part()
     try:
         from experiments.bench_fitting import main as fitting

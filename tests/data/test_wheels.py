@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from data import Refused, load, wheels
+from data.tokenizer import BPE, tokenizer_of
 
 SOURCE = '''"""The module.
 
@@ -74,6 +75,38 @@ def test_kinds_are_disjoint_and_split_by_source_file(wheel, tmp_path):
     for index in range(64):
         held = wheels.held_out(f"sample/m{index}.py")
         assert (f"y = {index}\n".encode() in text["code", "held_out"]) == held
+
+
+def test_the_bpe_corpus_is_the_same_text_and_learns_from_the_main_training_documents_alone(
+    wheel, tmp_path
+):
+    source = wheels.build(tmp_path / "bytes", [wheel], None)
+    corpus = wheels.build_bpe(tmp_path / "bpe", source, 300, None)
+    bpe = tokenizer_of(corpus)
+    assert corpus.vocabulary == 300 and corpus.main == source.main
+    for name, domain in corpus.domains.items():
+        for split in ("train", "held_out"):
+            text = bytes(getattr(source.domains[name], split))
+            assert bpe.decode(getattr(domain, split).tolist()) == text
+            before, after = source.domains[name].counts(split), domain.counts(split)
+            assert after["bytes"] == before["bytes"]
+            assert after["documents"] == before["documents"]
+            assert after["tokens"] < before["tokens"] or not before["tokens"]
+    texts = [
+        text for name in source.main for text in bytes(source.domains[name].train).split(b"\0")[1:]
+    ]
+    assert BPE.train(texts, 300) == bpe
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("vocabulary", [4096, 65536])
+def test_the_bpe_corpora_are_the_pinned_ones(vocabulary, tmp_path):
+    pinned = json.loads(wheels.MANIFEST.read_text())["bpe"][str(vocabulary)]
+    corpus = wheels.build_bpe(tmp_path / "bpe", load("wheels"), vocabulary, None)
+    assert corpus.content_hash == pinned["content_hash"]
+    for name, counts in pinned["domains"].items():
+        for split in ("train", "held_out"):
+            assert corpus.domains[name].counts(split)["tokens"] == counts[f"{split}_tokens"]
 
 
 def test_the_default_corpus_is_the_pinned_one():
