@@ -72,6 +72,14 @@ class Quantizer:
     learned: bool = True
 
     @property
+    def lowest(self) -> int:
+        """The smallest code."""
+        if self.bits == 1:
+            return -1
+        grid = levels(self.bits)
+        return round(grid.low * grid.steps - grid.shift)
+
+    @property
     def largest(self) -> int:
         """The largest positive code, Q_p; 1 for the quantisers without LSQ's uniform steps."""
         return 1 if self.bits == 1 else levels(self.bits).largest
@@ -109,13 +117,11 @@ class Quantizer:
         if self.bits == 1:
             return xp.sign(weight)
         grid = levels(self.bits)
-        clipped = xp.clip(weight / xp.maximum(scale, FLOOR), grid.low, grid.high)
+        clipped = xp.clip(weight / scale, grid.low, grid.high)
         return xp.round(clipped * grid.steps - grid.shift)
 
     def values(self, codes: Array, scale: Float[Array, "..."]) -> Array:
         """Returns the quantised weights behind some codes."""
-        xp = jnp if isinstance(codes, jax.Array) else np
-        scale = xp.maximum(scale, FLOOR)
         if self.bits == 1:
             return codes * scale
         grid = levels(self.bits)
@@ -141,6 +147,7 @@ def fake_quantize(quantizer: Quantizer, weight: Array, scale: Array) -> Array:
     weights in the matrix (Esser et al. 2020, eq. 2–3 and section 2.2). Written out because
     `jnp.clip` halves the gradient at the edge, where every row's largest weight starts.
     """
+    scale = jnp.maximum(scale, FLOOR)
     return quantizer.values(quantizer.codes(weight, scale), scale)
 
 
@@ -152,7 +159,8 @@ def forward(quantizer: Quantizer, weight: Array, scale: Array):
 def backward(quantizer: Quantizer, kept, upstream: Array):
     """Returns the gradients of weight and scale."""
     weight, scale = kept
-    ratio = weight / jnp.maximum(scale, FLOOR)
+    scale = jnp.maximum(scale, FLOOR)
+    ratio = weight / scale
     if quantizer.bits == 1:
         inside = jnp.abs(ratio) <= 1 + EDGE
         slope = jnp.sign(weight)
