@@ -24,10 +24,11 @@ SCHEDULES = {"classic": classic, "fused": fused}
 
 PRESETS = {
     "cpu": dict(
-        widths=(16, 32, 48),
+        widths=(16, 24, 40),
         tokens=(256_000, 512_000),
         bits=(1, 2, 4, 6),
         fractions=(0.05, 0.1, 0.2, 0.3, 0.5, 0.7),
+        fused_fractions=(0.1, 0.3, 0.5),
         seeds=(2, 2, 2),
         batch_tokens=1024,
         context=64,
@@ -43,6 +44,7 @@ PRESETS = {
         tokens=(32_768_000, 131_072_000),
         bits=(1, 2, 4, 6),
         fractions=(0.05, 0.1, 0.2, 0.3, 0.5, 0.7),
+        fused_fractions=(0.05, 0.1, 0.2, 0.3, 0.5, 0.7),
         seeds=(2, 2, 1),
         batch_tokens=32_768,
         context=256,
@@ -71,6 +73,11 @@ class Trial(NamedTuple):
     run: Run
 
 
+def tried(config, schedule: str) -> tuple[float, ...]:
+    """Returns the shares that are trained in a schedule."""
+    return config.fractions if schedule == "classic" else config.fused_fractions
+
+
 def trials(config, corpus) -> list[Trial]:
     """Builds sizes × seeds × token counts × (plain, or schedules × shares × bits)."""
     data = Data(corpus.name, corpus.content_hash, Mixture.parse(config.mixture))
@@ -84,11 +91,11 @@ def trials(config, corpus) -> list[Trial]:
             length = (tokens, config.batch_tokens, config.warmup_tokens)
             plain = Run(rung.model, data, optimizer, seed, wsd(*length, DECAY))
             found.append(Trial("plain", 0.0, plain))
-            for point in product(schedule=SCHEDULES, fraction=config.fractions, bits=config.bits):
-                build, fraction = SCHEDULES[point["schedule"]], point["fraction"]
-                phases = build(*length, fraction, Quantize(point["bits"]))
-                run = Run(rung.model, data, optimizer, seed, phases)
-                found.append(Trial(point["schedule"], fraction, run))
+            for schedule, build in SCHEDULES.items():
+                for point in product(fraction=tried(config, schedule), bits=config.bits):
+                    phases = build(*length, point["fraction"], Quantize(point["bits"]))
+                    run = Run(rung.model, data, optimizer, seed, phases)
+                    found.append(Trial(schedule, point["fraction"], run))
     return found
 
 
@@ -119,9 +126,12 @@ def planned_tokens(config) -> int:
     that of the plain run); and a quantised phase for every run.
     """
     batch = config.batch_tokens
-    split = [shares(tokens, batch, f) for tokens in config.tokens for f in config.fractions]
-    plain = {fp for fp, _ in split} | {round(tokens / batch) for tokens in config.tokens}
+    split = {
+        schedule: [shares(t, batch, f) for t in config.tokens for f in tried(config, schedule)]
+        for schedule in SCHEDULES
+    }
+    plain = {fp for fp, _ in split["classic"]} | {round(t / batch) for t in config.tokens}
     cooldowns = {fp: round(fp * DECAY) for fp in plain}
-    plateau = max(max(fp for fp, _ in split), max(fp - c for fp, c in cooldowns.items()))
-    quantised = len(SCHEDULES) * len(config.bits) * sum(qat for _, qat in split)
-    return sum(config.seeds) * batch * (plateau + sum(cooldowns.values()) + quantised)
+    stable = [fp for fp, _ in split["fused"]] + [fp - c for fp, c in cooldowns.items()]
+    quantised = len(config.bits) * sum(qat for some in split.values() for _, qat in some)
+    return sum(config.seeds) * batch * (max(stable) + sum(cooldowns.values()) + quantised)

@@ -266,20 +266,19 @@ def fusion(paired: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for bits, group in every.groupby("bits"):
         equal = group.groupby("trunk")["gain"].mean()
-        lowest = group.groupby(["trunk", "tokens"])[["classic", "fused"]].min()
+        lowest = best_of_each(paired[paired["bits"] == bits])
         best = 100 * (1 - np.exp(lowest["fused"] - lowest["classic"])).groupby("trunk").mean()
         low, high = student(equal)
         best_low, best_high = student(best)
-        small = group[group["fraction"] <= 0.1]["gain"].mean()
-        large = group[group["fraction"] >= 0.5]["gain"].mean()
+        by_share = group.groupby("fraction")["gain"].mean()
+        at = {f"at share {share:g}": value for share, value in by_share.items()}
         rows.append(
             {
                 "bits": int(bits),
                 "gain (% perplexity)": equal.mean(),
                 "90 % low": low,
                 "90 % high": high,
-                "shares ≤ 0.1": small,
-                "shares ≥ 0.5": large,
+                **at,
                 "best with best": best.mean(),
                 "its 90 % low": best_low,
                 "its 90 % high": best_high,
@@ -288,6 +287,15 @@ def fusion(paired: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def best_of_each(paired: pd.DataFrame) -> pd.DataFrame:
+    """Returns each trunk's loss at each schedule's best share, chosen by the mean over seeds."""
+    key = [*CELL, "schedule"]
+    means = paired.groupby([*key, "fraction"])["loss"].mean().reset_index()
+    best = means.loc[means.groupby(key)["loss"].idxmin(), [*key, "fraction"]]
+    chosen = best.merge(paired, on=[*key, "fraction"])
+    return chosen.pivot(index=["trunk", "tokens"], columns="schedule", values="loss").dropna()
 
 
 def student(values: pd.Series) -> tuple[float, float]:
