@@ -1,4 +1,4 @@
-"""The console command: `espalier plan | run | report | fit`."""
+"""The console command: `espalier plan | run | report | export | fit`."""
 
 import contextlib
 import logging
@@ -12,6 +12,7 @@ COMMANDS = {
     "plan": "show what a study would train, what it costs and what is there already",
     "run": "train what is missing, then write tables, fit and report",
     "report": "write tables, fit and report from the store",
+    "export": "write one run's model, packed to its bits, as safetensors",
     "fit": "fit a law to anybody's table of losses (needs no accelerator)",
 }
 
@@ -32,11 +33,12 @@ def new_flags() -> flags.FlagValues:
     text("coordinator", None, "host:port of process 0, or `auto` on a pod", flag_values=values)
     flags.DEFINE_integer("processes", None, "number of processes", flag_values=values)
     flags.DEFINE_integer("process", None, "number of this process", flag_values=values)
+    text("run", None, "export: the run's id, as in the run table", flag_values=values)
     text("law", None, "fit: the law's name", flag_values=values)
     text("table", None, "fit: CSV or Parquet file, or published:NAME", flag_values=values)
     text("columns", "", "fit: THEIRS=OURS,... column names", flag_values=values)
     text("held_out", "", "fit: largest_decile, above:0.25 or COLUMN>VALUE", flag_values=values)
-    text("out", None, "fit: folder for the fit's tables and figures", flag_values=values)
+    text("out", None, "fit: folder of tables and figures; export: file", flag_values=values)
     text("params", None, "fit: the parameter count that the law means", flag_values=values)
     text("target", None, "fit: column to predict (default: the law's)", flag_values=values)
     text(
@@ -173,10 +175,10 @@ def study_command(command: str, found: flags.FlagValues) -> None:
         stop_after=found.stop_after,
         keep_params=found.keep_params,
         fleet=found.fleet,
+        run=found.run,
+        out=found.out,
     )
-    {"plan": session.plan, "run": session.run, "report": session.report}[command](
-        study, found.config, settings
-    )
+    getattr(session, command)(study, found.config, settings)
 
 
 def main(argv: list[str]) -> int:

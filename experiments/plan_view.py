@@ -98,18 +98,21 @@ def fleet_line(fleets: list[Fleet]) -> str:
 def run_table(plan: Plan) -> Table:
     """Returns a table of the runs; runs that differ only by seed share a line."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("width", "params", "non-embedding", "tokens", "tokens/param", "FLOPs", "rate"):
+    names = ("width", "params", "non-embedding", "bits", "tokens", "tokens/param", "FLOPs", "rate")
+    for name in names:
         table.add_column(name, justify="right")
     table.add_column("phases")
     table.add_column("seeds", justify="right")
     lines = Counter()
     for run in plan.runs:
-        accounts = models.count(run.model_at(-1))
+        config = run.model_at(-1)
+        accounts = models.count(config)
         lines[
             (
-                str(run.model_at(-1).width),
+                str(config.width),
                 number(accounts.params_total),
                 number(accounts.params_non_embedding),
+                f"{config.quantization.bits:g}" if config.quantization else "–",
                 number(run.tokens),
                 f"{run.tokens / accounts.params_total:.1f}",
                 number(run.flops()),
@@ -120,7 +123,7 @@ def run_table(plan: Plan) -> Table:
     for line, count in list(lines.items())[:MOST_LINES]:
         table.add_row(*line, str(count))
     if len(lines) > MOST_LINES:
-        table.add_row("…", *[""] * 6, f"and {len(lines) - MOST_LINES} more", "")
+        table.add_row("…", *[""] * 7, f"and {len(lines) - MOST_LINES} more", "")
     return table
 
 

@@ -1,17 +1,20 @@
 """One call of the command on a study: plan it, run it, report it."""
 
+import json
 import time
 from dataclasses import dataclass, replace
 
 import jax
+import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from data import cache_folder
+import models
+from data import Refused, cache_folder
 from experiments.plan_view import plan_text
 from experiments.report import Block, write_report
 from experiments.study import Results, Study
-from scaling import Stopped, Store, Worker, make_mesh, tables
+from scaling import Stopped, Store, Worker, checkpoint, make_mesh, tables
 from scaling.environment import compilation_cache
 from scaling.events import write_events
 from scaling.fleet import in_fleets
@@ -20,6 +23,7 @@ from scaling.mesh import shards
 from scaling.plan import Plan
 from scaling.plan import plan as make_plan
 from scaling.progress import Silent, progress
+from scaling.runs import canonical
 from scaling.speed import calibration, fleet_sizes
 from scaling.tables import write_table
 
@@ -34,6 +38,8 @@ class Settings:
     stop_after: float | None = None
     keep_params: bool = False
     fleet: str = "auto"
+    run: str | None = None
+    out: str | None = None
 
 
 def start(coordinator: str | None, processes: int | None, process: int | None) -> None:
@@ -150,6 +156,33 @@ def report(study: Study, config: ConfigDict, settings: Settings) -> None:
     blocks: list[Block] = study.report(found)
     write_report(out, study, config, blocks, absent)
     print(f"report: {out / 'report.html'} (and report.md, runs.csv, runs.parquet)")
+
+
+def export(study: Study, config: ConfigDict, settings: Settings) -> None:
+    """Writes one run's model, packed to its bits, to a safetensors file.
+
+    Raises:
+      Refused: a run that is not the study's, or one whose parameters were not kept.
+    """
+    from models.export import export as write
+
+    ids = [run.identity for run in study.runs]
+    if settings.run not in ids:
+        some = ", ".join(ids[:3])
+        raise Refused("--run", settings.run, f"one of the study's {len(ids)} runs, such as {some}")
+    if not settings.out:
+        raise Refused("--out", settings.out, "a file to write, such as model.safetensors")
+    chosen = study.runs[ids.index(settings.run)]
+    folder_, last = Store.at(settings.store).folder(settings.run), chosen.model_at(-1)
+    found = checkpoint.restore(folder_, last, make_mesh("data:1"))
+    if found is None:
+        accepted = f"one that was trained with --keep-params into --store={settings.store}"
+        raise Refused("--run", settings.run, accepted)
+    state = jax.tree.map(np.asarray, found[0])
+    about = {"run": settings.run, "model": json.dumps(canonical(last))}
+    size = write(settings.out, last, state.params, state.buffers, about)
+    plain = 4 * models.count(last).params_total
+    print(f"{settings.out}: {size:,} bytes of tensors, {size / plain:.3f} of float32")
 
 
 def curves(planned: Plan, store: Store, out: epath.Path) -> None:

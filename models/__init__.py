@@ -10,6 +10,7 @@ from models.config import ModelConfig, Refused, Settings
 from models.ladder import Rung, ladder
 from models.moe import Experts, sparsity
 from models.parscale import Streams
+from models.quantize import Quantization
 from models.stem import Stem, swap_rows
 from models.tokenformer import ParameterTokens
 from models.transformer import Transformer, held_out_nll, loss, skeleton
@@ -22,6 +23,7 @@ __all__ = [
     "Experts",
     "ModelConfig",
     "ParameterTokens",
+    "Quantization",
     "Refused",
     "Rung",
     "Settings",

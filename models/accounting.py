@@ -10,6 +10,7 @@ from models.moe import Experts
 from models.norms import count_block, count_final
 from models.parscale import count_streams
 from models.parts import Count
+from models.quantize import SUFFIX
 from models.transformer import part, skeleton
 
 
@@ -22,7 +23,8 @@ class Accounts:
     its causal half, and the head; `flops_forward_body` leaves out head and attention.
     `flops_train` is forward plus backward: twice the forward again, less the weight gradients of
     frozen matrices. `flops_train_body` is the same for the body. `bytes` is the size of the
-    parameters in float32.
+    parameters in float32, and of quantised ones as packed codes with their scales. Scales are not
+    counted as parameters, and rounding weights, which costs no token anything, not as FLOPs.
     """
 
     params_total: int
@@ -65,7 +67,7 @@ def count(config: ModelConfig) -> Accounts:
         params_total=parts.params,
         params_non_embedding=parts.params - parts.embedding,
         params_active=parts.active,
-        bytes=4 * parts.params,
+        bytes=packed_bytes(config) if config.quantization else 4 * parts.params,
         flops_forward=forward,
         flops_forward_body=parts.flops,
         flops_train=3 * forward - frozen,
@@ -94,6 +96,16 @@ def leverage_flops(config: ModelConfig, head: bool = False) -> float:
         projections = width**2 * (2 + 2 * config.group_heads / config.heads)
         forward += projections + 4.0 * config.context * width + 6.0 * width * inner
     return 3 * forward
+
+
+def packed_bytes(config: ModelConfig) -> int:
+    """Returns the bytes of a quantised model's parameters: packed codes, scales, float32 rest."""
+    bones = skeleton(config)
+    return sum(
+        bones.quantizers[path].payload(leaf.shape) if path in bones.quantizers else 4 * leaf.size
+        for path, leaf in bones.params.items()
+        if not path.endswith(SUFFIX)
+    )
 
 
 def is_frozen(config: ModelConfig, path: str) -> bool:

@@ -47,7 +47,8 @@ class ModelConfig:
     blocks and with gain and bias before the head.
     `separator` is the token that opens a document: when given, attention does not cross documents.
     `frozen` lists path patterns (`fnmatch`) of parameters that are not trained. `dtype` is the type
-    that matrix products are computed in; parameters are always kept in float32.
+    that matrix products are computed in; parameters are always kept in float32. `quantization`
+    (`models.quantize.Quantization`) says which of them the forward pass reads at few bits.
 
     Raises:
       Refused: a size that is not positive, or sizes that do not fit together.
@@ -74,6 +75,7 @@ class ModelConfig:
     dtype: str = "float32"
     frozen: tuple[str, ...] = ()
     streams: Settings | None = None
+    quantization: object | None = None
 
     def __post_init__(self):
         for field in ("vocabulary", "width", "depth", "heads", "context"):

@@ -1,7 +1,7 @@
 """The one decoder-only Transformer: parts in, loss out."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import jax
@@ -19,7 +19,8 @@ from models.feed_forward import GELU, SwiGLU
 from models.moe import MixtureOfExperts
 from models.norms import block_norm, final_norm
 from models.parscale import Aggregation, Prefix, per_stream
-from models.parts import Buffer, Group, Init
+from models.parts import Buffer, Group, Init, constant
+from models.quantize import SUFFIX, Quantizer, quantized, scale_of, scales
 from models.stem import StemFeedForward
 from models.tokenformer import ParameterAttention, ParameterFeedForward
 
@@ -187,15 +188,25 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """A model without values: its graph and the leaves that values are needed for, by path."""
+    """A model without values: its graph and the leaves that values are needed for, by path.
+
+    Where the model is quantised, `quantizers` says how, by path, and the learned scales are leaves
+    that no part knows of.
+    """
 
     graph: nnx.GraphDef
     params: dict[str, Leaf]
     buffers: dict[str, Leaf]
+    quantizers: dict[str, Quantizer] = field(default_factory=dict)
 
     def merge(self, params: dict[str, Array], buffers: dict[str, Array]) -> Transformer:
-        """Builds the module that reads these values; paths must be the skeleton's."""
-        values = [(tuple(split_path(p)), nnx.Param(v)) for p, v in params.items()]
+        """Builds the module that reads these values, quantised; paths must be the skeleton's.
+
+        Scales that the skeleton does not ask for are left out, so the parameters of a quantised
+        model are also those of the plain one.
+        """
+        read = quantized(self.quantizers, params)
+        values = [(tuple(split_path(p)), nnx.Param(v)) for p, v in read.items()]
         values += [(tuple(split_path(p)), Buffer(v)) for p, v in buffers.items()]
         return nnx.merge(self.graph, nnx.from_flat_state(values))
 
@@ -203,14 +214,16 @@ class Skeleton:
         """Draws numpy values for `params` and `buffers`, each leaf from its own stream.
 
         A leaf's values depend on the seed and its path alone, so a model that gains a part keeps
-        the start of all others. `paths` limits the draw to some leaves.
+        the start of all others. `paths` limits the draw to some leaves. Learned scales are not
+        drawn but start from the weights, where all of them are drawn.
         """
-        wanted = lambda path: paths is None or path in paths
+        wanted = lambda path: (paths is None or path in paths) and not path.endswith(SUFFIX)
         draw = lambda path, leaf: np.asarray(leaf.init.draw(stream(seed, path), leaf.shape))
-        return tuple(
+        params, buffers = (
             {path: draw(path, leaf) for path, leaf in leaves.items() if wanted(path)}
             for leaves in (self.params, self.buffers)
         )
+        return params | (scales(self.quantizers, params) if paths is None else {}), buffers
 
 
 def stream(seed: int, path: str) -> np.random.Generator:
@@ -239,7 +252,13 @@ def skeleton(config: ModelConfig) -> Skeleton:
             for path, variable in nnx.to_flat_state(state)
         }
 
-    return Skeleton(graph, leaves(params), leaves(buffers))
+    params, buffers = leaves(params), leaves(buffers)
+    quantizers = config.quantization.quantizers(params) if config.quantization else {}
+    for path, quantizer in quantizers.items():
+        if quantizer.learned:
+            shape = quantizer.scale_shape(params[path].shape)
+            params[scale_of(path)] = Leaf(shape, constant(1.0), quantizer.group, None)
+    return Skeleton(graph, params, buffers, quantizers)
 
 
 def loss(

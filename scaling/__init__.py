@@ -1,7 +1,7 @@
 """Runs, plans, training on a mesh, and run tables."""
 
-from scaling.changes import ContextLength, Freeze
-from scaling.combine import chain, product, wsd, zipped
+from scaling.changes import ContextLength, Freeze, Quantize
+from scaling.combine import chain, classic, fused, product, wsd, zipped
 from scaling.growth import GrowParameterTokens
 from scaling.mesh import make_mesh
 from scaling.plan import Plan, Segment, plan
@@ -23,6 +23,7 @@ __all__ = [
     "Optimizer",
     "Phase",
     "Plan",
+    "Quantize",
     "Rate",
     "Run",
     "Segment",
@@ -30,8 +31,10 @@ __all__ = [
     "Store",
     "Worker",
     "chain",
+    "classic",
     "constant",
     "decay",
+    "fused",
     "make_mesh",
     "plan",
     "product",

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from data import Refused
-from models import ModelConfig, skeleton
+from models import ModelConfig, Quantization, skeleton
+from models.quantize import scales
 from scaling.optimizer import State, fresh, trainable
 
 
@@ -54,17 +55,49 @@ class ContextLength:
         return carry(state, after, seed)
 
 
+@dataclass(frozen=True)
+class Quantize:
+    """Starts quantisation-aware training: from here on weights are read at few `bits`.
+
+    `rule` and `scales` are those of `models.Quantization`. Weights keep their float32 values and
+    moments (`Phase.keep_optimizer` says whether to keep the latter); learned scales start from the
+    weights at the switch. `bits` None changes nothing: the arm of a study that stays at full
+    precision.
+    """
+
+    bits: float | None
+    rule: tuple[tuple[str, float | None], ...] = ()
+    scales: str = "learned"
+
+    def config(self, model: ModelConfig) -> ModelConfig:
+        """Adds the quantisation; refuses a second one, and a rule that fits no array."""
+        if self.bits is None:
+            return model
+        if model.quantization is not None:
+            accepted = f"nothing: the model is quantised to {model.quantization.bits} bits already"
+            raise Refused("quantize.bits", self.bits, accepted)
+        quantised = replace(model, quantization=Quantization(self.bits, self.rule, self.scales))
+        skeleton(quantised)  # Refuses a rule that fits no array.
+        return quantised
+
+    def state(self, state: State, after: ModelConfig, seed: int) -> State:
+        """Keeps every value and adds the scales."""
+        return carry(state, after, seed)
+
+
 def carry(state: State, after: ModelConfig, seed: int) -> State:
     """Moves a state to a new configuration: kept leaves unchanged, new ones freshly started.
 
     Kept parameters, buffers and moments are the same arrays; a new leaf is drawn from its own
-    stream and gets zero moments and a step count of its own; leaves that the new configuration
-    lacks, and the moments of frozen ones, are dropped.
+    stream (learned scales from their weights) and gets zero moments and a step count of its own;
+    leaves that the new configuration lacks, and the moments of frozen ones, are dropped.
     """
     bones = skeleton(after)
     new = bones.params.keys() - state.params.keys() | bones.buffers.keys() - state.buffers.keys()
     params, buffers = bones.initialise(seed, paths=new)
-    params = {path: state.params.get(path, params.get(path)) for path in bones.params}
+    params |= state.params
+    params = scales(bones.quantizers, params) | params
+    params = {path: params[path] for path in bones.params}
     buffers = {path: state.buffers.get(path, buffers.get(path)) for path in bones.buffers}
     train = trainable(after)
     starting = fresh(after, {path: params[path] for path in train if path not in state.moments})

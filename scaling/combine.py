@@ -4,7 +4,8 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 
 from data import Refused
-from scaling.runs import Phase, decay, warmup
+from scaling.changes import Quantize
+from scaling.runs import Phase, Rate, decay, warmup
 
 
 def product(**axes: Iterable) -> Iterator[dict]:
@@ -61,3 +62,87 @@ def wsd(
         raise Refused("tokens", tokens, accepted)
     stable = Phase((steps - decay_steps) * batch_tokens, batch_tokens, warmup(warmup_tokens))
     return stable, Phase(decay_steps * batch_tokens, batch_tokens, decay(shape))
+
+
+def classic(
+    tokens: int,
+    batch_tokens: int,
+    warmup_tokens: int,
+    fraction: float,
+    change: Quantize,
+    decay_fraction: float = 0.2,
+    peak: float = 1.0,
+    rewarm_fraction: float = 0.05,
+    keep_optimizer: bool = True,
+) -> tuple[Phase, ...]:
+    """Returns full-precision training to its end, then quantisation-aware training after it.
+
+    The last `fraction` of the tokens is trained quantised: the rate, cooled down by then (`wsd`),
+    is raised again over `rewarm_fraction` of it to `peak` times the run's peak and falls to zero
+    along a cosine (Dremov et al. 2025, arXiv:2509.22935, section 2.1).
+
+    Raises:
+      Refused: a fraction that leaves one of the two phases without its steps.
+    """
+    plain, quantised = shares(tokens, batch_tokens, fraction)
+    rewarm = max(1, round(quantised * rewarm_fraction))
+    if rewarm >= quantised:
+        accepted = f"enough for a step of re-warming and one of decay (tokens={tokens})"
+        raise Refused("fraction", fraction, accepted)
+    return (
+        *wsd(plain * batch_tokens, batch_tokens, warmup_tokens, decay_fraction),
+        Phase(
+            rewarm * batch_tokens,
+            batch_tokens,
+            Rate(0.0, peak, over=rewarm * batch_tokens),
+            change=change,
+            keep_optimizer=keep_optimizer,
+        ),
+        Phase((quantised - rewarm) * batch_tokens, batch_tokens, decay("cosine", peak)),
+    )
+
+
+def fused(
+    tokens: int,
+    batch_tokens: int,
+    warmup_tokens: int,
+    fraction: float,
+    change: Quantize,
+    keep_optimizer: bool = True,
+) -> tuple[Phase, Phase]:
+    """Returns training whose only cooldown is that of its quantised phase.
+
+    The last `fraction` of the tokens starts at the stable rate, where the full-precision phase
+    leaves it, and falls to zero along the same cosine as in `classic`: neither a cooldown before
+    nor a re-warming (Dremov et al. 2025, arXiv:2509.22935, "cooldown and QAT fusion").
+
+    Raises:
+      Refused: a fraction that leaves no quantised step, or no stable one before it.
+    """
+    plain, quantised = shares(tokens, batch_tokens, fraction)
+    if plain * batch_tokens <= warmup_tokens:
+        accepted = f"one that leaves a stable phase (tokens={tokens}, warmup={warmup_tokens})"
+        raise Refused("fraction", fraction, accepted)
+    stable = Phase(plain * batch_tokens, batch_tokens, warmup(warmup_tokens))
+    quantised = Phase(
+        quantised * batch_tokens,
+        batch_tokens,
+        decay("cosine"),
+        change=change,
+        keep_optimizer=keep_optimizer,
+    )
+    return stable, quantised
+
+
+def shares(tokens: int, batch_tokens: int, fraction: float) -> tuple[int, int]:
+    """Splits a length into steps at full precision and quantised ones; their sum is the whole.
+
+    Raises:
+      Refused: a fraction that leaves one of them without a step.
+    """
+    steps = round(tokens / batch_tokens)
+    quantised = round(steps * fraction)
+    if not 0 < quantised < steps:
+        accepted = f"one that leaves steps before and after the switch ({steps} in all)"
+        raise Refused("fraction", fraction, accepted)
+    return steps - quantised, quantised

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import models
-from data import Order, Piece
+from data import Order, Piece, Refused
 from models import ModelConfig
 from scaling.runs import Phase, Run
 
@@ -142,8 +142,14 @@ def plan(runs: Iterable[Run]) -> Plan:
     Equal runs are planned once. The closed form for runs of lengths D_i that share a trunk up to
     their last fraction f, of the tokens that training them apart would take, is
     [(1 − f)·D_max + f·ΣD_i]/ΣD_i.
+
+    Raises:
+      Refused: a phase that makes a change and then takes no step.
     """
     runs = tuple({run.identity: run for run in runs}.values())
+    for phase in (p for run in runs for p in run.phases if p.change is not None and not p.steps):
+        accepted = f"at least one step of batch_tokens={phase.batch_tokens} after {phase.change}"
+        raise Refused("phase.tokens", phase.tokens, accepted)
     cuts = defaultdict(set)
     for run in runs:
         for index, phase in enumerate(run.phases):

@@ -11,6 +11,8 @@ from scaling.plan import Plan, Segment, order
 from scaling.store import Store, write_atomically
 from scaling.worker import Evaluation
 
+FULL_BITS = 32  # Parameters are kept in float32.
+
 # Every column: unit and meaning. `loss.<domain>` and `bits_per_byte.<domain>` repeat per domain.
 COLUMNS = {
     "run": ("id", "identity of the run up to this row's step"),
@@ -26,8 +28,11 @@ COLUMNS = {
     "experts": ("", "routed experts E; 1 for a dense feed-forward"),
     "activation_ratio": ("", "(active + shared)/(routed + shared) experts; 1 for a dense one"),
     "granularity": ("", "2 · width / expert width (arXiv:2507.17702)"),
-    "bytes": ("bytes", "size of the parameters as kept"),
+    "bytes": ("bytes", "size of the parameters: float32, quantised ones packed, with scales"),
+    "bits": ("bits", "per weight of the matrices at the end; 32 without quantisation"),
     "tokens": ("tokens", "tokens trained on, repetitions counted"),
+    "tokens_qat": ("tokens", "of these with quantised weights"),
+    "tokens_fp": ("tokens", "of these at full precision"),
     "unique_tokens": ("tokens", "training tokens read at least once"),
     "token_multiplier": ("tokens/parameter", "tokens over params_total"),
     "batch_tokens": ("tokens", "tokens per step at the end"),
@@ -40,6 +45,8 @@ COLUMNS = {
     "loss.<domain>": ("nats/token", "held-out loss on a domain"),
     "bits_per_byte": ("bits/byte", "held-out bits per byte, mean over domains"),
     "bits_per_byte.<domain>": ("bits/byte", "held-out bits per byte on a domain"),
+    "loss_unquantised": ("nats/token", "the same of the weights as kept; empty if not quantised"),
+    "bits_per_byte_unquantised": ("bits/byte", "bits per byte of the weights as kept"),
     "mixture.<domain>": ("", "share of the domain over all tokens read"),
     "train_loss": ("nats/token", "loss of the last training batch"),
     "diverged_step": ("step", "step at which the run diverged; empty for sound runs"),
@@ -57,12 +64,14 @@ def row(plan: Plan, store: Store, corpus: Corpus, segment: Segment, evaluation: 
     run, config, record = segment.run, segment.config, store.done(segment.id)
     accounts, reads = models.count(config), order(corpus, run)
     evals = [r for r in store.read(segment.id, "eval") if r["evaluation"] == evaluation]
-    losses = evals[-1]["loss"] if evals else {}
-    bits = evals[-1]["bits_per_byte"] if evals else {}
+    found = evals[-1] if evals else {}
+    losses, bits = found.get("loss", {}), found.get("bits_per_byte", {})
     path = [store.done(s.id) or {} for s in plan.path(segment.id)]
     ends = [*store.read(segment.id, "metrics")][-1:]
     routing = {k: v for record in ends for k, v in record.items() if k.startswith("router.")}
     mean = lambda values: math.fsum(values.values()) / len(values) if values else math.nan
+    plain = [run.model_at(i).quantization is None for i in range(len(run.phases))]
+    tokens_fp = sum(p.tokens for p, is_plain in zip(run.phases, plain, strict=True) if is_plain)
     shares = {name: count / run.tokens for name, count in reads.tokens().items()}
     return {
         "run": segment.id,
@@ -77,7 +86,10 @@ def row(plan: Plan, store: Store, corpus: Corpus, segment: Segment, evaluation: 
         "params_active": accounts.params_active,
         **models.sparsity(config),
         "bytes": accounts.bytes,
+        "bits": float(config.quantization.bits if config.quantization else FULL_BITS),
         "tokens": run.tokens,
+        "tokens_qat": run.tokens - tokens_fp,
+        "tokens_fp": tokens_fp,
         "unique_tokens": reads.unique_tokens(),
         "token_multiplier": run.tokens / accounts.params_total,
         "batch_tokens": segment.phase.batch_tokens,
@@ -90,6 +102,8 @@ def row(plan: Plan, store: Store, corpus: Corpus, segment: Segment, evaluation: 
         **{f"loss.{name}": value for name, value in losses.items()},
         "bits_per_byte": mean(bits),
         **{f"bits_per_byte.{name}": value for name, value in bits.items()},
+        "loss_unquantised": mean(found.get("loss_unquantised", {})),
+        "bits_per_byte_unquantised": mean(found.get("bits_per_byte_unquantised", {})),
         **{f"mixture.{name}": share for name, share in shares.items() if share},
         "train_loss": record["train_loss"],
         "diverged_step": record["diverged_step"],

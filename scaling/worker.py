@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from data import Corpus, HeldOut, Reader
+from models import ModelConfig
 from scaling import checkpoint
 from scaling.environment import differences, environment
 from scaling.events import write_events
@@ -271,21 +272,24 @@ class Worker:
             multihost_utils.sync_global_devices(name)
 
     def evaluate(self, segment: Segment, state: State) -> dict[str, float]:
-        """Evaluates on every domain's held-out windows and appends the result to `eval.jsonl`."""
+        """Evaluates on every domain's held-out windows and appends the result to `eval.jsonl`.
+
+        A quantised model is evaluated once more with its weights as they are kept; only the losses
+        of the model itself are returned.
+        """
         held_out = self.evaluation.held_out(self.corpus, segment.config.context)
-        windows = {name: held_out.windows(name) for name in held_out.names}
-        sums = evaluate(segment.config, self.mesh, state, np.concatenate(list(windows.values())))
-        losses, begin = {}, 0
-        for name, some in windows.items():
-            losses[name] = float(
-                sums[begin : begin + len(some)].sum() / (len(some) * (some.shape[1] - 1))
-            )
-            begin += len(some)
-        if self.writes and all(map(math.isfinite, losses.values())):
-            bits = {
-                name: loss / math.log(2) / held_out.bytes_per_token(name)
-                for name, loss in losses.items()
+        losses, bits = self.losses(held_out, segment.config, state)
+        extra = {}
+        if segment.config.quantization is not None:
+            plain = replace(segment.config, quantization=None)
+            other = self.losses(held_out, plain, state)
+            extra = {
+                name: {domain: finite(x) for domain, x in values.items()}
+                for name, values in zip(
+                    ("loss_unquantised", "bits_per_byte_unquantised"), other, strict=True
+                )
             }
+        if self.writes and all(map(math.isfinite, losses.values())):
             records = self.store.records(segment.id, "eval", before_step=segment.run.steps)
             records.append(
                 {
@@ -295,10 +299,27 @@ class Worker:
                     "context": held_out.context,
                     "loss": losses,
                     "bits_per_byte": bits,
+                    **extra,
                 }
             )
             records.flush()
         return losses
+
+    def losses(self, held_out: HeldOut, config: ModelConfig, state: State) -> tuple[dict, dict]:
+        """Returns nats per token and bits per byte by domain."""
+        windows = {name: held_out.windows(name) for name in held_out.names}
+        sums = evaluate(config, self.mesh, state, np.concatenate(list(windows.values())))
+        losses, begin = {}, 0
+        for name, some in windows.items():
+            losses[name] = float(
+                sums[begin : begin + len(some)].sum() / (len(some) * (some.shape[1] - 1))
+            )
+            begin += len(some)
+        bits = {
+            name: loss / math.log(2) / held_out.bytes_per_token(name)
+            for name, loss in losses.items()
+        }
+        return losses, bits
 
     def record(self, segment: Segment, diverged: int | None, losses: dict, meter=None) -> dict:
         """Returns what `done.json` says."""

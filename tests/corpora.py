@@ -16,6 +16,8 @@ from scaling import (
     KeepStreams,
     Optimizer,
     Phase,
+    Quantize,
+    Rate,
     Run,
     constant,
     decay,
@@ -119,12 +121,26 @@ def study_runs(kind: str, corpus: Corpus) -> list[Run]:
                 ),
             ),
         ],
+        "quantize": [
+            (
+                trunk,
+                Phase(4 * STEP, STEP, Rate(0.0, 1.0, over=4 * STEP), change=Quantize(bits)),
+                Phase(8 * STEP, STEP, decay("cosine")),
+            )
+            for bits in (1, 4)
+        ]
+        + [
+            (
+                trunk,
+                Phase(9 * STEP, STEP, decay(), change=Quantize(2), keep_optimizer=False),
+            )
+        ],
     }
     base = tokenformer() if kind == "grown" else model()
     return [Run(base, phases=tuple(phases), **start) for phases in shapes[kind]]
 
 
-KINDS = ("wsd", "mixture", "frozen", "ramp", "streams", "grown")
+KINDS = ("wsd", "mixture", "frozen", "ramp", "streams", "grown", "quantize")
 
 
 def seeds(runs: list[Run], count: int) -> list[Run]:

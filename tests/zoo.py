@@ -1,6 +1,6 @@
 """One small configuration of every architecture; tests of the whole zoo go through this list."""
 
-from models import Experts, ModelConfig, Stem, Streams
+from models import Experts, ModelConfig, Quantization, Stem, Streams
 from models.codes import Codes
 from tests.corpora import model, tokenformer
 
@@ -24,4 +24,5 @@ CONFIGS: dict[str, ModelConfig] = {
     "recoded": model(
         embedding=Codes(bits=9, signed=True, scale=0.5, interleaved=True, recode_seed=1)
     ),
+    "quantised": model(quantization=Quantization(2)),
 }

@@ -8,7 +8,7 @@ import pytest
 from models import count
 from scaling import Evaluation, Store, Worker, plan, tables
 from scaling.tables import COLUMNS, write_table
-from tests.corpora import study_runs
+from tests.corpora import STEP, study_runs
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,9 @@ def test_rows_say_what_their_runs_were(trained, corpus):
         assert row["flops"] == accounts.flops_train * run.tokens
         assert row["flops_6nd"] == 6 * accounts.params_total * run.tokens
         assert row["token_multiplier"] == run.tokens / accounts.params_total
-        assert row["unique_tokens"] == run.tokens
+        assert row["unique_tokens"] == row["tokens_fp"] == run.tokens
+        assert row["bits"] == 32 and row["tokens_qat"] == 0
+        assert math.isnan(row["loss_unquantised"])
         assert row["loss"] == pytest.approx(row[[f"loss.{n}" for n in corpus.names]].mean())
         bits = row["loss.low"] / math.log(2)
         assert row["bits_per_byte.low"] == pytest.approx(bits)
@@ -62,3 +64,22 @@ def test_an_unfinished_study_gives_the_rows_it_has(trained, corpus):
         plan(study_runs("ramp", corpus)), Store.at("/nowhere"), corpus, worker.evaluation
     )
     assert len(none) == 0 and "loss" in none
+
+
+def test_quantised_runs_say_their_bits_bytes_and_both_losses(corpus, mesh, tmp_path):
+    store, evaluation = Store.at(tmp_path), Evaluation(128)
+    worker = Worker(plan(study_runs("quantize", corpus)), store, corpus, evaluation, mesh)
+    worker.run()
+    runs, _ = tables(worker.plan, store, corpus, evaluation)
+    assert list(runs["bits"]) == [1, 4, 2]
+    assert list(runs["tokens_fp"]) == [20 * STEP] * 3
+    assert list(runs["tokens_qat"]) == [12 * STEP, 12 * STEP, 9 * STEP]
+    assert (runs["tokens"] == runs["tokens_fp"] + runs["tokens_qat"]).all()
+    for run, (_, row) in zip(worker.plan.runs, runs.iterrows(), strict=True):
+        accounts = count(run.model_at(-1))
+        assert row["bytes"] == accounts.bytes < 4 * accounts.params_total / 3
+    # Weights trained to be rounded serve less well as they are.
+    gap = (runs["loss_unquantised"] - runs["loss"]).abs()
+    assert (gap > 1e-4).all()
+    difference = runs["bits_per_byte_unquantised"] - runs["bits_per_byte"]
+    assert (difference * math.log(2)).abs().to_list() == pytest.approx(gap.to_list())
