@@ -143,11 +143,13 @@ def arms(config, vocabulary: int) -> dict[str, ModelConfig]:
     dense = ladder(config.width, config.tokens, vocabulary=vocabulary, **shape).model
     found = {DENSE: dense}
     for layers in config.layers:
-        settings = Stem(layers, config.table_init, config.lazy)
-        model = replace(dense, feed_forward=settings)
-        found[NAMES[layers]] = with_active(model, dense) if config.match_active else model
+        model = replace(dense, feed_forward=Stem(layers, config.table_init, config.lazy))
+        if config.match_active:
+            model = fitted(model, "params_active", models.count(dense).params_active)
+        found[NAMES[layers]] = model
     for layers in config.layers:
-        found[counterpart(NAMES[layers])] = with_total(dense, found[NAMES[layers]])
+        total = models.count(found[NAMES[layers]]).params_total
+        found[counterpart(NAMES[layers])] = with_total(dense, total)
     return found
 
 
@@ -156,36 +158,30 @@ def counterpart(arm: str) -> str:
     return f"dense, total of {arm.removeprefix('STEM ')}"
 
 
-def with_active(model: ModelConfig, like: ModelConfig) -> ModelConfig:
-    """Widens the feed-forward until as many params are active as in another model."""
-    target, inner = models.count(like).params_active, like.inner_width
-    wider = [replace(model, ff_width=width) for width in range(inner, 2 * inner + 1)]
-    return min(wider, key=lambda one: abs(models.count(one).params_active - target))
+def fitted(model: ModelConfig, column: str, target: int) -> ModelConfig:
+    """Sets the feed-forward's width, in which counts are linear, to bring one to a target."""
+    one, two = (getattr(models.count(replace(model, ff_width=width)), column) for width in (1, 2))
+    return replace(model, ff_width=max(1, 1 + round((target - one) / (two - one))))
 
 
-def with_total(dense: ModelConfig, like: ModelConfig) -> ModelConfig:
-    """Widens a dense model until it has as many params in all as another.
+def with_total(dense: ModelConfig, target: int) -> ModelConfig:
+    """Widens a dense model until it has so many params in all.
 
-    The width comes as near as the dense model's proportions allow, the feed-forward does the rest.
+    The width comes as near as the model's proportions allow, the feed-forward does the rest.
     """
-    target, ratio = models.count(like).params_total, dense.inner_width / dense.width
+    ratio = dense.inner_width / dense.width
 
-    def shaped(width: int, ff_width: int) -> ModelConfig:
+    def wide(width: int) -> ModelConfig:
         head = max(2, width // dense.heads // 2 * 2)
-        return replace(dense, width=width, head_size=head, ff_width=ff_width)
-
-    def miss(model: ModelConfig) -> int:
-        return abs(models.count(model).params_total - target)
+        return replace(dense, width=width, head_size=head, ff_width=round(ratio * width))
 
     low, high = dense.width, 16 * dense.width
     while high - low > 2:  # Params grow with the width: halve the interval of even widths.
         middle = (low + high) // 4 * 2
-        more = models.count(shaped(middle, round(ratio * middle))).params_total > target
+        more = models.count(wide(middle)).params_total > target
         low, high = (low, middle) if more else (middle, high)
-    width = min((low, high), key=lambda width: miss(shaped(width, round(ratio * width))))
-    one = models.count(shaped(width, 2)).params_total - models.count(shaped(width, 1)).params_total
-    rest = target - models.count(shaped(width, 1)).params_total
-    return shaped(width, max(1, 1 + round(rest / one)))
+    nearest = min(map(wide, (low, high)), key=lambda m: abs(models.count(m).params_total - target))
+    return fitted(nearest, "params_total", target)
 
 
 def report(results: Results) -> list[Block]:
