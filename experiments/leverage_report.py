@@ -27,6 +27,12 @@ def leverage_report(table: pd.DataFrame, arms: Arms) -> list[Block]:
     count every product.
     """
     fits = curves(table)
+    if DENSE not in fits or len(fits) < 2:
+        have = ", ".join(fits) or "none"
+        text = (
+            "Leverage needs the curves of the dense model and of a mixture, each of four efficient "
+        )
+        return [Text(f"{text}runs at three computes or more; there are those of: {have}.")]
     found = leverages(fits, arms)
     exact = leverages(curves(table.assign(flops=table["exact_flops"])), arms)
     return [
@@ -172,6 +178,10 @@ def curve_table(fits: Mapping[str, Fit]) -> Table:
 
 def joint_law(found: pd.DataFrame) -> list:
     """Fits the joint law in A, G and C, and says what of it the data identify."""
+    levels = {n: found[n].nunique() for n in ("activation_ratio", "granularity", "flops")}
+    if min(levels.values()) < 3:
+        few = ", ".join(f"{n}: {count}" for n, count in levels.items())
+        return [Text(f"The joint law is not fitted: it needs three levels of each ({few}).")]
     law = fit("leverage", Observations(found.assign(trunk=found["arm"]).drop(columns="arm")))
     open_ = [name for name, verdict in law.verdicts.items() if verdict != "identified"]
     verdict = (

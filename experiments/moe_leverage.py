@@ -73,7 +73,7 @@ PRESETS = {
     "published": COMMON
     | dict(
         experts=(4, 8, 16, 32, 64, 128, 256),
-        granularities=(2, 4, 6, 8, 12, 16),
+        granularities=(2, 4, 8, 16),  # Its 6 and 12 do not divide twice every width.
         fine_experts=64,
         widths=(384, 512, 640, 768, 1024, 1280),
         tokens=(),

@@ -185,10 +185,13 @@ class MixtureOfExperts(nnx.Module):
 
     def __call__(self, x: Float[Array, "B L D"], inputs) -> tuple[Float[Array, "B L D"], dict]:
         settings = self.settings
-        scores = jnp.einsum("bld,de->ble", x.astype(jnp.float32), self.router[...])
+        # Accelerators would round float32 factors, and near ties would go either way.
+        exact = jax.lax.Precision.HIGHEST
+        wide = x.astype(jnp.float32)
+        logits = jnp.einsum("bld,de->ble", wide, self.router[...], precision=exact)
         bias = self.bias[...] if hasattr(self, "bias") else None
-        routes, report = route(settings, scores, bias)
-        if bias is not None:
+        routes, report = route(settings, logits, bias)
+        if bias is not None:  # Only `loss` hands buffers on: evaluation does not move the bias.
             load = jnp.sum(routes.counts, axis=0)
             self.bias.set_value(balanced(bias, load, settings.balancing()[2]))
         kernels = [k[...].astype(x.dtype) for k in (self.gate, self.up, self.down)]

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.leverage_report import curves, efficient, leverages
+from experiments.leverage_report import curves, efficient, joint_law, leverage_report, leverages
 from models import Experts
 
 
@@ -13,6 +13,15 @@ def test_only_settings_that_no_cheaper_one_beats_are_efficient():
         {"flops": [1.0, 1.0, 2.0, 3.0, 4.0], "loss": [3.0, 3.2, 2.5, 2.6, 2.4], "seed": 0}
     )
     assert list(efficient(table)["flops"]) == [1.0, 1.0, 2.0, 4.0]
+
+
+def test_too_few_runs_are_said_to_be_too_few():
+    table = pd.DataFrame({"arm": "dense", "flops": [1e9, 2e9], "loss": [3.0, 2.9], "seed": 0})
+    (block,) = leverage_report(table.assign(exact_flops=table["flops"]), {"dense": None})
+    assert "there are those of: none" in block.markdown
+    some = pd.DataFrame({"activation_ratio": [0.3], "granularity": [2.0], "flops": [1e9]})
+    (block,) = joint_law(some.assign(arm="a", leverage=1.0))
+    assert "not fitted" in block.markdown and "granularity: 1" in block.markdown
 
 
 def test_an_arm_that_is_worth_three_times_its_compute_has_a_leverage_of_three():

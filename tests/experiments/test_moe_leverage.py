@@ -54,6 +54,8 @@ def test_an_accelerator_reaches_1e17_flops_a_run_and_the_published_ladder_its_co
             model = module.model(config, corpus, width, experts)
             _, (tokens,), _ = module.lengths(config, width, model)
             assert leverage_flops(model) * tokens == pytest.approx(row[-1], rel=1e-3)
+    trials = module.grid(config, corpus)
+    assert len({t.run.identity for t in trials}) == len(module.arms(config)) * len(module.TABLE_7)
     # arXiv:2507.17702, section 5.1: (E, k, E_s) = (512, 16, 8) at G = 16.
     finest = module.experts_at(64, 16)
     assert (finest.routed, finest.active, finest.shared) == (512, 16, 8)
