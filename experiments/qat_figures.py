@@ -112,11 +112,12 @@ def optimum_figure(best: pd.DataFrame) -> Figure:
             facecolors="none",
             edgecolors=[shades[bits]],
         )
-        line = group.sort_values("tokens per byte S")
-        axis.plot(line["tokens per byte S"], line["fitted law"], ":", lw=1, color=shades[bits])
-    axis.plot([], [], "k:", lw=1, label="fitted law, sizes and tokens of each point")
-    axis.scatter([], [], s=22, facecolors="none", edgecolors="0.3", label="best tried, no interval")
-    axis.set(xscale="log", xlabel="S, tokens per byte of quantised weights", ylim=(0, 1))
+        axis.plot(group["tokens per byte S"], group["fitted law"], "x", ms=5, color=shades[bits])
+    axis.plot([], [], "x", ms=5, color="0.3", label="the fitted law's")
+    axis.scatter(
+        [], [], s=22, facecolors="none", edgecolors="0.3", label="best of those tried, no interval"
+    )
+    axis.set(xscale="log", xlabel="S, tokens per byte of quantised weights", ylim=(0, 0.8))
     axis.set_ylabel("best quantised share")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, loc="upper left")

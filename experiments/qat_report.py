@@ -168,7 +168,7 @@ def optima(paired: pd.DataFrame, law: Fit) -> pd.DataFrame:
     spread, rng = noise(classic), np.random.default_rng(0)
     rows = []
     for key, cell in classic.groupby(CELL):
-        named = dict(zip(CELL, key, strict=True))
+        where = dict(zip(CELL, key, strict=True))
         table = grid(cell)
         shares, mean = table.index.to_numpy(), table.mean(axis=1).to_numpy()
         x = np.log(shares)
@@ -182,19 +182,19 @@ def optima(paired: pd.DataFrame, law: Fit) -> pd.DataFrame:
         minimum = is_minimum[0] and x[0] < found[0] < x[-1]
         ends = shares[np.argmin(mean)]
         rows.append(
-            named
+            where
             | {
-                "bits": int(named["bits"]),
+                "bits": int(where["bits"]),
                 "tokens per byte S": float(
-                    tokens_per_byte(named["params_total"], named["tokens"], named["bits"])
+                    tokens_per_byte(where["params_total"], where["tokens"], where["bits"])
                 ),
                 "best of those tried": ends,
                 "parabola": float(np.exp(found[0])) if minimum else None,
                 "90 % low": float(low) if supported else None,
                 "90 % high": float(high) if supported else None,
-                "fitted law": law_optimum(law, **named),
+                "fitted law": law_optimum(law, **where),
                 "published": float(
-                    optimal_fraction(named["params_total"], named["tokens"], named["bits"])
+                    optimal_fraction(where["params_total"], where["tokens"], where["bits"])
                 ),
             }
         )
