@@ -1,5 +1,6 @@
 """Corpora, mixtures and the deterministic order in which they are read."""
 
+from data.candidates import candidates, largest_shares, on_grid
 from data.corpus import Corpus, Document, Domain, cache_folder, load, open_corpus, write_corpus
 from data.held_out import HeldOut
 from data.mixtures import Mixture
@@ -21,8 +22,11 @@ __all__ = [
     "Reader",
     "Refused",
     "cache_folder",
+    "candidates",
+    "largest_shares",
     "load",
     "locate",
+    "on_grid",
     "open_corpus",
     "write_corpus",
 ]

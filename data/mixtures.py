@@ -81,10 +81,36 @@ class Mixture:
         if not temperature > 0:
             raise Refused("mixture.temperature", temperature, "a number above 0")
         names = tuple(corpus.main if names is None else names)
-        _require(names, corpus)
+        require_domains(names, corpus)
         logs = np.log([corpus.domains[name].train_tokens for name in names]) / temperature
         shares = np.exp(logs - logs.max())
         return cls.of(dict(zip(names, (shares / shares.sum()).tolist(), strict=True)))
+
+    @classmethod
+    def unimax(
+        cls, corpus: "Corpus", tokens: int, epochs: float = 1.0, names: Iterable[str] | None = None
+    ) -> "Mixture":
+        """Shares as equal as they can be when no domain is read more than `epochs` times.
+
+        From the smallest domain up, each gets an equal part of the tokens left, or `epochs` times
+        its size where that is less (UniMax, Chung et al. 2023, arXiv:2304.09151, algorithm 1; one
+        epoch as in its umT5).
+
+        Raises:
+          Refused: a domain that the corpus lacks, or more tokens than `epochs` times all of them.
+        """
+        names = tuple(corpus.main if names is None else names)
+        require_domains(names, corpus)
+        size = {name: corpus.domains[name].train_tokens for name in names}
+        room = epochs * sum(size.values())
+        if not 0 < tokens <= room:
+            accepted = f"1 to {room:.0f}, {epochs:g} epochs of {', '.join(names)}"
+            raise Refused("mixture.tokens", tokens, accepted)
+        given, left = {}, float(tokens)
+        for done, name in enumerate(sorted(names, key=size.get)):
+            given[name] = min(left / (len(names) - done), epochs * size[name])
+            left -= given[name]
+        return cls.of({name: part / tokens for name, part in given.items()})
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -93,7 +119,7 @@ class Mixture:
 
     def check(self, corpus: "Corpus") -> "Mixture":
         """This mixture, or `Refused` when it names a domain that the corpus lacks."""
-        _require(self.names, corpus)
+        require_domains(self.names, corpus)
         return self
 
     def array(self, names: Sequence[str]) -> np.ndarray:
@@ -102,7 +128,8 @@ class Mixture:
         return np.array([shares.get(name, 0.0) for name in names])
 
 
-def _require(names: Iterable[str], corpus: "Corpus") -> None:
+def require_domains(names: Iterable[str], corpus: "Corpus") -> None:
+    """Raises `Refused` when the corpus lacks one of the named domains."""
     for name in names:
         if name not in corpus.domains:
             raise Refused(

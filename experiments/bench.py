@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
@@ -17,11 +18,12 @@ import models
 from data import Mixture, Order, Piece, load
 from data.reader import tokens_per_second
 from experiments.report import pipes
-from models import ladder
+from models import Experts, Stem, ladder
+from models.codes import Codes
 from scaling import Data, Evaluation, Optimizer, Phase, Run, Store, Worker, decay, make_mesh, plan
 from scaling.environment import environment
-from scaling.optimizer import initial
-from scaling.speed import measure, peak_flops
+from scaling.optimizer import initial, update
+from scaling.speed import measure, measure_fleet, most, peak_flops
 from scaling.train import Program, advance, compiled, on_mesh
 
 WIDTHS = (16, 32, 64, 128, 256)
@@ -53,28 +55,90 @@ def training() -> None:
 
 
 # Architectures that are timed against the baseline: name → fields in which they differ from it.
-ZOO: dict[str, dict] = {"gelu": dict(feed_forward="gelu")}
+# A vocabulary among them is the baseline's too.
+ZOO: dict[str, dict] = {
+    "gelu": dict(feed_forward="gelu"),
+    "codes": dict(embedding=Codes()),
+    "recoded codes": dict(embedding=Codes(recode_seed=0)),
+    # Rows of 3/4 and 3 widths: as many parameters as a plain block (arXiv:2410.23168, table 9).
+    "tokenformer": dict(
+        attention=models.ParameterTokens(192),
+        feed_forward=models.ParameterTokens(768),
+        block_norm="layer_norm",
+    ),
+    "4 streams": dict(streams=models.Streams(4)),
+    "8 experts": dict(feed_forward=Experts(8, back_end="capacity")),
+    "16 experts": dict(feed_forward=Experts(16, back_end="capacity")),
+    "stem 1/3, V 4096": dict(feed_forward=Stem("third"), vocabulary=4096),
+    "stem all but first, V 4096": dict(feed_forward=Stem("all_but_first"), vocabulary=4096),
+    "the same, Adam on all rows": dict(
+        feed_forward=Stem("all_but_first", lazy=False), vocabulary=4096
+    ),
+}
 ZOO_WIDTH = 256
+
+FLEET_SHAPES = ((16, 64), (16, 1024), (32, 128), (64, 1024), (128, 1024), (256, 1024))
+FLEET_SIZES = (1, 2, 4, 8, 16, 32)
 
 
 def zoo() -> None:
-    """Prints each architecture's training time beside its FLOPs, as ratios to the baseline's."""
-    baseline = ladder(ZOO_WIDTH, 10**6).model
-    base_speed, base = measure(baseline, BATCH), models.count(baseline)
-    rows = []
+    """Prints each architecture's training time beside its FLOPs, as ratios to the baseline's.
+
+    The optimizer's update is timed by itself too: it follows all parameters, FLOPs the active ones.
+    """
+    rows, baselines = [], {}
     for name, fields in ZOO.items():
-        config = replace(baseline, **fields)
-        accounts = models.count(config)
+        shape = {"vocabulary": fields["vocabulary"]} if "vocabulary" in fields else {}
+        base = ladder(ZOO_WIDTH, 10**6, **shape).model
+        if base not in baselines:
+            baselines[base] = BATCH / measure(base, BATCH), updating(base)
+        config = replace(base, **fields)
+        accounts, (base_step, base_update) = models.count(config), baselines[base]
+        step, apart = BATCH / measure(config, BATCH), updating(config)
         rows.append(
             {
                 "architecture": name,
                 "params_total": accounts.params_total,
-                "FLOP ratio": accounts.flops_train / base.flops_train,
-                "time ratio": base_speed / measure(config, BATCH),
+                "FLOP ratio": accounts.flops_train / models.count(base).flops_train,
+                "time ratio": step / base_step,
+                "optimizer (% of time)": 100 * apart / step,
+                "time ratio without optimizer": (step - apart) / (base_step - base_update),
             }
         )
     print(f"training time per token against the baseline at width {ZOO_WIDTH}")
     print(pipes(pd.DataFrame(rows)) + "\n")
+
+
+def fleets() -> None:
+    """Prints the tokens/s of all members against their number, and the automatic choice."""
+    rows = []
+    for width, batch in FLEET_SHAPES:
+        config = ladder(width, 10**6, context=32 if batch < 512 else 64).model
+        speeds = {size: measure_fleet(config, batch, size) for size in FLEET_SIZES}
+        program = Program.of(config, Optimizer(1.0), batch, make_mesh("run:1"))
+        chosen = most(program)
+        row = {"width": width, "batch tokens": batch}
+        row |= {f"R = {size}": round(speed) for size, speed in speeds.items()}
+        ratio = speeds.get(chosen, measure_fleet(config, batch, chosen)) / max(speeds.values())
+        rows.append(row | {"choice": chosen, "choice / best": ratio})
+    print("fleets: tokens/s of all R members together (R = 1: the loop)")
+    print(pipes(pd.DataFrame(rows)) + "\n")
+
+
+def updating(config: models.ModelConfig) -> float:
+    """Returns the seconds of one optimizer step by itself: clipping, moments, parameters."""
+    state = jax.tree.map(jnp.asarray, initial(config, 0))
+    gradients = {path: 0.1 * state.params[path] for path in state.moments}
+    rate, best = jnp.float32(1e-3), np.inf
+    step = jax.jit(
+        lambda state, gradients: update(config, Optimizer(1e-3), state, gradients, rate, rate),
+        donate_argnums=0,
+    )
+    for _ in range(8):
+        began = time.perf_counter()
+        state, _ = jax.block_until_ready(step(state, gradients))
+        best = min(best, time.perf_counter() - began)
+    return best
 
 
 def overhead() -> None:
@@ -205,16 +269,14 @@ def relaunch() -> None:
 
 def main() -> None:
     """Prints every table, and where and when they were measured."""
-    here = environment()
+    here, root = environment(), Path(__file__).parents[1]
     date = time.strftime("%Y-%m-%d")
     print(f"{here['device']}, {here['cpus']} visible CPUs, jax {here['jax']}, {date}\n")
-    for part in (training, zoo, overhead, reading, starting, leaf, relaunch):
+    for part in (training, zoo, fleets, overhead, reading, starting, leaf, relaunch):
         part()
-    try:
-        from experiments.bench_fitting import main as fitting
-    except ImportError:
-        return
-    fitting()
+    sys.stdout.flush()
+    # In its own process, so that its memory is the fits' and not this one's.
+    subprocess.run([sys.executable, "-m", "experiments.bench_fitting"], check=True, cwd=root)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ def new_flags() -> flags.FlagValues:
     text("mesh", "", "device mesh, as in fsdp:4,data:2 (default: all on data)", flag_values=values)
     number("checkpoint_seconds", 60.0, "most work that a kill can undo", flag_values=values)
     number("stop_after", None, "stop cleanly after so many seconds", flag_values=values)
+    text("fleet", "auto", "runs in one program: auto, loop or a largest number", flag_values=values)
     flags.DEFINE_bool("keep_params", False, "keep each run's parameters", flag_values=values)
     text("coordinator", None, "host:port of process 0, or `auto` on a pod", flag_values=values)
     flags.DEFINE_integer("processes", None, "number of processes", flag_values=values)
@@ -173,6 +174,7 @@ def study_command(command: str, found: flags.FlagValues) -> None:
         checkpoint_seconds=found.checkpoint_seconds,
         stop_after=found.stop_after,
         keep_params=found.keep_params,
+        fleet=found.fleet,
         run=found.run,
         out=found.out,
     )

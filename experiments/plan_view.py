@@ -9,6 +9,7 @@ from rich.tree import Tree
 
 import models
 from experiments.study import Study
+from scaling.fleet import Fleet
 from scaling.plan import Plan, Segment
 from scaling.plan import plan as make_plan
 from scaling.speed import predicted_bytes, predicted_seconds
@@ -34,11 +35,17 @@ def duration(seconds: float) -> str:
 
 
 def plan_text(
-    study: Study, plan: Plan, epochs: dict[str, float], missing: set[str], rates: dict[int, float]
+    study: Study,
+    plan: Plan,
+    epochs: dict[str, float],
+    missing: set[str],
+    rates: dict[int, float],
+    fleets: list[Fleet],
 ) -> str:
     """Returns the printed plan.
 
-    `missing` are the segments to train, `rates` this device's measured FLOP/s by width.
+    `missing` are the segments to train, `rates` this device's measured FLOP/s by width, `fleets`
+    how the plan is trained together.
     """
     stream = io.StringIO()
     console = Console(file=stream, width=110, highlight=False)
@@ -54,6 +61,14 @@ def plan_text(
         f"{duration(predicted_seconds(todo, rates))} on this device (measured on it; without "
         "compiling and evaluating)"
     )
+    console.print(fleet_line(fleets))
+    if study.awaited:
+        later = make_plan(study.awaited)
+        console.print(
+            f"then: {len(later.runs)} runs that follow from the losses of these: "
+            f"{number(later.tokens)} tokens, {number(later.flops)}FLOPs, about "
+            f"{duration(predicted_seconds(later.segments.values(), rates))} more"
+        )
     largest = max(plan.segments.values(), key=predicted_bytes)
     console.print(
         f"memory: about {number(predicted_bytes(largest))}B for the largest segment "
@@ -62,6 +77,22 @@ def plan_text(
     shown = ", ".join(f"{name} {count:.2f}" for name, count in epochs.items() if count)
     console.print(f"epochs per domain, at most: {shown}")
     return stream.getvalue().rstrip()
+
+
+def fleet_line(fleets: list[Fleet]) -> str:
+    """Says how many segments train together, in how many programs, and what dead weight costs."""
+    several = [fleet for fleet in fleets if fleet.size > 1]
+    if not several:
+        return "fleets: none; one segment is trained after the other"
+    programs = {(fleet.program, size) for fleet in several for _, size in fleet.sizes}
+    members = sum(len(fleet.segments) for fleet in several)
+    flops = sum(s.flops for fleet in several for s in fleet.segments)
+    spent = sum(sum(s.flops for s in fleet.segments) / (1 - fleet.waste) for fleet in several)
+    return (
+        f"fleets: {members} segments in {len(several)} fleets of at most "
+        f"{max(fleet.size for fleet in several)} members, {len(programs)} compiled programs; "
+        f"dead weight {1 - flops / spent:.1%} of their FLOPs"
+    )
 
 
 def run_table(plan: Plan) -> Table:

@@ -6,7 +6,7 @@ Command: `python -m experiments.published_fits [--out=experiments/results]`; off
 Cost: under a minute on one core.
 Published numbers: Chinchilla (Besiroglu et al. 2024), over-training and downstream error (Gadre et
 al. 2024), ParScale (Chen et al. 2025), repetition (Muennighoff et al. 2023), routed models (Clark
-et al. 2022), RegMix (Liu et al. 2024).
+et al. 2022). RegMix's table has a report of its own, `experiments.published_mixtures`.
 """
 
 import argparse
@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 
 from fitting import LAWS, Fit, Observations, fit
-from fitting.mixing import linear_regression, rank_correlation, tree_regression
 from fitting.tables import comparison
 
 OUT = Path(__file__).parent / "results"
@@ -79,30 +78,6 @@ def rows(table: str, result: Fit, published: dict) -> list[dict]:
     return out
 
 
-def mixture_rows() -> list[dict]:
-    """RegMix: rank correlation x 100 on Pile-CC, trees at 1M with its stopping rule and without."""
-    target = "loss.pile_cc"
-    train = Observations.read("published:regmix:train_1m")
-    test = Observations.read("published:regmix:test_1m")
-    named = {"linear": (linear_regression(train, test, target), "")}
-    try:
-        named["trees, stopped on the test runs"] = (
-            tree_regression(train, test, target, stop_on=test),
-            98.92,
-        )
-        named["trees, stopped on held-back runs"] = (tree_regression(train, test, target), "")
-    except ImportError:
-        named["trees"] = (np.full(len(test), np.nan), 98.92)
-    out = []
-    for name, (predicted, published) in named.items():
-        score = 100 * rank_correlation(predicted, test.column(target))
-        cells = ("regmix pile_cc 1M", "mixture regression", "squared error")
-        cells += (f"rank correlation x 100, {name}", published, score, "", "", "")
-        cells += ("none (one test split)",)
-        out.append(dict(zip(COLUMNS, cells, strict=True)))
-    return out
-
-
 def main(argv=None) -> list[dict]:
     """Refit, write published_fits.csv, .md, .tex and .html, and return the rows."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -110,7 +85,6 @@ def main(argv=None) -> list[dict]:
     parser.add_argument("--draws", type=int, default=2000)
     options = parser.parse_args(argv)
     table = [row for entry in fits(options.draws) for row in rows(*entry)]
-    table += mixture_rows()
     options.out.mkdir(parents=True, exist_ok=True)
     for how, suffix in (("csv", "csv"), ("markdown", "md"), ("latex", "tex"), ("html", "html")):
         text = comparison(list(COLUMNS), table, how)

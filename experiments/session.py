@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import numpy as np
@@ -17,11 +17,14 @@ from experiments.study import Results, Study
 from scaling import Stopped, Store, Worker, checkpoint, make_mesh, tables
 from scaling.environment import compilation_cache
 from scaling.events import write_events
+from scaling.fleet import in_fleets
+from scaling.fleet import planned as fleets_of
+from scaling.mesh import shards
 from scaling.plan import Plan
 from scaling.plan import plan as make_plan
 from scaling.progress import Silent, progress
 from scaling.runs import canonical
-from scaling.speed import calibration
+from scaling.speed import calibration, fleet_sizes
 from scaling.tables import write_table
 
 
@@ -34,6 +37,7 @@ class Settings:
     checkpoint_seconds: float = 60.0
     stop_after: float | None = None
     keep_params: bool = False
+    fleet: str = "auto"
     run: str | None = None
     out: str | None = None
 
@@ -57,30 +61,72 @@ def folder(study: Study, config: ConfigDict, settings: Settings) -> epath.Path:
 
 def worker(study: Study, planned: Plan, settings: Settings, show=None) -> Worker:
     """Returns the worker that trains a study's plan."""
+    mesh = make_mesh(settings.mesh)
+    most = fleet_sizes(settings.fleet)
+    # Several data or fsdp devices, or processes, serve one segment after the other.
+    alone = settings.fleet == "loop" or (
+        settings.fleet == "auto" and (shards(mesh) > 1 or jax.process_count() > 1)
+    )
     return Worker(
         planned,
         Store.at(settings.store),
         study.corpus,
         study.evaluation,
-        make_mesh(settings.mesh),
+        mesh,
         checkpoint_seconds=settings.checkpoint_seconds,
         stop_after=settings.stop_after,
         keep_params=settings.keep_params,
         progress=show or Silent(),
+        way=None if alone else in_fleets(most),
     )
+
+
+def results(study: Study, config: ConfigDict, settings: Settings) -> Results:
+    """Returns what the store has of a study."""
+    planned = make_plan(study.runs)
+    found = tables(planned, Store.at(settings.store), study.corpus, study.evaluation)
+    return Results(config, planned, study.corpus, *found)
+
+
+def grown(study: Study, config: ConfigDict, settings: Settings) -> Study:
+    """Adds the runs that follow from a study's results, once the store has all of these."""
+    if study.then is None or worker(study, make_plan(study.runs), settings).missing():
+        return study
+    further = study.then(results(study, config, settings))
+    return replace(study, runs=(*study.runs, *further), then=None, awaited=())
 
 
 def plan(study: Study, config: ConfigDict, settings: Settings) -> None:
     """Prints the plan of a study; trains nothing."""
+    study = grown(study, config, settings)
     epochs = study.check()
     planned = make_plan(study.runs)
-    missing = worker(study, planned, settings).missing()
+    work = worker(study, planned, settings)
     rates = calibration(cache_folder() / "speed")
-    print(plan_text(study, planned, epochs, missing, rates))
+    found = []
+    if work.way is not None:
+        found = fleets_of(planned, work.mesh, fleet_sizes(settings.fleet))
+    print(plan_text(study, planned, epochs, work.missing(), rates, found))
 
 
 def run(study: Study, config: ConfigDict, settings: Settings) -> None:
-    """Trains what the store lacks, then writes tables and report."""
+    """Trains what the store lacks, runs that follow from others included, then reports."""
+    began = time.monotonic()
+    while True:
+        study = grown(study, config, settings)
+        left = settings.stop_after and settings.stop_after - (time.monotonic() - began)
+        work = train(study, replace(settings, stop_after=left))
+        if work is None:
+            return
+        if study.then is None:
+            break
+    if jax.process_index() == 0:
+        report(study, config, settings)
+    work.barrier("report written")
+
+
+def train(study: Study, settings: Settings) -> Worker | None:
+    """Trains a study's missing segments; None when the time allowed ended first."""
     study.check()
     planned = make_plan(study.runs)
     work = worker(study, planned, settings, progress() if jax.process_index() == 0 else None)
@@ -92,24 +138,22 @@ def run(study: Study, config: ConfigDict, settings: Settings) -> None:
         work.run()
     except Stopped as stopped:
         say(f"{stopped}; the same command goes on")
-        return
+        return None
     spent = f"{time.monotonic() - began:.0f} s, {time.process_time() - cpu:.0f} CPU-seconds"
     say(f"trained {len(missing)} segments in {spent}" if missing else "nothing to train")
-    if jax.process_index() == 0:
-        report(study, config, settings)
-    work.barrier("report written")
+    work.barrier("trained")  # Every process reads the same losses after it.
+    return work
 
 
 def report(study: Study, config: ConfigDict, settings: Settings) -> None:
     """Writes tables, TensorBoard files and the report from what the store has."""
-    planned = make_plan(study.runs)
-    store, out = Store.at(settings.store), folder(study, config, settings)
-    runs, evals = tables(planned, store, study.corpus, study.evaluation)
-    write_table(runs, out, "runs")
-    write_table(evals, out, "evals")
-    curves(planned, store, out)
-    absent = len(planned.runs) - len(runs)
-    blocks: list[Block] = study.report(Results(config, planned, study.corpus, runs, evals))
+    study = grown(study, config, settings)
+    found, out = results(study, config, settings), folder(study, config, settings)
+    write_table(found.runs, out, "runs")
+    write_table(found.evals, out, "evals")
+    curves(found.plan, Store.at(settings.store), out)
+    absent = len(found.plan.runs) + len(study.awaited) - len(found.runs)
+    blocks: list[Block] = study.report(found)
     write_report(out, study, config, blocks, absent)
     print(f"report: {out / 'report.html'} (and report.md, runs.csv, runs.parquet)")
 

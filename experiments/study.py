@@ -40,6 +40,10 @@ class Study:
     `report` turns `Results` into blocks (`experiments.report`). `repeat` allows more than four
     epochs of a domain. `published` names the numbers that the answer is compared with, with their
     sources.
+
+    Where further runs depend on the losses of these, `then` gives them from the `Results` of these;
+    they are trained and reported as if they had stood in `runs`. `awaited` are runs of the same
+    cost, for the plan before those losses are there.
     """
 
     name: str
@@ -49,6 +53,8 @@ class Study:
     report: Callable[[Results], list]
     repeat: bool = False
     published: Mapping[str, str] = field(default_factory=dict)
+    then: Callable[[Results], tuple[Run, ...]] | None = None
+    awaited: tuple[Run, ...] = ()
 
     def check(self) -> dict[str, float]:
         """Checks every run against the corpus and returns the epochs of each domain at most.

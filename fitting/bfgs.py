@@ -10,8 +10,20 @@ import numpy as np
 
 from fitting.objective import Problem, jacobian, objective_and_gradient, residuals, smoothing
 
+_LONGEST = 3.0  # step, in log units of a parameter
+_SHORTEST, _STALE = 1e-9, 1e-2  # share of a step after which its direction is given up
+_CHUNK = 50_000  # residuals at once, so that intermediate arrays stay in the cache
+_REFRESH = 15  # trials after which the curvature is taken from the residuals again
 
-def minimise(problem: Problem, start: np.ndarray, free=None, iterations: int = 200, tolerance=1e-9):
+
+def minimise(
+    problem: Problem,
+    start: np.ndarray,
+    free=None,
+    iterations: int = 200,
+    tolerance: float = 1e-9,
+    enough: float = -np.inf,
+):
     """BFGS from many points at once, inside the bounds.
 
     Args:
@@ -19,7 +31,8 @@ def minimise(problem: Problem, start: np.ndarray, free=None, iterations: int = 2
       start: (batch, parameters) search coordinates.
       free: bool (parameters,) or (batch, parameters), which coordinates move.
       iterations: at most this many steps per start.
-      tolerance: stop a start when a step predicts less than this relative decrease.
+      tolerance: stop a start after three steps that gain less than this relative decrease.
+      enough: stop a start once its scaled objective is no higher than this.
 
     Returns:
       points (batch, parameters), scaled objectives (batch,), gradients (batch, parameters).
@@ -27,49 +40,68 @@ def minimise(problem: Problem, start: np.ndarray, free=None, iterations: int = 2
     low, high = problem.bounds()
     free = problem.free if free is None else np.asarray(free)
     free = np.broadcast_to(free, start.shape)
+    chunk = max(1, _CHUNK // problem.target.shape[-1])
+    if len(start) > chunk:
+        parts = [slice(first, first + chunk) for first in range(0, len(start), chunk)]
+        options = (iterations, tolerance, enough)
+        found = [minimise(_rows(problem, p), start[p], free[p], *options) for p in parts]
+        return tuple(map(np.concatenate, zip(*found, strict=True)))
     point = np.clip(start, low, high)
     value, gradient = objective_and_gradient(problem, point)
-    inverse = np.zeros((len(point), point.shape[1], point.shape[1]))
-    alive = np.isfinite(value)
-    quiet = np.zeros(len(point), int)
-    fresh = np.zeros(len(point), bool)
-    for step in range(iterations):
+    inverse = curvature_inverse(problem, point, free)
+    direction, descent = _direction(point, gradient, inverse, free, low, high)
+    length, steps, quiet = (np.full(len(point), first) for first in (1.0, 0, 0))
+    fresh = np.ones(len(point), bool)
+    alive = np.isfinite(value) & (value > enough)
+    # Every start is at its own place in its own line search, so that none waits for another.
+    trials = 0
+    while alive.any():
+        trials += 1
         rows = np.flatnonzero(alive)
-        if not len(rows):
-            break
-        part = _rows(problem, rows)
-        here, slope = point[rows], gradient[rows]
-        blocked = (here <= low) & (slope > 0) | (here >= high) & (slope < 0) | ~free[rows]
-        if step % 40 == 0:
-            fresh[rows] = True
-            inverse[rows] = curvature_inverse(part, here, free[rows])
-        masked = np.where(blocked, 0.0, slope)
-        direction = -np.where(blocked, 0.0, np.einsum("bij,bj->bi", inverse[rows], masked))
-        descent = np.einsum("bi,bi->b", direction, masked)
-        wrong = descent >= 0
-        if wrong.any():
-            scale = 1 / np.maximum(1.0, np.abs(masked).max(axis=1, keepdims=True))
-            direction = np.where(wrong[:, None], -masked * scale, direction)
-            descent = np.where(wrong, np.einsum("bi,bi->b", direction, masked), descent)
-        reach = np.abs(direction).max(axis=1)
-        direction *= np.minimum(1.0, 3.0 / np.maximum(reach, 1e-300))[:, None]
-        trial, trial_value, trial_slope, moved = _line_search(
-            part, here, value[rows], direction, descent, low, high
-        )
-        change = trial - here
-        turn = np.where(free[rows], trial_slope - slope, 0.0)
-        inverse[rows] = _bfgs_update(inverse[rows], change, turn)
-        gain = value[rows] - trial_value
-        small = gain <= tolerance * np.maximum(np.abs(trial_value), 1e-300)
-        quiet[rows] = np.where(small, quiet[rows] + 1, 0)
-        stuck = rows[~moved]
-        inverse[stuck] = curvature_inverse(_rows(problem, stuck), point[stuck], free[stuck])
+        trial = np.clip(point[rows] + length[rows, None] * direction[rows], low, high)
+        found, slope = objective_and_gradient(_rows(problem, rows), trial)
+        taken = found <= value[rows] + 1e-4 * length[rows] * descent[rows]
+        moved, kept = rows[taken], rows[~taken]
+        length[kept] *= 0.3
+        stuck = kept[length[kept] < np.where(fresh[kept], _SHORTEST, _STALE)]
         # Stuck with fresh curvature: at the rounding of the objective, nothing more to gain.
-        quiet[stuck] += np.where(fresh[stuck], 3, 0)
-        fresh[rows] = ~moved
-        point[rows], value[rows], gradient[rows] = trial, trial_value, trial_slope
-        alive[rows] = quiet[rows] < 3
+        quiet[stuck] += np.where(fresh[stuck], 3, 1)
+
+        trial, found, slope = trial[taken], found[taken], slope[taken]
+        turn = np.where(free[moved], slope - gradient[moved], 0.0)
+        inverse[moved] = _bfgs_update(inverse[moved], trial - point[moved], turn)
+        small = value[moved] - found <= tolerance * np.maximum(np.abs(found), 1e-300)
+        quiet[moved] = np.where(small, quiet[moved] + 1, 0)
+        point[moved], value[moved], gradient[moved] = trial, found, slope
+        steps[moved] += 1
+
+        fresh[moved] = False
+        again = stuck if trials % _REFRESH else np.concatenate([moved, stuck])
+        fresh[again] = True
+        inverse[again] = curvature_inverse(_rows(problem, again), point[again], free[again])
+        turned = np.concatenate([moved, stuck])
+        length[turned] = 1.0
+        direction[turned], descent[turned] = _direction(
+            point[turned], gradient[turned], inverse[turned], free[turned], low, high
+        )
+        alive[rows] = (quiet[rows] < 3) & (steps[rows] < iterations) & (value[rows] > enough)
     return point, value, np.where(free, gradient, 0.0)
+
+
+def _direction(here, slope, inverse, free, low, high):
+    """Quasi-Newton direction with the bounds that hold, and the slope along it."""
+    blocked = (here <= low) & (slope > 0) | (here >= high) & (slope < 0) | ~free
+    masked = np.where(blocked, 0.0, slope)
+    direction = -np.where(blocked, 0.0, np.einsum("bij,bj->bi", inverse, masked))
+    descent = np.einsum("bi,bi->b", direction, masked)
+    wrong = descent >= 0
+    if wrong.any():
+        scale = 1 / np.maximum(1.0, np.abs(masked).max(axis=1, keepdims=True))
+        direction = np.where(wrong[:, None], -masked * scale, direction)
+        descent = np.where(wrong, np.einsum("bi,bi->b", direction, masked), descent)
+    reach = np.abs(direction).max(axis=1)
+    shorter = np.minimum(1.0, _LONGEST / np.maximum(reach, 1e-300))
+    return direction * shorter[:, None], descent * shorter
 
 
 def _rows(problem: Problem, rows) -> Problem:
@@ -103,31 +135,6 @@ def curvature_inverse(problem: Problem, point: np.ndarray, free: np.ndarray) -> 
     identity = np.eye(gram.shape[1])
     inverse = np.linalg.inv(correlation + np.where(free, 1e-9, 1.0)[:, :, None] * identity)
     return inverse / root[:, :, None] / root[:, None, :]
-
-
-def _line_search(problem, here, value, direction, descent, low, high):
-    length = np.ones(len(here))
-    best, best_value = here.copy(), value.copy()
-    best_slope = np.zeros_like(here)
-    pending = np.ones(len(here), bool)
-    moved = np.zeros(len(here), bool)
-    for _ in range(18):
-        rows = np.flatnonzero(pending)
-        if not len(rows):
-            break
-        trial = np.clip(here[rows] + length[rows, None] * direction[rows], low, high)
-        trial_value, trial_slope = objective_and_gradient(_rows(problem, rows), trial)
-        enough = trial_value <= value[rows] + 1e-4 * length[rows] * descent[rows]
-        accepted = rows[enough]
-        best[accepted], best_value[accepted] = trial[enough], trial_value[enough]
-        best_slope[accepted] = trial_slope[enough]
-        moved[accepted] = True
-        pending[accepted] = False
-        length[pending] *= 0.3
-    still = np.flatnonzero(~moved)
-    if len(still):
-        _, best_slope[still] = objective_and_gradient(_rows(problem, still), here[still])
-    return best, best_value, best_slope, moved
 
 
 def _bfgs_update(inverse, change, turn):

@@ -6,7 +6,8 @@ from fitting.law import Law, Parameter, exponent
 
 
 def _terms(columns, alpha, beta):
-    return 1.0, columns["params"] ** -alpha, columns["tokens"] ** -beta
+    size, data = np.log(columns["params"]), np.log(columns["tokens"])
+    return 1.0, np.exp(-alpha * size), np.exp(-beta * data)
 
 
 def _gradient(columns, terms, alpha, beta):

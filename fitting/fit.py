@@ -13,7 +13,7 @@ from fitting.law import Law
 from fitting.laws import law_named
 from fitting.objective import Problem, objective_and_gradient, residuals
 from fitting.observations import Observations, Refused
-from fitting.profiles import Profile, profile
+from fitting.profiles import Profile, design_effect, profile
 from fitting.solver import Optimum, solve
 
 DRAWS = 2000
@@ -226,10 +226,8 @@ def _profiles(problem, optimum, trunks, labels, inside):
     settings = setting_labels(inside, sorted(labels))
     between, within, _ = variances(miss, trunks, settings, int(problem.free.sum()))
     shared = between**2 / max(between**2 + within**2, 1e-300)
-    _, counts = np.unique(trunks, return_counts=True)
-    crowd = float(np.sum(counts**2) / len(miss))
-    effective = max(len(miss) / (1 + shared * (crowd - 1)), problem.free.sum() + 1)
-    profiles, better = profile(problem, optimum.point, scaled, int(round(effective)))
+    effect = design_effect(problem, optimum.point, trunks, shared)
+    profiles, better = profile(problem, optimum.point, scaled, effect)
     if better is None or problem.objective == "lad":
         return profiles, None
     cost = float(objective_and_gradient(problem, better[None])[0][0]) * problem.scale()

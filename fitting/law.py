@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -76,12 +77,12 @@ class Law:
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     constants: Mapping[str, float] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Parameter names, in order."""
         return tuple(parameter.name for parameter in self.parameters)
 
-    @property
+    @cached_property
     def linear_count(self) -> int:
         """How many parameters are linear given the others."""
         return sum(parameter.linear for parameter in self.parameters)

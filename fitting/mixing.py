@@ -1,9 +1,12 @@
-"""Data-mixing laws: the log-linear law, and the regressions of RegMix."""
+"""The log-linear data-mixing law in the form that `fit` takes, with intervals for its parameters.
+
+`fitting.mixtures.log_linear` fits the same law in milliseconds, for predictions and proposals.
+"""
 
 import numpy as np
 
 from fitting.law import Law, Parameter
-from fitting.observations import Observations, Refused
+from fitting.observations import Refused
 
 
 def mixing_law(domains, target: str) -> Law:
@@ -39,58 +42,3 @@ def mixing_law(domains, target: str) -> Law:
         target=target,
         source="Ye et al. 2024 (arXiv:2403.16952) eq. 1",
     )
-
-
-def mixture_columns(obs: Observations) -> list[str]:
-    """Names of the mixture columns; Refused if there are fewer than two."""
-    names = [name for name in obs.frame if str(name).startswith("mixture.")]
-    if len(names) < 2:
-        raise Refused("mixture", f"{len(names)} columns", "two or more mixture.<domain> columns")
-    return names
-
-
-def linear_regression(train: Observations, test: Observations, target: str) -> np.ndarray:
-    """Least-squares prediction of a loss from the shares, (test rows,) nats/token."""
-    names = mixture_columns(train)
-    design = np.column_stack([train.frame[names].to_numpy(float), np.ones(len(train))])
-    solved = np.linalg.lstsq(design, train.column(target), rcond=None)[0]
-    return np.column_stack([test.frame[names].to_numpy(float), np.ones(len(test))]) @ solved
-
-
-def tree_regression(train, test, target: str, stop_on: Observations | None = None, seed: int = 42):
-    """LightGBM prediction of a loss from the shares, with RegMix's settings.
-
-    Args:
-      stop_on: runs for early stopping. The published numbers stop on the test runs themselves; the
-        default keeps the last eighth of the training runs for it, which leaks nothing.
-
-    Returns:
-      (test rows,) nats/token. Needs LightGBM (`pip install espalier[regression]`).
-    """
-    import lightgbm
-
-    names = mixture_columns(train)
-    if stop_on is None:
-        kept = np.arange(len(train)) >= len(train) - len(train) // 8
-        train, stop_on = train.only(~kept), train.only(kept)
-    # Learning rate, rounds, patience and seed: RegMix (arXiv:2407.01492), its regression notebook.
-    # It watches l1 and l2: stopping on l2 alone trains longer and ranks three domains better.
-    options = {"objective": "l2", "metric": ["l1", "l2"], "learning_rate": 0.01}
-    options |= {"seed": seed, "num_threads": 1, "verbosity": -1}
-    fitted = lightgbm.Dataset(train.frame[names].to_numpy(float), train.column(target))
-    watched = fitted.create_valid(stop_on.frame[names].to_numpy(float), stop_on.column(target))
-    model = lightgbm.train(
-        options,
-        fitted,
-        num_boost_round=1000,
-        valid_sets=[watched],
-        callbacks=[lightgbm.early_stopping(3, verbose=False)],
-    )
-    return np.asarray(model.predict(test.frame[names].to_numpy(float)))
-
-
-def rank_correlation(predicted, observed) -> float:
-    """Spearman correlation; the only fair score when sizes differ in level."""
-    from scipy.stats import spearmanr
-
-    return float(spearmanr(predicted, observed).statistic)

@@ -104,51 +104,72 @@ def residuals(problem: Problem, point: np.ndarray, gradient: bool = False):
     return (miss, factor, theta, terms) if gradient else miss
 
 
+def objective(problem: Problem, point: np.ndarray) -> np.ndarray:
+    """Scaled objective (batch,), inf where the law gives no number."""
+    miss = residuals(problem, point)
+    return _total(problem, _cost(problem, miss)[0])[0]
+
+
 def objective_and_gradient(problem: Problem, point: np.ndarray):
     """Scaled objective (batch,) and its exact gradient (batch, parameters)."""
-    law, delta = problem.law, smoothing(problem)
     miss, factor, theta, terms = residuals(problem, point, gradient=True)
-    weights = 1.0 if problem.weights is None else problem.weights
-    if np.isinf(delta):
-        cost, slope = 0.5 * miss**2, miss
-    else:
-        slope = np.clip(miss, -delta, delta) / delta
-        cost = slope * (miss - 0.5 * delta * slope)
-    total = np.sum(weights * cost, axis=1)
-    bad = ~np.isfinite(total)
-    total = np.where(bad, np.inf, total)
+    cost, slope = _cost(problem, miss)
+    total, weights = _total(problem, cost)
     pull = weights * slope * factor
+
+    def gather(derivative):
+        if np.shape(derivative) != pull.shape:
+            derivative = np.broadcast_to(derivative, pull.shape)
+        return np.einsum("br,br->b", pull, derivative)[:, None]
+
     with np.errstate(all="ignore"):
-        gradient = _chain(law, problem, theta, terms, lambda d: np.sum(pull * d, axis=1))
-    gradient[bad] = 0.0
+        gradient = _chain(problem, theta, terms, gather)[:, :, 0]
+    gradient[np.isinf(total)] = 0.0
     return total, np.where(np.isfinite(gradient), gradient, 0.0)
+
+
+def _cost(problem, miss):
+    """Cost of every residual and its derivative."""
+    delta = smoothing(problem)
+    if np.isinf(delta):
+        return 0.5 * miss**2, miss
+    slope = np.clip(miss, -delta, delta) / delta
+    return slope * (miss - 0.5 * delta * slope), slope
+
+
+def _total(problem, cost):
+    weights = 1.0 if problem.weights is None else problem.weights
+    total = np.sum(weights * cost, axis=1)
+    return np.where(np.isfinite(total), total, np.inf), weights
 
 
 def jacobian(problem: Problem, point: np.ndarray) -> np.ndarray:
     """Derivatives of the residuals in search coordinates, (batch, rows, parameters)."""
     miss, factor, theta, terms = residuals(problem, point, gradient=True)
     with np.errstate(all="ignore"):
-        out = _chain(
-            problem.law, problem, theta, terms, lambda d: np.broadcast_to(factor * d, miss.shape)
-        )
-    return np.nan_to_num(out, nan=0.0, posinf=0.0, neginf=0.0)
+        out = _chain(problem, theta, terms, lambda d: np.broadcast_to(factor * d, miss.shape))
+    return np.swapaxes(np.nan_to_num(out, copy=False, nan=0.0, posinf=0.0, neginf=0.0), 1, 2)
 
 
-def _chain(law, problem, theta, terms, gather) -> np.ndarray:
-    columns = []
+def _chain(problem, theta, terms, gather) -> np.ndarray:
+    """What `gather` makes of every parameter's derivative, (batch, parameters, ...).
+
+    `gather` is linear and keeps two axes, so that factors of one number a point come after it.
+    """
+    law, columns = problem.law, []
     for parameter, value, term in zip(law.parameters, theta, terms, strict=False):
         if parameter.linear:
-            columns.append(gather(term * (value if parameter.positive else np.ones_like(value))))
+            columns.append(gather(term) * (value if parameter.positive else np.ones_like(value)))
     shape = theta[law.linear_count :]
     derivatives = shape_derivatives(law, problem.columns, terms, shape)
     coefficients = [*theta[: law.linear_count], 1.0]
     for parameter, value, by_term in zip(
         law.parameters[law.linear_count :], shape, derivatives, strict=True
     ):
-        parts = [c * d for c, d in zip(coefficients, by_term, strict=False) if d is not None]
-        moved = sum(parts) if parts else np.zeros_like(value)
-        columns.append(gather(moved * (value if parameter.positive else 1.0)))
-    return np.stack(columns, axis=-1)
+        parts = zip(coefficients, by_term, strict=False)
+        moved = sum(c * gather(d) for c, d in parts if d is not None)
+        columns.append((moved + np.zeros_like(value)) * (value if parameter.positive else 1.0))
+    return np.stack(np.broadcast_arrays(*columns), axis=1)
 
 
 def objective_value(problem: Problem, point: np.ndarray) -> float:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fitting.bfgs import curvature_inverse, minimise
-from fitting.objective import Problem, residuals
+from fitting.objective import Problem, jacobian, residuals
 
 VERDICTS = ("identified", "weakly identified", "not identified")
 _STEPS = np.array([0.5, 1, 1.5, 2, 3, 4, 6, 9, 14])
@@ -33,14 +33,34 @@ class Profile:
     verdict: str
 
 
-def profile(problem: Problem, point: np.ndarray, objective: float, clusters: int | None = None):
+def design_effect(problem: Problem, point: np.ndarray, trunks, shared: float) -> np.ndarray:
+    """How much noise shared within trunks raises the variance of each parameter, (parameters,).
+
+    The ratio of least-squares variances at the optimum under an equal correlation within trunks
+    and under independence (Moulton 1986); contrasts within a trunk gain from it, which is not
+    counted: at least 1.
+
+    Args:
+      problem: one target (rows,); point: its optimum (parameters,); trunks: labels (rows,);
+      shared: share of the noise variance that the runs of a trunk have in common.
+    """
+    plain = "least_squares" if problem.objective == "least_squares" else "least_squares_log"
+    inverse = curvature_inverse(replace(problem, objective=plain), point[None], problem.free[None])
+    slopes = np.where(problem.free, jacobian(problem, point[None])[0], 0.0) @ inverse[0]
+    _, index = np.unique(np.asarray(trunks), return_inverse=True)
+    sums = np.zeros((index.max() + 1, slopes.shape[1]))
+    np.add.at(sums, index, slopes)
+    alone = np.maximum(np.sum(slopes**2, axis=0), 1e-300)
+    return np.maximum(1.0, (1 - shared) + shared * np.sum(sums**2, axis=0) / alone)
+
+
+def profile(problem: Problem, point: np.ndarray, objective: float, effect=None):
     """Profiles of all free parameters, and a better point if profiling meets one.
 
     Args:
       problem: one target (rows,); point: its optimum (parameters,); objective: there, scaled as
         the solver minimises it.
-      clusters: number of trunks; with fewer trunks than runs the effective number of runs is
-        lowered by the residuals' correlation within a trunk before it is passed here.
+      effect: (parameters,) from `design_effect`; it divides the deviance. None is independence.
 
     Returns:
       {name: Profile}, point or None.
@@ -50,15 +70,16 @@ def profile(problem: Problem, point: np.ndarray, objective: float, clusters: int
     names = [name for name, free in zip(law.names, problem.free, strict=True) if free]
     low, high = problem.bounds()
     miss = residuals(problem, point[None])[0]
-    rows = clusters or len(miss)
+    rows = len(miss)
+    effect = np.ones(len(point)) if effect is None else effect
     power = _growth(problem, miss)
     covariance = curvature_inverse(smooth, point[None], problem.free[None])[0]
-    # In units of the scaled objective one standard error costs objective / (effective rows) once.
+    # One standard error of independent noise costs objective / (rows - parameters) once.
     unit = power * max(objective, 1e-300) / max(rows - len(names), 1)
     starts, masks, owners, coordinates = [], [], [], []
     for name in names:
         index = law.names.index(name)
-        error = float(np.sqrt(max(covariance[index, index], 1e-30) * unit))
+        error = float(np.sqrt(max(covariance[index, index], 1e-30) * unit * effect[index]))
         line = covariance[:, index] / max(covariance[index, index], 1e-300)
         for step in np.concatenate([-_STEPS[::-1], _STEPS]) * error:
             goal = float(np.clip(point[index] + step, low[index], high[index]))
@@ -92,7 +113,8 @@ def profile(problem: Problem, point: np.ndarray, objective: float, clusters: int
         mine = owners == name
         place = np.concatenate([coordinates[mine], [point[index]]])
         with np.errstate(all="ignore"):
-            deviance = factor * np.log(np.concatenate([costs[mine], [objective]]) / base)
+            deviance = np.log(np.concatenate([costs[mine], [objective]]) / base)
+        deviance *= factor / effect[index]
         order = np.argsort(place, kind="stable")
         place, deviance = place[order], deviance[order]
         ends = [_crossing(place, deviance, point[index], side) for side in (-1, 1)]

@@ -13,29 +13,41 @@ def tokens_per_byte(params, tokens, bits):
     return np.asarray(tokens) / (np.asarray(params) * np.asarray(bits) / 8)
 
 
+def _logs(columns):
+    """Logarithms that every term is a power in: data, size, bits, QAT and plain tokens per byte."""
+    byte = columns["params"] * columns["bits"] / 8 * _RATIO
+    by_qat, by_plain = (
+        # Without tokens of a kind its terms vanish; the logarithm is 0 to stay finite.
+        np.log(np.where(tokens > 0, tokens, byte) / byte)
+        for tokens in (columns["tokens_qat"], columns["tokens_fp"])
+    )
+    data = np.log((columns["tokens_qat"] + columns["tokens_fp"]) / _TOKENS)
+    return (
+        data,
+        np.log(columns["params"] / _PARAMS),
+        np.log(2.0) * columns["bits"],
+        by_qat,
+        by_plain,
+    )
+
+
 def _terms(columns, gamma, eta, kappa, chi, psi, omega, mu, nu, xi, rho):
-    params, bits = columns["params"] / _PARAMS, columns["bits"]
-    qat, plain = columns["tokens_qat"], columns["tokens_fp"]
-    used, both = qat > 0, (qat > 0) & (plain > 0)
-    by_qat = np.where(used, tokens_per_byte(columns["params"], qat, bits), _RATIO) / _RATIO
-    by_plain = np.where(both, tokens_per_byte(columns["params"], plain, bits), _RATIO) / _RATIO
+    data, size, bits, by_qat, by_plain = _logs(columns)
+    used = columns["tokens_qat"] > 0
+    both = used & (columns["tokens_fp"] > 0)
+    # Powers as exponentials of sums: one exponential a term.
     return (
         1.0,
-        ((qat + plain) / _TOKENS) ** -gamma,
-        params**-eta,
-        used * 2.0 ** (-kappa * bits),
-        used * 2.0 ** (-chi * bits) * params**-psi * by_qat**-omega,
-        both * 2.0 ** (-mu * bits) * params**-nu * by_plain**-xi * by_qat**-rho,
+        np.exp(-gamma * data),
+        np.exp(-eta * size),
+        used * np.exp(-kappa * bits),
+        used * np.exp(-chi * bits - psi * size - omega * by_qat),
+        both * np.exp(-mu * bits - nu * size - xi * by_plain - rho * by_qat),
     )
 
 
 def _gradient(columns, terms, *shape):
-    size = np.log(columns["params"] / _PARAMS)
-    bits = np.log(2.0) * columns["bits"]
-    qat, plain = columns["tokens_qat"], columns["tokens_fp"]
-    byte = columns["params"] * columns["bits"] / 8 * _RATIO
-    by_qat, by_plain = (np.log(np.where(t > 0, t, byte) / byte) for t in (qat, plain))
-    data = np.log((qat + plain) / _TOKENS)
+    data, size, bits, by_qat, by_plain = _logs(columns)
     # Every term is a power, so each derivative is minus a logarithm times the term.
     moves = ((1, data), (2, size), (3, bits), (4, bits), (4, size), (4, by_qat))
     moves += ((5, bits), (5, size), (5, by_plain), (5, by_qat))

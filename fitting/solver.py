@@ -13,7 +13,7 @@ from fitting.objective import (
     Problem,
     condition,
     jacobian,
-    objective_and_gradient,
+    objective,
     objective_value,
     residuals,
 )
@@ -56,20 +56,24 @@ def solve(problem: Problem, audits: int = 32, polishes: int = 5, seed: int = 0) 
     rng = np.random.default_rng(seed)
     first = replace(problem, delta=_LAD_DELTAS[0]) if problem.objective == "lad" else problem
     grid = linear_start(problem, _fix_shapes(problem, shape_grid(law, seed=seed)))
-    cost, _ = objective_and_gradient(first, grid)
-    best = grid[np.argsort(cost, kind="stable")[:polishes]]
+    best = grid[np.argsort(objective(first, grid), kind="stable")[:polishes]]
     random = linear_start(problem, _fix_shapes(problem, random_shapes(law, audits, rng)))
     noise = rng.normal(size=(audits, law.linear_count))
     for index in range(law.linear_count):
         if problem.free[index]:
             positive = law.parameters[index].positive
             random[:, index] += noise[:, index] * (1.0 if positive else np.abs(random[:, index]))
-    points, costs, gradients = minimise(first, np.concatenate([best, random]))
+    polished = minimise(first, best)
+    # An audit asks whether a start ends in the best basin, not where its floor is to the last
+    # digit; one that leads lower is taken up again below.
+    goal = _same(np.min(polished[1]))
+    audited = minimise(first, random, enough=goal)
+    points, costs, gradients = map(np.concatenate, zip(polished, audited, strict=True))
     if problem.objective == "lad":
         points, costs, gradients = _sharpen(problem, points)
-    # A second pass restarts the curvature of the best and of starts that had stopped early.
+    # The best once more, with fresh curvature, and audits that stopped on their way below it.
     last = replace(problem, delta=_LAD_DELTAS[-1]) if problem.objective == "lad" else problem
-    again = costs > np.min(costs) * (1 + 1e-6)
+    again = (costs <= goal) & (costs > _same(np.min(costs)))
     again[np.argmin(costs)] = True
     points[again], costs[again], gradients[again] = minimise(last, points[again])
     order = np.argsort(costs, kind="stable")
@@ -78,9 +82,9 @@ def solve(problem: Problem, audits: int = 32, polishes: int = 5, seed: int = 0) 
     if problem.objective == "lad":
         point = _vertex(problem, point)
     tail = costs[len(best) :]
-    share = float(np.mean(tail <= costs[winner] * (1 + 1e-6) + 1e-300)) if audits else float("nan")
+    share = float(np.mean(tail <= _same(costs[winner]))) if audits else float("nan")
     others = [i for i in order if np.max(np.abs(points[i] - point)) > 0.05 and costs[i] < np.inf]
-    settled = [i for i in others if costs[i] > costs[winner] * (1 + 1e-6)]
+    settled = [i for i in others if costs[i] > _same(costs[winner])]
     gap = float(costs[settled[0]] / costs[winner] - 1) if settled and costs[winner] > 0 else None
     low, high = problem.bounds()
     at = problem.free & ((point <= low + 1e-6) | (point >= high - 1e-6))
@@ -94,6 +98,11 @@ def solve(problem: Problem, audits: int = 32, polishes: int = 5, seed: int = 0) 
         condition=condition(problem, point),
         at_bounds=tuple(np.array(law.names)[at]),
     )
+
+
+def _same(cost: float) -> float:
+    """Highest objective that counts as the same optimum."""
+    return cost * (1 + 1e-6) + 1e-300
 
 
 def _fix_shapes(problem: Problem, shapes: np.ndarray) -> np.ndarray:

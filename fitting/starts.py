@@ -7,6 +7,8 @@ import numpy as np
 from fitting.law import Law
 from fitting.objective import Problem
 
+_CHUNK = 100_000  # numbers at once, so that intermediate arrays stay in the cache
+
 
 def linear_start(problem: Problem, shape: np.ndarray) -> np.ndarray:
     """Search points with the linear parameters solved for, given shape values.
@@ -21,6 +23,11 @@ def linear_start(problem: Problem, shape: np.ndarray) -> np.ndarray:
     Returns:
       (points, parameters) search coordinates.
     """
+    rows = problem.target.shape[-1]
+    chunk = max(1, _CHUNK // rows)
+    if len(shape) > chunk:
+        parts = [shape[first : first + chunk] for first in range(0, len(shape), chunk)]
+        return np.concatenate([linear_start(problem, part) for part in parts])
     law, count = problem.law, problem.law.linear_count
     low, high = problem.bounds()
     out = np.zeros((len(shape), len(law.parameters)))
@@ -31,7 +38,6 @@ def linear_start(problem: Problem, shape: np.ndarray) -> np.ndarray:
     shape_columns = [shape[:, i : i + 1] for i in range(shape.shape[1])]
     with np.errstate(all="ignore"):
         terms = law.terms(problem.columns, *shape_columns)
-    rows = problem.target.shape[-1]
     full = (len(shape), rows)
     target = np.log10(problem.target) if law.link == "log10" else problem.target
     weight = np.ones(rows) if law.link == "log10" else 1 / problem.target
@@ -48,7 +54,7 @@ def linear_start(problem: Problem, shape: np.ndarray) -> np.ndarray:
             which.append(index)
     if basis:
         solved = _bounded_least_squares(
-            np.stack(basis, -1),
+            np.stack(basis, 1),
             goal * weight,
             np.array([law.parameters[index].positive for index in which]),
         )
@@ -66,26 +72,30 @@ def linear_start(problem: Problem, shape: np.ndarray) -> np.ndarray:
 
 
 def _bounded_least_squares(basis, goal, positive):
-    size = np.sqrt(np.sum(basis**2, axis=1, keepdims=True)) + 1e-300
-    scaled = basis / size
-    count = basis.shape[-1]
-    best = np.zeros((len(basis), count))
-    best_cost = np.full(len(basis), np.inf)
+    count = basis.shape[1]
+    gram = basis @ np.swapaxes(basis, 1, 2)
+    size = np.sqrt(np.einsum("bii->bi", gram)) + 1e-300
+    gram = gram / size[:, :, None] / size[:, None, :] + 1e-14 * np.eye(count)
+    pull = (basis @ goal[:, :, None])[..., 0] / size
+    best = np.linalg.solve(gram, pull[..., None])[..., 0]
+    # Where the free optimum is feasible it is the answer; only the others need the subsets.
+    left = np.flatnonzero(~np.all((best > 0) | ~positive, axis=1))
+    gram, pull = gram[left], pull[left]
+    found, lowest = np.zeros((len(left), count)), np.full(len(left), np.inf)
     for used in product((True, False), repeat=count):
         used = np.array(used)
-        if not np.all(used | positive) or not used.any():
+        if used.all() or not used.any() or not np.all(used | positive):
             continue
-        part = scaled[:, :, used]
-        gram = np.swapaxes(part, 1, 2) @ part + 1e-14 * np.eye(used.sum())
-        solved = np.linalg.solve(gram, np.swapaxes(part, 1, 2) @ goal[:, :, None])[..., 0]
+        solved = np.linalg.solve(gram[:, used][:, :, used], pull[:, used, None])[..., 0]
+        # At a least-squares solution the sum of squares has fallen by solved . pull.
+        cost = -np.sum(solved * pull[:, used], axis=1)
         feasible = np.all((solved > 0) | ~positive[used], axis=1)
-        cost = np.sum((goal - np.sum(part * solved[:, None, :], axis=2)) ** 2, axis=1)
-        better = feasible & (cost < best_cost * (1 - 1e-12))
-        best_cost = np.where(better, cost, best_cost)
-        candidate = np.zeros_like(best)
-        candidate[:, used] = solved
-        best = np.where(better[:, None], candidate, best)
-    return best / size[:, 0, :]
+        better = np.flatnonzero(feasible & (cost < lowest))
+        lowest[better] = cost[better]
+        found[better] = 0.0
+        found[np.ix_(better, used)] = solved[better]
+    best[left] = found
+    return best / size
 
 
 def shape_grid(law: Law, points: int = 256, seed: int = 0) -> np.ndarray:

@@ -105,7 +105,7 @@ def solve_for(result: Fit, column: str, value: float, at: Mapping[str, float]) -
     cloud = None
     if result.draws is not None:
         cloud = reach(result.parameter_draws(), len(result.draws.points))
-    return _summary(one, cloud, result.level, _factor(result))
+    return summary(one, cloud, result.level, widening(result))
 
 
 def compute_for_loss(result: Fit, value: float, tokens_per_param=None, experts=None) -> dict:
@@ -120,7 +120,7 @@ def compute_for_loss(result: Fit, value: float, tokens_per_param=None, experts=N
     if result.draws is not None:
         drawn = as_chinchilla(result.law.name, result.parameter_draws(), experts)
         cloud = _compute_for(drawn, value, tokens_per_param, len(result.draws.points))
-    return _summary(float(one[0]), cloud, result.level, _factor(result))
+    return summary(float(one[0]), cloud, result.level, widening(result))
 
 
 def speed_up(baseline: Fit, variant: Fit, flops: float, tokens_per_param=None) -> dict:
@@ -146,8 +146,8 @@ def speed_up(baseline: Fit, variant: Fit, flops: float, tokens_per_param=None) -
         order = np.random.default_rng(0).permutation(len(variant.draws.points))[:count]
         first = {k: v[:count] for k, v in _drawn(baseline).items()}
         cloud = once(first, {k: v[order] for k, v in _drawn(variant).items()}, count)
-    factor = max(_factor(baseline), _factor(variant))
-    return _summary(float(one[0]), cloud, min(baseline.level, variant.level), factor)
+    factor = max(widening(baseline), widening(variant))
+    return summary(float(one[0]), cloud, min(baseline.level, variant.level), factor)
 
 
 def _drawn(result: Fit) -> dict:
@@ -184,11 +184,17 @@ def _first_below(loss, value, count: int) -> np.ndarray:
     return np.where(never, np.inf, high)
 
 
-def _factor(result: Fit) -> float:
+def widening(result: Fit) -> float:
+    """How much wider than the bootstrap draws the fit's intervals are; 1 without draws."""
     return 1.0 if result.draws is None else result.draws.factor
 
 
-def _summary(value: float, cloud, level: float, factor: float) -> dict:
+def summary(value: float, cloud, level: float, factor: float) -> dict:
+    """Value and interval of draws (draws,), widened by `factor`; inf is "never reached".
+
+    Returns:
+      {"value", "low", "high", "reachable": share of finite draws}; NaN where `cloud` is None.
+    """
     out = {"value": value, "low": float("nan"), "high": float("nan"), "reachable": float("nan")}
     if cloud is None:
         return out

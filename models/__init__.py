@@ -1,13 +1,18 @@
 """The Flax zoo and its accounting.
 
 Dimensions have one letter everywhere: B batch (sequences), L length (tokens), D width, H heads,
-G key/value heads, K head size, F feed-forward width, V vocabulary, N parameters.
+G key/value heads, K head size, F feed-forward width, E experts (k of them active), V vocabulary,
+P streams, S positions of a prefix, N parameters.
 """
 
 from models.accounting import Accounts, count
 from models.config import ModelConfig, Refused, Settings
 from models.ladder import Rung, ladder
+from models.moe import Experts, sparsity
+from models.parscale import Streams
 from models.quantize import Quantization
+from models.stem import Stem, swap_rows
+from models.tokenformer import ParameterTokens
 from models.transformer import Transformer, held_out_nll, loss, skeleton
 
 NUMERICS = 1  # Enters every run's identity; raised when a golden table of this package changes.
@@ -15,15 +20,21 @@ NUMERICS = 1  # Enters every run's identity; raised when a golden table of this 
 __all__ = [
     "NUMERICS",
     "Accounts",
+    "Experts",
     "ModelConfig",
+    "ParameterTokens",
     "Quantization",
     "Refused",
     "Rung",
     "Settings",
+    "Streams",
+    "Stem",
     "Transformer",
     "count",
     "held_out_nll",
     "ladder",
     "loss",
     "skeleton",
+    "swap_rows",
+    "sparsity",
 ]

@@ -4,8 +4,11 @@ import functools
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from models.config import PLACES, ModelConfig
+from models.config import PLACES, ModelConfig, Refused
 from models.embeddings import Head
+from models.moe import Experts
+from models.norms import count_block, count_final
+from models.parscale import count_streams
 from models.parts import Count
 from models.quantize import SUFFIX
 from models.transformer import part, skeleton
@@ -36,12 +39,14 @@ class Accounts:
 
 def parts_count(config: ModelConfig) -> Count:
     """Sums the counts that the parts declare."""
-    norm = Count.vector(config.width)
-    layers = Count()
+    norm, layers = count_block(config), Count()
     for layer in (config.layer(index) for index in range(config.depth)):
         for place in PLACES[1:]:
             layers += part(layer, place).count(layer) + norm
-    return part(config, "embedding").count(config) + layers + norm + Head.count(config)
+    layers = count_streams(config, layers)
+    return (
+        part(config, "embedding").count(config) + layers + count_final(config) + Head.count(config)
+    )
 
 
 @functools.cache
@@ -52,7 +57,12 @@ def count(config: ModelConfig) -> Accounts:
     frozen = 0.0
     if config.frozen:
         leaves = skeleton(config).params.items()
-        frozen = sum(2.0 * x.size for p, x in leaves if x.group.matmul and is_frozen(config, p))
+        passes = lambda path: config.stream_count if path.startswith("layers.") else 1
+        frozen = sum(
+            2.0 * x.size * x.group.matmul * passes(path)
+            for path, x in leaves
+            if is_frozen(config, path)
+        )
     return Accounts(
         params_total=parts.params,
         params_non_embedding=parts.params - parts.embedding,
@@ -63,6 +73,29 @@ def count(config: ModelConfig) -> Accounts:
         flops_train=3 * forward - frozen,
         flops_train_body=3 * parts.flops - frozen,
     )
+
+
+def leverage_flops(config: ModelConfig, head: bool = False) -> float:
+    """Returns training FLOPs per token as efficiency leverage is published in (M of C = M·D).
+
+    Three times the forward pass of Tian et al. 2025 (arXiv:2507.17702, appendix C): attention's
+    projections with one FLOP per multiply-add, products between tokens without the causal half,
+    feed-forwards with two FLOPs per multiply-add, no router, and the logits only with `head` (their
+    eq. 16 has them, their M is called non-embedding). `count` has the exact number.
+
+    Raises:
+      Refused: a feed-forward that is neither SwiGLU nor experts.
+    """
+    width, forward = config.width, 2.0 * config.width * config.vocabulary if head else 0.0
+    for layer in map(config.layer, range(config.depth)):
+        chosen, inner = layer.feed_forward, layer.inner_width
+        if isinstance(chosen, Experts):
+            inner = (chosen.active + chosen.shared) * chosen.width_in(layer)
+        elif chosen != "swiglu":
+            raise Refused("model.feed_forward", chosen, "swiglu or experts")
+        projections = width**2 * (2 + 2 * config.group_heads / config.heads)
+        forward += projections + 4.0 * config.context * width + 6.0 * width * inner
+    return 3 * forward
 
 
 def packed_bytes(config: ModelConfig) -> int:

@@ -61,6 +61,26 @@ def attend(
     return jnp.einsum("bghls,bgsk->bghlk", weights, value).reshape(batch, heads, length, size)
 
 
+def attend_with_prefix(query: Array, key: Array, value: Array, inputs) -> Float[Array, "B H L K"]:
+    """Attends to tokens and, where there are streams, to the layer's prefix before them.
+
+    Every query sees the whole prefix, of whatever document it is. Shapes are those of `attend`.
+    """
+    mask, prefix = inputs.mask, inputs.prefix
+    if prefix is None:
+        return attend(query, key, value, mask)
+    prefix_key, prefix_value = prefix.rows(query.shape[0], query.dtype)
+    seen = jnp.ones((*mask.shape[:3], prefix_key.shape[2]), bool)
+    gates = prefix.gates(query.shape[0], query.dtype)
+    if gates is not None:
+        added = attend(query, prefix_key, prefix_value, seen)
+        return attend(query, key, value, mask) + gates * added
+    join = lambda first, second, axis: jnp.concatenate([first, second], axis=axis)
+    return attend(
+        query, join(prefix_key, key, 2), join(prefix_value, value, 2), join(seen, mask, 3)
+    )
+
+
 class Attention(nnx.Module):
     """Multi-head self-attention over a residual stream of width D."""
 
@@ -76,28 +96,52 @@ class Attention(nnx.Module):
         # (Radford et al. 2019, section 2.3) keeps its variance at the start.
         out = normal((heads * size) ** -0.5 / math.sqrt(2 * config.depth))
         self.output = parameter((heads * size, width), out, fsdp=1)
-        if config.qk_norm:
-            self.query_norm = RMSNorm(size, config.norm_epsilon)
-            self.key_norm = RMSNorm(size, config.norm_epsilon)
+        head_norms(self, config)
 
     def __call__(self, x: Float[Array, "B L D"], inputs) -> tuple[Float[Array, "B L D"], dict]:
-        config = self.config
-        batch, length, _ = x.shape
-        heads = lambda y, n: jnp.swapaxes(y.reshape(batch, length, n, config.key_size), 1, 2)
-        query = heads(project(x, self.query), config.heads)
-        key = heads(project(x, self.key), config.group_heads)
-        value = heads(project(x, self.value), config.group_heads)
-        if config.qk_norm:
-            query, key = self.query_norm(query), self.key_norm(key)
-        query, key = rotate(query, config.rope_base), rotate(key, config.rope_base)
-        mixed = attend(query, key, value, inputs.mask)
-        return project(jnp.swapaxes(mixed, 1, 2).reshape(batch, length, -1), self.output), {}
+        query, key, value = (project(x, kernel) for kernel in (self.query, self.key, self.value))
+        return project(between_tokens(self, query, key, value, inputs), self.output), {}
 
     @staticmethod
     def count(config: ModelConfig) -> Count:
-        """Counts one layer; products between tokens see (L + 1)/2 positions on average."""
+        """Counts one layer: four matrices, and what tokens exchange."""
         size, heads, groups = config.key_size, config.heads, config.group_heads
-        between = 4.0 * heads * size * (config.context + 1) / 2
-        matrices = Count.dense(2 * config.width * size * (heads + groups))
-        norms = Count.vector(2 * size if config.qk_norm else 0)
-        return matrices + norms + Count(flops_attention=between)
+        return Count.dense(2 * config.width * size * (heads + groups)) + between_count(config)
+
+
+def head_norms(part: nnx.Module, config: ModelConfig) -> None:
+    """Gives an attention part the gains of its QK-norm, where the model has one."""
+    if config.qk_norm:
+        part.query_norm = RMSNorm(config.key_size, config.norm_epsilon)
+        part.key_norm = RMSNorm(config.key_size, config.norm_epsilon)
+
+
+def between_tokens(
+    part: nnx.Module,
+    query: Float[Array, "B L HK"],
+    key: Float[Array, "B L GK"],
+    value: Float[Array, "B L GK"],
+    inputs,
+) -> Float[Array, "B L HK"]:
+    """Lets tokens attend to tokens: split into heads, QK-norm, rotate, attend, join the heads.
+
+    What every attention shares, however it makes queries, keys and values from the stream. `part`
+    has the model's `config` and, with QK-norm, `query_norm` and `key_norm`.
+    """
+    config = part.config
+    batch, length, _ = query.shape
+    heads = lambda y, n: jnp.swapaxes(y.reshape(batch, length, n, config.key_size), 1, 2)
+    query, key = heads(query, config.heads), heads(key, config.group_heads)
+    value = heads(value, config.group_heads)
+    if config.qk_norm:
+        query, key = part.query_norm(query), part.key_norm(key)
+    query, key = rotate(query, config.rope_base), rotate(key, config.rope_base)
+    mixed = attend_with_prefix(query, key, value, inputs)
+    return jnp.swapaxes(mixed, 1, 2).reshape(batch, length, -1)
+
+
+def between_count(config: ModelConfig) -> Count:
+    """Counts `between_tokens` in one layer; a token sees (L + 1)/2 positions on average."""
+    products = 4.0 * config.heads * config.key_size * (config.context + 1) / 2
+    gains = Count.vector(2 * config.key_size if config.qk_norm else 0)
+    return gains + Count(flops_attention=products)

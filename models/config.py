@@ -1,5 +1,6 @@
 """What a model is: one frozen dataclass for every architecture of the zoo."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -24,6 +25,9 @@ class Settings:
     def check(self, config: "ModelConfig") -> None:
         """Raises `Refused` where the settings do not fit the rest of the model."""
 
+    def check_mesh(self, sizes: Mapping[str, int]) -> None:
+        """Raises `Refused` where the settings do not fit a mesh with these axis sizes."""
+
     def at(self, layer: int, depth: int) -> "str | Settings":
         """Returns what fills the place in one layer: these settings, or another part."""
         return self
@@ -38,6 +42,9 @@ class ModelConfig:
 
     Sizes are counts, `context` is in tokens. `embedding`, `attention` and `feed_forward` say which
     part fills each place: a name in `models.transformer.PARTS` or the part's `Settings`.
+    `streams` runs the layers as several streams (`models.parscale.Streams`); one is none.
+    `block_norm` is "rms_norm", with a gain everywhere, or "layer_norm", without parameters in the
+    blocks and with gain and bias before the head.
     `separator` is the token that opens a document: when given, attention does not cross documents.
     `frozen` lists path patterns (`fnmatch`) of parameters that are not trained. `dtype` is the type
     that matrix products are computed in; parameters are always kept in float32. `quantization`
@@ -59,6 +66,7 @@ class ModelConfig:
     attention: str | Settings = "softmax"
     feed_forward: str | Settings = "swiglu"
     tied: bool = False
+    block_norm: str = "rms_norm"
     qk_norm: bool = False
     rope_base: float = 10_000.0  # Su et al. 2021 (RoFormer), section 3.2.2.
     norm_epsilon: float = 1e-6
@@ -66,6 +74,7 @@ class ModelConfig:
     z_loss: float = 0.0
     dtype: str = "float32"
     frozen: tuple[str, ...] = ()
+    streams: Settings | None = None
     quantization: object | None = None
 
     def __post_init__(self):
@@ -81,9 +90,13 @@ class ModelConfig:
             raise Refused("model.head_size", self.key_size, "an even number (rotary positions)")
         if self.dtype not in ("float32", "bfloat16"):
             raise Refused("model.dtype", self.dtype, "float32 or bfloat16")
+        if self.block_norm not in ("rms_norm", "layer_norm"):
+            raise Refused("model.block_norm", self.block_norm, "rms_norm or layer_norm")
         for place in PLACES:
             if isinstance(getattr(self, place), Settings):
                 getattr(self, place).check(self)
+        if self.streams is not None and self.streams.count == 1:
+            object.__setattr__(self, "streams", None)  # One stream is the backbone itself.
 
     def layer(self, index: int) -> "ModelConfig":
         """Returns the configuration of one layer, with what its settings choose per layer."""
@@ -94,6 +107,13 @@ class ModelConfig:
         }
         return replace(self, **chosen) if chosen else self
 
+    def check_mesh(self, sizes: Mapping[str, int]) -> None:
+        """Raises `Refused` where a part does not fit a mesh with these axis sizes."""
+        for layer in map(self.layer, range(self.depth)):
+            for chosen in (getattr(layer, place) for place in PLACES):
+                if isinstance(chosen, Settings):
+                    chosen.check_mesh(sizes)
+
     @property
     def key_size(self) -> int:
         """Size K of one attention head."""
@@ -103,6 +123,11 @@ class ModelConfig:
     def group_heads(self) -> int:
         """Number G of key/value heads (grouped-query attention; Ainslie et al. 2023)."""
         return self.kv_heads or self.heads
+
+    @property
+    def stream_count(self) -> int:
+        """Number P of streams."""
+        return 1 if self.streams is None else self.streams.count
 
     @property
     def inner_width(self) -> int:

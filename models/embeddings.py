@@ -1,12 +1,32 @@
 """Where tokens enter the residual stream and where they leave it."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from models.config import ModelConfig
+from models.config import ModelConfig, Refused, Settings
 from models.parts import EMBEDDING, HEAD, Count, normal, parameter
+
+
+@dataclass(frozen=True)
+class Learned(Settings):
+    """A trained table that starts from independent normal values of standard deviation `std`.
+
+    With `ModelConfig.frozen=("embedding.*",)` it stays as it starts: the frozen random table that
+    fixed codes are compared with, neither trained nor decayed nor given optimizer state.
+    """
+
+    part: ClassVar[str] = "learned"
+    std: float = 1.0
+
+    def check(self, config: ModelConfig) -> None:
+        """Refuses a deviation that is not positive."""
+        if not self.std > 0:
+            raise Refused("model.embedding.std", self.std, "a positive number")
 
 
 class LearnedEmbedding(nnx.Module):
@@ -18,6 +38,8 @@ class LearnedEmbedding(nnx.Module):
 
     def __init__(self, config: ModelConfig):
         std = config.width**-0.5 if config.tied else 1.0
+        if isinstance(config.embedding, Learned):
+            std = config.embedding.std
         self.table = parameter((config.vocabulary, config.width), normal(std), EMBEDDING, fsdp=1)
 
     def __call__(self, tokens: Int[Array, "B L"], dtype: jnp.dtype) -> Float[Array, "B L D"]:

@@ -14,15 +14,15 @@ class Group:
     """How a kind of parameter is trained; declared once, by the part that owns the parameter.
 
     `rate` multiplies the learning rate; `decay` says whether weight decay applies; `rule` names
-    the update rule (`scaling.optimizer.RULES`). `matmul` says that every token multiplies by the
-    whole array, so that freezing it saves the FLOPs of its gradient.
+    the update rule (`scaling.optimizer.RULES`). `matmul` is the share of the array that a token
+    multiplies by, so that freezing it saves the FLOPs of its gradient; True is the whole.
     """
 
     name: str
     rate: float = 1.0
     decay: bool = True
     rule: str = "adam"
-    matmul: bool = False
+    matmul: float = False
 
 
 MATRIX = Group("matrix", matmul=True)
@@ -49,13 +49,19 @@ def constant(value: float) -> Init:
 
 
 def parameter(
-    shape: tuple[int, ...], init: Init, group: Group = MATRIX, fsdp: int | None = None
+    shape: tuple[int, ...],
+    init: Init,
+    group: Group = MATRIX,
+    fsdp: int | None = None,
+    expert: int | None = None,
 ) -> nnx.Param:
     """Declares a trained array; its values come later from `skeleton(config).initialise(seed)`.
 
-    `fsdp` is the dimension that is split over the mesh's `fsdp` axis; None keeps it whole.
+    `fsdp` and `expert` are the dimensions that are split over the mesh's axes of those names;
+    None keeps it whole.
     """
-    return nnx.Param(jnp.zeros(shape, jnp.float32), init=init, group=group, fsdp=fsdp)
+    value = jnp.zeros(shape, jnp.float32)
+    return nnx.Param(value, init=init, group=group, fsdp=fsdp, expert=expert)
 
 
 class Buffer(nnx.Variable):
@@ -64,7 +70,7 @@ class Buffer(nnx.Variable):
 
 def buffer(shape: tuple[int, ...], init: Init) -> Buffer:
     """Declares a buffer; a part assigns its new value during the forward pass."""
-    return Buffer(jnp.zeros(shape, jnp.float32), init=init, group=None, fsdp=None)
+    return Buffer(jnp.zeros(shape, jnp.float32), init=init, group=None, fsdp=None, expert=None)
 
 
 @dataclass(frozen=True)

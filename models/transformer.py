@@ -12,18 +12,30 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from models.attention import Attention, visible
+from models.codes import CodeEmbedding
 from models.config import ModelConfig, Refused
 from models.embeddings import Head, LearnedEmbedding, cross_entropy, logits
 from models.feed_forward import GELU, SwiGLU
-from models.parts import Buffer, Group, Init, RMSNorm, constant
+from models.moe import MixtureOfExperts
+from models.norms import block_norm, final_norm
+from models.parscale import Aggregation, Prefix, per_stream
+from models.parts import Buffer, Group, Init, constant
 from models.quantize import SUFFIX, Quantizer, quantized, scale_of, scales
+from models.stem import StemFeedForward
+from models.tokenformer import ParameterAttention, ParameterFeedForward
 
 # The part that fills each place of the Transformer. A new one is a class with `__init__(config)`,
 # `__call__` and `count(config)`, and one entry here; if it has choices of its own, a `Settings`.
 PARTS = {
-    "embedding": {"learned": LearnedEmbedding},
-    "attention": {"softmax": Attention},
-    "feed_forward": {"swiglu": SwiGLU, "gelu": GELU},
+    "embedding": {"learned": LearnedEmbedding, "codes": CodeEmbedding},
+    "attention": {"softmax": Attention, "parameter_tokens": ParameterAttention},
+    "feed_forward": {
+        "swiglu": SwiGLU,
+        "gelu": GELU,
+        "parameter_tokens": ParameterFeedForward,
+        "stem": StemFeedForward,
+        "experts": MixtureOfExperts,
+    },
 }
 
 # Up to this many layers a Python loop compiles as fast as a scan and runs 10–50 % faster on CPU;
@@ -45,18 +57,23 @@ class Inputs(NamedTuple):
 
     tokens: Array  # [B, L] token ids.
     mask: Array  # [1 or B, 1, L, L], true where the query (first L) may read the key.
+    prefix: Prefix | None = None  # The layer's own, where the model runs several streams.
 
 
 class Block(nnx.Module):
     """One pre-norm layer: attention and feed-forward, each added to the residual stream."""
 
     def __init__(self, config: ModelConfig):
-        self.attention_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.attention_norm = block_norm(config)
         self.attention = part(config, "attention")(config)
-        self.feed_forward_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.feed_forward_norm = block_norm(config)
         self.feed_forward = part(config, "feed_forward")(config)
+        if config.streams is not None:
+            self.prefix = Prefix(config)
 
     def __call__(self, x: Float[Array, "B L D"], inputs: Inputs):
+        if hasattr(self, "prefix"):
+            inputs = inputs._replace(prefix=self.prefix)
         mixed, attention = self.attention(self.attention_norm(x), inputs)
         x = x + mixed
         fed, feed_forward = self.feed_forward(self.feed_forward_norm(x), inputs)
@@ -70,19 +87,25 @@ class Transformer(nnx.Module):
         self.config = config
         self.embedding = part(config, "embedding")(config)
         self.layers = nnx.List([Block(config.layer(i)) for i in range(config.depth)])
-        self.final_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.final_norm = final_norm(config)
+        if config.streams is not None:
+            self.aggregation = Aggregation(config)
         if not config.tied:
             self.head = Head(config)
 
     def hidden(self, tokens: Int[Array, "B L"]) -> tuple[Float[Array, "B L D"], dict]:
-        """Returns the normed final hidden states, and the sums of what the parts report."""
+        """Returns the normed final hidden states, and what the layers report (`together`)."""
         config = self.config
-        mask = visible(tokens, config.separator, tokens.shape[1])
-        inputs = Inputs(tokens, mask)
-        x = along_batch(self.embedding(tokens, jnp.dtype(config.dtype)))
+        x = self.embedding(tokens, jnp.dtype(config.dtype))
+        x, tokens = per_stream(config, x), per_stream(config, tokens)
+        inputs = Inputs(tokens, visible(tokens, config.separator, tokens.shape[1]))
         run = looped if len(self.layers) <= LOOPED_LAYERS else scanned
-        x, reports = run(self.layers, x, inputs)
-        return self.final_norm(x), reports
+        x, reports = run(self.layers, along_batch(x), inputs)
+        x = self.final_norm(x)
+        if config.streams is None:
+            return x, reports
+        x, report = self.aggregation(x)
+        return along_batch(x), reports | report
 
     def __call__(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L V"]:
         """Returns next-token logits in float32."""
@@ -102,12 +125,18 @@ class Transformer(nnx.Module):
 
 
 def looped(layers, x, inputs):
-    """Applies the layers one after the other; reports are summed over layers."""
+    """Applies the layers one after the other."""
     reports = {}
     for layer in layers:
         x, report = layer(x, inputs)
-        reports = {k: reports.get(k, 0.0) + v for k, v in report.items()}
-    return x, reports
+        for key, value in report.items():
+            reports.setdefault(key, []).append(value)
+    return x, {key: together(key, jnp.stack(values)) for key, values in reports.items()}
+
+
+def together(key: str, values: Float[Array, " layers"]) -> Float[Array, ""]:
+    """Joins what layers report: losses are summed; of all else the mean over those that have it."""
+    return jnp.sum(values) if key.startswith("loss.") else jnp.mean(values)
 
 
 def scanned(layers, x, inputs):
@@ -128,13 +157,13 @@ def scanned(layers, x, inputs):
     x, (reports, buffers) = jax.lax.scan(jax.checkpoint(body), x, stacked)
     for index, layer in enumerate(layers):
         nnx.update(layer, jax.tree.map(lambda leaf, i=index: leaf[i], buffers))
-    return x, {k: jnp.sum(v, axis=0) for k, v in reports.items()}
+    return x, {key: together(key, values) for key, values in reports.items()}
 
 
 def along_batch(x: Array) -> Array:
     """Keeps activations split by sequence over the mesh's data axes, where there is a mesh."""
     mesh = jax.sharding.get_abstract_mesh()
-    axes = tuple(name for name in ("data", "fsdp") if name in mesh.axis_names)
+    axes = tuple(name for name in ("data", "fsdp", "expert") if name in mesh.axis_names)
     if not axes or mesh.size == 1:
         return x
     spec = PartitionSpec(axes, *(None,) * (x.ndim - 1))
@@ -143,12 +172,13 @@ def along_batch(x: Array) -> Array:
 
 @dataclass(frozen=True)
 class Leaf:
-    """One array of a model's state: shape, start, group (None for a buffer), sharded dimension."""
+    """One array of a model's state: shape, start, group (None for a buffer), sharded dimensions."""
 
     shape: tuple[int, ...]
     init: Init
     group: Group | None
     fsdp: int | None
+    expert: int | None = None
 
     @property
     def size(self) -> int:
@@ -216,7 +246,8 @@ def skeleton(config: ModelConfig) -> Skeleton:
     def leaves(state):
         return {
             ".".join(map(str, path)): Leaf(
-                tuple(variable.shape), variable.init, variable.group, variable.fsdp
+                tuple(variable.shape),
+                *(variable.init, variable.group, variable.fsdp, variable.expert),
             )
             for path, variable in nnx.to_flat_state(state)
         }

@@ -2,19 +2,24 @@
 
 from scaling.changes import ContextLength, Freeze, Quantize
 from scaling.combine import chain, classic, fused, product, wsd, zipped
+from scaling.growth import GrowParameterTokens
 from scaling.mesh import make_mesh
 from scaling.plan import Plan, Segment, plan
 from scaling.runs import NUMERICS, Data, Optimizer, Phase, Rate, Run, constant, decay, warmup
 from scaling.store import Store
+from scaling.streams import AddStreams, KeepStreams
 from scaling.tables import tables
 from scaling.worker import Evaluation, Stopped, Worker
 
 __all__ = [
     "NUMERICS",
+    "AddStreams",
     "ContextLength",
     "Data",
     "Evaluation",
     "Freeze",
+    "KeepStreams",
+    "GrowParameterTokens",
     "Optimizer",
     "Phase",
     "Plan",

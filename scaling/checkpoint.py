@@ -1,6 +1,7 @@
 """Checkpoints: the state at a step, written by orbax, restored onto any mesh."""
 
 import logging
+from collections.abc import Callable
 
 import jax
 import orbax.checkpoint as ocp
@@ -24,37 +25,50 @@ def manager(folder: epath.Path) -> ocp.CheckpointManager:
 
 def save(folder: epath.Path, step: int, state: State, meta: dict) -> None:
     """Writes one atomic checkpoint; every process of a multi-process run calls it."""
+    save_tree(folder, step, to_tree(state), meta)
+
+
+def save_tree(folder: epath.Path, step: int, tree: dict, meta: dict) -> None:
+    """Writes one atomic checkpoint of nested dicts of arrays."""
     with manager(folder) as checkpoints:
         if step in checkpoints.all_steps():
             return
-        args = ocp.args.Composite(
-            state=ocp.args.StandardSave(to_tree(state)), meta=ocp.args.JsonSave(meta)
-        )
+        args = ocp.args.Composite(state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta))
         checkpoints.save(step, args=args, force=True)
         checkpoints.wait_until_finished()
 
 
 def restore(folder: epath.Path, config: ModelConfig, mesh: Mesh) -> tuple[State, dict] | None:
-    """Returns the newest good checkpoint's state and meta data, or None.
+    """Returns the newest good checkpoint's state and meta data, or None."""
+    like = abstract(config)
+    shardings = state_shardings(mesh, config, like)
+    found = restore_tree(folder, lambda meta: shaped(to_tree(like), to_tree(shardings)))
+    return found and (from_tree(found[0], like), found[1])
 
-    A checkpoint that cannot be read is reported and the one before it is tried.
+
+def shaped(tree, shardings):
+    """Says how a tree of arrays should lie on the mesh when it is read."""
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings
+    )
+
+
+def restore_tree(folder: epath.Path, wanted: Callable[[dict], dict]) -> tuple[dict, dict] | None:
+    """Returns the arrays and the meta data of the newest checkpoint that can be read, or None.
+
+    `wanted(meta)` gives the tree of shapes to read. A checkpoint that cannot be read is reported
+    and the one before it is tried.
     """
     if not (folder / "checkpoint").exists():
         return None
-    like = abstract(config)
-    shardings = state_shardings(mesh, config, like)
-    wanted = jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-        to_tree(like),
-        to_tree(shardings),
-    )
     with manager(folder) as checkpoints:
         for step in sorted(checkpoints.all_steps(), reverse=True):
-            args = ocp.args.Composite(
-                state=ocp.args.StandardRestore(wanted), meta=ocp.args.JsonRestore()
+            read = lambda step=step, **items: checkpoints.restore(
+                step, args=ocp.args.Composite(**items)
             )
             try:
-                found = checkpoints.restore(step, args=args)
+                meta = read(meta=ocp.args.JsonRestore())["meta"]
+                state = read(state=ocp.args.StandardRestore(wanted(meta)))["state"]
             except Exception as error:  # noqa: BLE001 — a damaged file can raise anything.
                 reason = str(error).strip().splitlines()
                 logging.warning(
@@ -64,7 +78,7 @@ def restore(folder: epath.Path, config: ModelConfig, mesh: Mesh) -> tuple[State,
                     reason[0][:200] if reason else type(error).__name__,
                 )
                 continue
-            return from_tree(found["state"], like), found["meta"]
+            return state, meta
     return None
 
 

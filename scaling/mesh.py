@@ -10,8 +10,8 @@ from data import Refused
 from models import ModelConfig, skeleton
 from scaling.optimizer import State
 
-AXES = ("run", "data", "fsdp")
-BATCH_AXES = ("data", "fsdp")
+AXES = ("run", "data", "fsdp", "expert")
+BATCH_AXES = ("data", "fsdp", "expert")
 
 
 def make_mesh(spec: str = "", devices=None) -> Mesh:
@@ -64,19 +64,26 @@ def state_shardings(mesh: Mesh, config: ModelConfig, state: State) -> State:
     """Returns the sharding of every array of a state.
 
     A parameter and its moments are split over `fsdp` along the dimension that its part declared,
-    where the axis divides it; everything else is whole on every device.
+    where the axis divides it, and stacked experts over `expert`; everything else is whole on every
+    device.
+
+    Raises:
+      Refused: a number of experts that the `expert` axis does not divide.
     """
     leaves = skeleton(config).params
 
     def of(path, array):
-        dimension = leaves[path].fsdp if path in leaves else None
-        if array.ndim == 0 or dimension is None or array.shape != leaves[path].shape:
+        if path not in leaves or array.shape != leaves[path].shape:
             return replicated(mesh)
-        if array.shape[dimension] % mesh.shape["fsdp"]:
-            return replicated(mesh)
-        spec = [None] * array.ndim
-        spec[dimension] = "fsdp"
-        return NamedSharding(mesh, PartitionSpec(*spec))
+        leaf, spec = leaves[path], [None] * array.ndim
+        if leaf.fsdp is not None and array.shape[leaf.fsdp] % mesh.shape["fsdp"] == 0:
+            spec[leaf.fsdp] = "fsdp"
+        if leaf.expert is not None:
+            experts, over = array.shape[leaf.expert], mesh.shape["expert"]
+            if experts % over:
+                raise Refused("mesh.expert", over, f"a divisor of the {experts} experts of {path}")
+            spec[leaf.expert] = "expert"
+        return NamedSharding(mesh, PartitionSpec(*spec)) if any(spec) else replicated(mesh)
 
     return State(
         {path: of(path, x) for path, x in state.params.items()},

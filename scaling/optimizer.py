@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from models import ModelConfig, skeleton
 from models.accounting import is_frozen
@@ -30,8 +30,33 @@ def adam(optimizer: Optimizer) -> optax.GradientTransformation:
     return optax.scale_by_adam(optimizer.b1, optimizer.b2, optimizer.epsilon)
 
 
+def lazy_adam(optimizer: Optimizer) -> optax.GradientTransformation:
+    """Adam on each row of a table by itself: a row of zero gradient keeps value and moments.
+
+    Every row has a step count of its own, the number of batches that it took part in, so that a
+    rare row's first steps are corrected for bias like any other's. (With one count for all, the
+    convention of sparse Adam elsewhere, a row first met late would start at
+    (1 − b1)/√(1 − b2) of a full step.) Weight decay skips the same rows (`update`).
+    """
+    rows = adam(optimizer)
+
+    def step(gradient, state, value=None):
+        direction, after = jax.vmap(rows.update)(gradient, state)
+        moves = present(gradient)
+        keep = lambda new, old: jnp.where(moves.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
+        zero = jnp.zeros_like(direction)
+        return keep(direction, zero), jax.tree.map(keep, after, state)
+
+    return optax.GradientTransformation(jax.vmap(rows.init), step)
+
+
+def present(gradient: Float[Array, "V F"]) -> Bool[Array, " V"]:
+    """Says which rows of a table the batch read: those whose gradient is not all zero."""
+    return jnp.any(gradient != 0, axis=1)
+
+
 # Update rules by name: optimizer settings → transformation of one leaf's gradient.
-RULES = {"adam": adam}
+RULES = {"adam": adam, "lazy_adam": lazy_adam}
 
 
 def trainable(config: ModelConfig) -> tuple[str, ...]:
@@ -91,6 +116,9 @@ def update(
         with jax.numpy_dtype_promotion("standard"):  # optax mixes its integer count with floats.
             direction, moments[path] = rule.update(gradient * scale, state.moments[path], value)
         if group.decay:
-            direction = direction + decay * value
+            shrunk = value
+            if group.rule == "lazy_adam":
+                shrunk = jnp.where(present(gradient)[:, None], value, 0.0)
+            direction = direction + decay * shrunk
         params[path] = value - (rate * group.rate) * direction
     return State(params, state.buffers, moments), norm

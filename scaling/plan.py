@@ -163,7 +163,9 @@ def plan(runs: Iterable[Run]) -> Plan:
             if phase.prefix_closed:
                 ends = sorted(c for c in cuts[run.until(index, 0).identity] if c <= phase.tokens)
             offset = 0
-            for end in filter(None, ends):
+            # A phase of no tokens is a segment of its own: its change, and perhaps an evaluation.
+            # Where it is only the start of a longer one it is not cut off.
+            for end in filter(None, ends) if phase.tokens else (0,):
                 cut = run.until(index, end if phase.prefix_closed else None)
                 segments.setdefault(cut.identity, Segment(cut, offset, parent))
                 parent, offset = cut.identity, end // phase.batch_tokens

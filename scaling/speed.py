@@ -1,20 +1,25 @@
 """How fast this device trains, measured; what a plan will take; and share of peak."""
 
+import hashlib
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import jax
 import numpy as np
 
 import models
+from data import Refused, cache_folder
+from data.order import PERIOD, Tables
 from models import ModelConfig
 from scaling.environment import environment
+from scaling.fleet import Source, by_run
+from scaling.fleet import compiled as together
 from scaling.mesh import make_mesh
 from scaling.optimizer import initial
 from scaling.plan import Segment
-from scaling.runs import Optimizer
+from scaling.runs import Optimizer, canonical
 from scaling.train import Program, advance, on_mesh
 
 # Dense bfloat16 peak in FLOP/s of one device, from the vendors' data sheets.
@@ -31,6 +36,12 @@ PEAK = {
 CALIBRATION_WIDTHS = (16, 64, 128)
 CALIBRATION_TOKENS = 1024
 CALIBRATION_STEPS = 8
+
+LARGEST_FLEET = 64
+WORTH = 1.02  # A larger fleet must be faster by this much: a smaller one wastes less at its end.
+# Members × batch tokens × width up to which a fleet was faster than a loop on a CPU with 1 MiB of
+# second-level cache; beyond, its activations leave the cache and it is 10–40 % slower.
+CPU_FLEET_ACTIVATIONS = 1 << 16
 
 
 def peak_flops() -> tuple[float, str]:
@@ -68,14 +79,97 @@ def measure(config: ModelConfig, batch_tokens: int, steps: int = CALIBRATION_STE
     return steps * batch_tokens / best
 
 
+def measure_fleet(config: ModelConfig, batch_tokens: int, size: int) -> float:
+    """Returns the training tokens per second of all members of a fleet together.
+
+    One member is measured as the loop trains it; more read random windows in one program.
+    """
+    if size == 1:
+        return measure(config, batch_tokens)
+    mesh, steps = make_mesh("run:1"), CALIBRATION_STEPS
+    program = Program.of(config, Optimizer(1e-3), batch_tokens, mesh)
+    lead = lambda x: np.broadcast_to(np.asarray(x), (size, *np.shape(x)))
+    state = jax.device_put(jax.tree.map(lead, initial(config, 0)), by_run(mesh))
+    words = np.random.default_rng(0).integers(0, config.vocabulary, 1 << 20)
+    slots, one = np.arange(PERIOD, dtype=np.uint32), np.ones(1, np.uint32)
+    count = one * ((len(words) - 1) // config.context)
+    tables = Tables(0 * slots, slots, PERIOD * one, 0 * one, count, one)
+    source = Source(
+        Tables(*map(lead, tables)),
+        lead(np.uint32(0)),
+        jax.device_put(words.astype(np.uint16)),
+        np.zeros(1, np.int32),
+    )
+    rates = lead(np.full(program.dispatch_steps, 1e-3, np.float32))
+    best = np.inf
+    with jax.set_mesh(mesh):
+        for _ in range(4):
+            began = time.perf_counter()
+            state, metrics = together(program)(
+                state, source, rates, lead(np.float32(0)), np.int32(steps)
+            )
+            jax.block_until_ready(metrics)
+            best = min(best, time.perf_counter() - began)
+    return size * steps * batch_tokens / best
+
+
+def most(program: Program) -> int:
+    """Returns the fleet size of a program that trains the most tokens per second on this device.
+
+    Sizes double from one as long as that is faster; what was measured is kept on disk. On CPUs only
+    sizes are tried whose activations stay in the caches, where fleets can win at all.
+    """
+    config, batch = program.config, program.batch_tokens
+    bound = LARGEST_FLEET
+    if jax.default_backend() == "cpu":
+        bound = CPU_FLEET_ACTIVATIONS // (batch * config.width)
+        if bound < 4:
+            return 1
+    text = json.dumps([canonical(config), batch], sort_keys=True)
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    file = cache_folder() / "speed" / f"{device_key()}-fleets.json"
+    known = json.loads(file.read_text()) if file.exists() else {}
+    if key not in known:
+        best, size = (measure_fleet(config, batch, 1), 1), 2
+        while size <= bound:
+            speed = measure_fleet(config, batch, size)
+            if speed < best[0] * WORTH:
+                break
+            best, size = (speed, size), 2 * size
+        known[key] = {"size": best[1], "tokens_per_second": round(best[0])}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(known, indent=1) + "\n")
+    return known[key]["size"]
+
+
+def fleet_sizes(choice: str) -> Callable[[Program], int]:
+    """Turns `auto`, `loop` or a number into the fleet size of a program.
+
+    Raises:
+      Refused: anything else.
+    """
+    if choice == "auto":
+        return most
+    if choice == "loop":
+        return lambda program: 1
+    if not choice.isdecimal() or int(choice) < 1:
+        raise Refused("fleet", choice, "auto, loop or the largest number of members")
+    return lambda program: int(choice)
+
+
+def device_key() -> str:
+    """Names the device, as far as speed depends on it, for a file."""
+    here = environment()
+    key = f"{here['device']}-{here['cpus']}cpu-jaxlib{here['jaxlib']}"
+    return key.replace(" ", "_").replace("/", "_")
+
+
 def calibration(folder: Path) -> dict[int, float]:
     """Returns measured training FLOP/s by the baseline's width on this device; cached on disk.
 
     The cache is keyed by device, visible CPUs and jaxlib.
     """
-    here = environment()
-    key = f"{here['device']}-{here['cpus']}cpu-jaxlib{here['jaxlib']}".replace(" ", "_")
-    file = folder / f"{key}.json"
+    file = folder / f"{device_key()}.json"
     try:
         return {int(k): v for k, v in json.loads(file.read_text())["flops_per_second"].items()}
     except (OSError, ValueError, KeyError):

@@ -21,9 +21,13 @@ COLUMNS = {
     "width": ("", "residual width D"),
     "depth": ("layers", "number of layers"),
     "context": ("tokens", "context length at the end"),
+    "streams": ("", "parallel streams P at the end; 1 without"),
     "params_total": ("parameters", "all parameters, token tables included"),
     "params_non_embedding": ("parameters", "without token tables and head"),
     "params_active": ("parameters", "read for one token"),
+    "experts": ("", "routed experts E; 1 for a dense feed-forward"),
+    "activation_ratio": ("", "(active + shared)/(routed + shared) experts; 1 for a dense one"),
+    "granularity": ("", "2 · width / expert width (arXiv:2507.17702)"),
     "bytes": ("bytes", "size of the parameters: float32, quantised ones packed, with scales"),
     "bits": ("bits", "per weight of the matrices at the end; 32 without quantisation"),
     "tokens": ("tokens", "tokens trained on, repetitions counted"),
@@ -46,6 +50,7 @@ COLUMNS = {
     "mixture.<domain>": ("", "share of the domain over all tokens read"),
     "train_loss": ("nats/token", "loss of the last training batch"),
     "diverged_step": ("step", "step at which the run diverged; empty for sound runs"),
+    "router.<metric>": ("", "what a router reports in the last batch, mean over layers"),
     "evaluation": ("id", "identity of the evaluation"),
     "cooled": ("", "true at the end of a run, false inside one"),
     "seconds": ("s", "training seconds along the run, shared segments counted in full"),
@@ -62,6 +67,8 @@ def row(plan: Plan, store: Store, corpus: Corpus, segment: Segment, evaluation: 
     found = evals[-1] if evals else {}
     losses, bits = found.get("loss", {}), found.get("bits_per_byte", {})
     path = [store.done(s.id) or {} for s in plan.path(segment.id)]
+    ends = [*store.read(segment.id, "metrics")][-1:]
+    routing = {k: v for record in ends for k, v in record.items() if k.startswith("router.")}
     mean = lambda values: math.fsum(values.values()) / len(values) if values else math.nan
     plain = [run.model_at(i).quantization is None for i in range(len(run.phases))]
     tokens_fp = sum(p.tokens for p, is_plain in zip(run.phases, plain, strict=True) if is_plain)
@@ -73,9 +80,11 @@ def row(plan: Plan, store: Store, corpus: Corpus, segment: Segment, evaluation: 
         "width": config.width,
         "depth": config.depth,
         "context": config.context,
+        "streams": config.stream_count,
         "params_total": accounts.params_total,
         "params_non_embedding": accounts.params_non_embedding,
         "params_active": accounts.params_active,
+        **models.sparsity(config),
         "bytes": accounts.bytes,
         "bits": float(config.quantization.bits if config.quantization else FULL_BITS),
         "tokens": run.tokens,
@@ -98,6 +107,7 @@ def row(plan: Plan, store: Store, corpus: Corpus, segment: Segment, evaluation: 
         **{f"mixture.{name}": share for name, share in shares.items() if share},
         "train_loss": record["train_loss"],
         "diverged_step": record["diverged_step"],
+        **routing,
         "evaluation": evaluation,
         "cooled": segment.id in plan.leaves,
         "seconds": sum(r.get("seconds", 0.0) for r in path),

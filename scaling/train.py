@@ -1,6 +1,7 @@
 """The compiled program: several optimizer steps per dispatch, and evaluation."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -40,12 +41,13 @@ class Program:
         """Normalises the settings that enter as arrays, so that a sweep over them compiles once."""
         static = Optimizer(1.0, 0.0, optimizer.b1, optimizer.b2, optimizer.epsilon, optimizer.clip)
         program = cls(config, static, batch_tokens, mesh)
+        config.check_mesh(mesh.shape)
         if program.sequences % shards(mesh):
             raise Refused(
                 "phase.batch_tokens",
                 batch_tokens,
-                f"a number of sequences (context {config.context}) that mesh data × fsdp = "
-                f"{shards(mesh)} divides",
+                f"a number of sequences (context {config.context}) that mesh data × fsdp × "
+                f"expert = {shards(mesh)} divides",
             )
         return program
 
@@ -60,15 +62,13 @@ class Program:
         return max(1, min(DISPATCH_STEPS, DISPATCH_TOKENS // self.batch_tokens))
 
 
-@functools.cache
-def compiled(program: Program):
-    """Returns the jitted `advance(state, windows, rates, decay, steps) -> (state, metrics)`.
+def steps_of(config: ModelConfig, optimizer: Optimizer, read: Callable):
+    """Returns `advance(state, source, rates, decay, steps) -> (state, metrics)`, to be compiled.
 
-    `windows` is [K, B, L+1] of any integer type, `rates` [K] float32, `decay` and `steps` scalars;
-    the first `steps` ≤ K rows are used, by a loop whose trip count is data: where a segment is cut
-    changes neither the program nor a bit. Metrics are [K] float32 arrays. The state is donated.
+    `read(source, index)` gives the windows [B, L+1] of a step; `rates` is [K] float32, `decay` and
+    `steps` are scalars. The first `steps` ≤ K steps are taken, by a loop whose trip count is data:
+    where a segment is cut changes neither the program nor a bit. Metrics are [K] float32 arrays.
     """
-    config, optimizer = program.config, program.optimizer
 
     def step(state, windows, rate, decay):
         train = {path: state.params[path] for path in state.moments}
@@ -82,18 +82,28 @@ def compiled(program: Program):
         metrics = metrics | {"grad_norm": norm}
         return state._replace(buffers=buffers), metrics
 
-    def advance(state, windows, rates, decay, steps):
-        shapes = jax.eval_shape(step, state, windows[0], rates[0], decay)[1]
+    def advance(state, source, rates, decay, steps):
+        first = jax.eval_shape(read, source, jnp.int32(0))
+        shapes = jax.eval_shape(step, state, first, rates[0], decay)[1]
         metrics = {k: jnp.zeros(rates.shape, v.dtype) for k, v in shapes.items()}
 
         def body(index, carried):
             state, metrics = carried
-            take = lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False)
-            state, new = step(state, take(windows), take(rates), decay)
+            rate = jax.lax.dynamic_index_in_dim(rates, index, keepdims=False)
+            state, new = step(state, read(source, index), rate, decay)
             return state, {k: metrics[k].at[index].set(v) for k, v in new.items()}
 
         return jax.lax.fori_loop(jnp.int32(0), steps, body, (state, metrics))
 
+    return advance
+
+
+@functools.cache
+def compiled(program: Program):
+    """Returns the jitted `advance` of one run over windows [K, B, L+1]; the state is donated."""
+    config = program.config
+    take = lambda windows, index: jax.lax.dynamic_index_in_dim(windows, index, keepdims=False)
+    advance = steps_of(config, program.optimizer, take)
     shardings = state_shardings(program.mesh, config, abstract(config))
     return jax.jit(advance, donate_argnums=0, out_shardings=(shardings, replicated(program.mesh)))
 

@@ -43,6 +43,17 @@ class Evaluation:
         return HeldOut(corpus, context, self.tokens_per_domain, self.domains)
 
 
+def enter(segment: Segment, state: State) -> State:
+    """Applies what a phase does at its start, where the segment begins with the phase."""
+    phase, config = segment.phase, segment.config
+    if segment.offset == 0 and phase.change is not None:
+        state = phase.change.state(state, config, segment.run.seed)
+    if segment.offset == 0 and not phase.keep_optimizer:
+        trained = {path: state.params[path] for path in state.moments}
+        state = state._replace(moments=fresh(config, trained))
+    return state
+
+
 class Stopped(Exception):
     """The time allowed is over; everything done so far is in the store."""
 
@@ -53,6 +64,8 @@ class Worker:
 
     `checkpoint_seconds` bounds the work a kill can undo; `stop_after` ends cleanly after so many
     seconds (`Stopped`), between dispatches. `keep_params` leaves a checkpoint at each run's end.
+    `way` leads the worker through the plan otherwise than one segment after the other
+    (`fleet.in_fleets`).
     """
 
     plan: Plan
@@ -64,6 +77,7 @@ class Worker:
     stop_after: float | None = None
     keep_params: bool = False
     progress: object = field(default_factory=Silent)
+    way: Callable[["Worker"], None] | None = None
 
     def missing(self) -> set[str]:
         """Lists the segments that have no record, or none of this evaluation where one is due."""
@@ -97,7 +111,10 @@ class Worker:
         self.todo = todo
         self.progress.begin([s for s in self.plan.segments.values() if s.id in todo])
         try:
-            self.descend(None, None)
+            if self.way is None:
+                self.descend(None, None)
+            else:
+                self.way(self)
         finally:
             self.progress.end()
         return len(todo)
@@ -158,18 +175,14 @@ class Worker:
                     difference,
                 )
         else:
-            state, step, seconds = start(), segment.first_step, 0.0
-            if segment.offset == 0 and phase.change is not None:
-                state = phase.change.state(state, config, segment.run.seed)
-            if segment.offset == 0 and not phase.keep_optimizer:
-                trained = {path: state.params[path] for path in state.moments}
-                state = state._replace(moments=fresh(config, trained))
+            state, step, seconds = enter(segment, start()), segment.first_step, 0.0
             state = on_mesh(program, state)
         if segment.id in self.todo and self.writes:
             self.store.begin(segment)
         log = self.log(segment, step)
         self.progress.start(segment, step)
-        state = warm(program, state)
+        if segment.steps:
+            state = warm(program, state)
         reader = Reader(
             self.corpus,
             order(self.corpus, segment.run),
@@ -179,8 +192,7 @@ class Worker:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
-        bound = DIVERGED_ABOVE * math.log(config.vocabulary)
-        meter = Meter(segment, seconds, bound, log, self.progress)
+        meter = Meter(segment, seconds, log, self.progress)
         peak, decay = segment.run.optimizer.learning_rate, segment.run.optimizer.weight_decay
         while step < segment.run.steps:
             count = min(program.dispatch_steps, segment.run.steps - step)
@@ -199,14 +211,14 @@ class Worker:
                 break
             if save or stop:
                 meter.flush()
-                meta = {"step": step, "seconds": meter.seconds, "environment": environment()}
-                checkpoint.save(folder, step, state, meta)
-                self.saved = time.monotonic()
+                self.save(segment, step, state, meter.seconds)
                 if self.writes:
                     self.tensorboard(segment)
             if stop:
                 raise Stopped(f"stopped at step {step} of {segment.run.steps} of {segment.id}")
         meter.flush()
+        if not segment.steps and found is None and self.due(segment, step)[0]:
+            self.save(segment, step, state, meter.seconds)
         losses = {}
         if meter.diverged is None and self.evaluated(segment):
             losses = self.evaluate(segment, state)
@@ -216,6 +228,12 @@ class Worker:
             self.store.finish(segment.id, self.record(segment, meter.diverged, losses, meter))
         self.progress.finish(segment, losses)
         return (None, meter.diverged) if meter.diverged is not None else (state, None)
+
+    def save(self, segment: Segment, step: int, state: State, seconds: float) -> None:
+        """Writes a checkpoint."""
+        meta = {"step": step, "seconds": seconds, "environment": environment()}
+        checkpoint.save(self.store.folder(segment.id), step, state, meta)
+        self.saved = time.monotonic()
 
     @property
     def writes(self) -> bool:
@@ -233,16 +251,20 @@ class Worker:
 
         At a segment's end a checkpoint is due only where children will need the state.
         """
-        now = time.monotonic()
-        save = now - self.saved >= self.checkpoint_seconds
+        save, stop = self.due_now()
         if step == segment.run.steps:
             needs = any(id in self.needed for id in self.plan.children.get(segment.id, ()))
             keeps = self.keep_params and segment.id in self.plan.leaves
             save = (save and needs) or keeps
-        stop = self.stop_after is not None and now - self.began >= self.stop_after
         if jax.process_count() > 1:
             save, stop = multihost_utils.broadcast_one_to_all(np.array([save, stop])).tolist()
         return save, stop
+
+    def due_now(self) -> tuple[bool, bool]:
+        """Says whether the time has come for a checkpoint, and to stop."""
+        now = time.monotonic()
+        stop = self.stop_after is not None and now - self.began >= self.stop_after
+        return now - self.saved >= self.checkpoint_seconds, stop
 
     def barrier(self, name: str) -> None:
         """Waits until every process of a multi-process run is here."""
@@ -331,7 +353,6 @@ class Meter:
 
     segment: Segment
     seconds: float
-    bound: float
     log: object
     progress: object
     loss: float | None = None
@@ -343,20 +364,24 @@ class Meter:
         """Keeps a dispatch's metrics, still on the device, for the next `read`."""
         self.held = (step, rates, metrics)
 
-    def read(self) -> None:
-        """Reads the metrics held, waiting for the device if need be."""
+    def read(self, share: float = 1.0) -> None:
+        """Reads the metrics held, waiting for the device if need be.
+
+        `share` is the part of the time since the last reading that this segment is charged.
+        """
         if self.held is None:
             return
         (step, rates, metrics), self.held = self.held, None
         values = {k: np.asarray(v)[: len(rates)] for k, v in metrics.items()}
         now = time.monotonic()
-        elapsed, self.at = now - self.at, now
+        elapsed, self.at = share * (now - self.at), now
         self.seconds += elapsed
         batch = self.segment.phase.batch_tokens
         speed = len(rates) * batch / elapsed
+        bound = DIVERGED_ABOVE * math.log(self.segment.config.vocabulary)
         for i, rate in enumerate(rates):
             loss = float(values["nll"][i])
-            bad = not (loss <= self.bound) or not np.isfinite(values["grad_norm"][i])
+            bad = not (loss <= bound) or not np.isfinite(values["grad_norm"][i])
             if bad and self.diverged is None:
                 self.diverged = step + i + 1
             if self.log is not None:

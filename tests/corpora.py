@@ -6,11 +6,14 @@ import numpy as np
 
 from data import Corpus, Mixture, write_corpus
 from data.corpus import Document, text_document
-from models import ModelConfig
+from models import ModelConfig, ParameterTokens, Streams
 from scaling import (
+    AddStreams,
     ContextLength,
     Data,
     Freeze,
+    GrowParameterTokens,
+    KeepStreams,
     Optimizer,
     Phase,
     Quantize,
@@ -56,6 +59,12 @@ def model(**fields) -> ModelConfig:
     return ModelConfig(**{"width": 16, "depth": 2, "heads": 2, "context": 32} | fields)
 
 
+def tokenformer(**fields) -> ModelConfig:
+    """Returns the smallest TokenFormer."""
+    tokens = dict(attention=ParameterTokens(12), feed_forward=ParameterTokens(32))
+    return model(**tokens | dict(block_norm="layer_norm") | fields)
+
+
 def study_runs(kind: str, corpus: Corpus) -> list[Run]:
     """Builds one of the kinds of study that must be exact: runs that share a trunk."""
     uniform = Mixture.uniform(corpus.names)
@@ -85,6 +94,33 @@ def study_runs(kind: str, corpus: Corpus) -> list[Run]:
             (trunk, Phase(10 * 2 * STEP, 2 * STEP), Phase(n * 4 * STEP, 4 * STEP, decay()))
             for n in (3, 6)
         ],
+        "streams": [
+            (
+                trunk,
+                Phase(10 * STEP, STEP, warmup(2 * STEP), change=AddStreams(streams, freeze)),
+                Phase(n * STEP, STEP, rate, change=change),
+            )
+            for streams, freeze, n, rate, change in (
+                (Streams(3, prefix=4), False, 6, decay(), None),
+                (Streams(3, prefix=4), False, 1, constant(0.0), KeepStreams(2)),
+                (Streams(2, prefix=4, neutral=True), True, 6, decay(), None),
+            )
+        ],
+        "grown": [
+            (trunk, Phase(0, STEP, change=GrowParameterTokens(20, 48))),
+            (trunk, Phase(6 * STEP, STEP, decay(), change=GrowParameterTokens(20, 48))),
+            (
+                trunk,
+                Phase(6 * STEP, STEP, constant(), change=GrowParameterTokens(20, 48)),
+                Phase(
+                    6 * STEP,
+                    STEP,
+                    warmup(2 * STEP),
+                    change=GrowParameterTokens(32, 96, "random", "rows"),
+                    keep_optimizer=False,
+                ),
+            ),
+        ],
         "quantize": [
             (
                 trunk,
@@ -100,10 +136,11 @@ def study_runs(kind: str, corpus: Corpus) -> list[Run]:
             )
         ],
     }
-    return [Run(model(), phases=tuple(phases), **start) for phases in shapes[kind]]
+    base = tokenformer() if kind == "grown" else model()
+    return [Run(base, phases=tuple(phases), **start) for phases in shapes[kind]]
 
 
-KINDS = ("wsd", "mixture", "frozen", "ramp", "quantize")
+KINDS = ("wsd", "mixture", "frozen", "ramp", "streams", "grown", "quantize")
 
 
 def seeds(runs: list[Run], count: int) -> list[Run]:

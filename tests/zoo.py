@@ -1,7 +1,8 @@
 """One small configuration of every architecture; tests of the whole zoo go through this list."""
 
-from models import ModelConfig, Quantization
-from tests.corpora import model
+from models import Experts, ModelConfig, Quantization, Stem, Streams
+from models.codes import Codes
+from tests.corpora import model, tokenformer
 
 CONFIGS: dict[str, ModelConfig] = {
     "default": model(),
@@ -10,5 +11,18 @@ CONFIGS: dict[str, ModelConfig] = {
     "grouped": model(heads=4, kv_heads=2, qk_norm=True),
     "documents": model(separator=0),
     "z_loss": model(z_loss=1e-3),
+    "streams": model(streams=Streams(3, prefix=4)),
+    "streams_neutral": model(
+        heads=4, kv_heads=2, qk_norm=True, separator=0, streams=Streams(2, prefix=4, neutral=True)
+    ),
+    "stem": model(feed_forward=Stem()),
+    "stem_dense": model(feed_forward=Stem((0, 1), "unit", lazy=False)),
+    "experts": model(feed_forward=Experts(4, 2, 1, granularity=4.0, first_dense=1)),
+    "experts_bias": model(feed_forward=Experts(4, 2, 0, router="sigmoid", bias_rate=0.01)),
+    "tokenformer": tokenformer(),
+    "codes": model(embedding=Codes()),
+    "recoded": model(
+        embedding=Codes(bits=9, signed=True, scale=0.5, interleaved=True, recode_seed=1)
+    ),
     "quantised": model(quantization=Quantization(2)),
 }

@@ -119,6 +119,22 @@ def test_a_corpus_keeps_and_hashes_its_tokenizer(bpe, tmp_path):
         open_corpus(tmp_path / "one")
 
 
+def test_BC7_bits_per_byte_compare_tokenizers_where_losses_per_token_do_not(bpe):
+    # One and the same model of text, which gives every byte its frequency, in both kinds of token.
+    text = TEXTS[0] * 8
+    frequency = np.bincount(np.frombuffer(text, np.uint8), minlength=256) / len(text)
+    per_token, per_byte = [], []
+    for tokenizer in (Bytes(), bpe):
+        (document,) = tokenizer.documents([text])
+        pieces = [tokenizer.decode([token]) for token in document.tokens.tolist()]
+        nats = [-sum(np.log(frequency[byte]) for byte in piece) for piece in pieces]
+        bytes_per_token = document.bytes / len(document.tokens)
+        per_token.append(np.mean(nats))
+        per_byte.append(np.mean(nats) / np.log(2) / bytes_per_token)
+    assert per_token[1] > 1.5 * per_token[0]
+    assert per_byte[1] == pytest.approx(per_byte[0], rel=1e-12)
+
+
 @pytest.mark.parametrize("vocabulary", [0, 256, 65_537, 4096])
 def test_vocabularies_that_cannot_be_trained_are_refused(vocabulary):
     with pytest.raises(Refused, match="vocabulary"):

@@ -1,10 +1,15 @@
 """A small part of the coverage study, held to what chance allows."""
 
+import itertools
+
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import binom
 
 from experiments import coverage
+from fitting.qat import optimal_fraction, tokens_per_byte
+from fitting.qat_use import at_best_fraction
 
 
 @pytest.mark.parametrize("law", ["over_training", "parscale"])
@@ -38,3 +43,28 @@ def test_targets_are_at_ten_times_the_compute(name):
         return np.asarray(table["params_total"], float) * tokens
 
     assert compute(plan.target)[0] / compute(plan.frame).max() == pytest.approx(10, rel=0.05)
+
+
+def test_the_planted_qat_law_follows_the_published_best_share():
+    frame = coverage.qat().frame
+    qat = frame[frame["tokens_qat"] > 0]
+    budgets = np.unique((qat["tokens_qat"] + qat["tokens_fp"]).round(-3))
+    grid = np.array(list(itertools.product(qat["params_total"].unique(), budgets, (1, 2, 4, 6))))
+    grid = grid[tokens_per_byte(*grid.T) > 3]
+    found = [at_best_fraction(coverage.QAT, *row)[0][0] for row in grid]
+    # 0.091 is the mean absolute error the paper reports for the formula on its own runs.
+    assert np.mean(np.abs(found - optimal_fraction(*grid.T))) < 0.05
+
+
+def test_chosen_plans_replace_their_rows_only():
+    old = pd.DataFrame({"plan": ["chinchilla", "qat", "gone"], "coverage": [0.1, 0.2, 0.3]})
+    new = pd.DataFrame({"plan": ["qat", "parscale"], "coverage": [0.9, 0.8]})
+    table = coverage.merged(old, new)
+    assert list(table["plan"]) == ["chinchilla", "parscale", "qat"]
+    assert list(table["coverage"]) == [0.1, 0.8, 0.9]
+
+
+def test_an_unknown_plan_is_refused_with_the_list(capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        coverage.main(["--only=kaplan", f"--out={tmp_path / 'out.csv'}"])
+    assert "qat_small" in capsys.readouterr().err and not list(tmp_path.iterdir())

@@ -142,7 +142,7 @@ def test_spread_of_seeds_pools_replicates():
 
 
 def test_fitting_needs_no_jax_and_no_plotting():
-    code = "import sys, fitting, fitting.report, fitting.mixing; "
+    code = "import sys, fitting, fitting.report, fitting.proposals; "
     code += "bad = {'jax', 'flax', 'matplotlib', 'sklearn', 'lightgbm'} & set(sys.modules); "
     code += "sys.exit(str(bad) if bad else 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -151,6 +151,20 @@ def test_parscale_streams_count_as_parameters():
     assert factor == pytest.approx([1.27, 1.55, 1.82], abs=0.005)
 
 
+def test_PS9_the_parscale_law_recovers_planted_parameters_in_natural_logarithms():
+    import pandas as pd
+
+    truth = {"E": 0.7, "A_alpha": 1.1e7**0.19, "alpha": 0.19, "k": 0.39}
+    size, streams = (axis.ravel() for axis in np.meshgrid([5e8, 1e9, 2e9, 4e9], [1, 2, 4, 8]))
+    frame = pd.DataFrame({"params_non_embedding": size, "streams": streams})
+    doubled = 0.39 * np.log(2)  # What k would be if the law were in powers of two.
+    by_two = 1 + doubled * np.log2(frame["streams"])
+    frame["loss"] = 0.7 + (1.1e7 / (frame["params_non_embedding"] * by_two)) ** 0.19
+    result = fit("parscale", Observations(frame), point_only=True)
+    for name, value in truth.items():
+        assert result.parameters[name] == pytest.approx(value, rel=1e-3)
+
+
 def test_mixing_law_recovers_planted_rates():
     import pandas as pd
 

@@ -18,15 +18,23 @@ def test_parameters_are_those_of_the_tree(name):
     leaves = {p: x for p, x in skeleton(config).params.items() if x.group.name != "scale"}
     accounts = count(config)
     assert accounts.params_total == sum(leaf.size for leaf in leaves.values())
-    tables = sum(
-        leaf.size for path, leaf in leaves.items() if path.split(".")[0] in ("embedding", "head")
+    # What has a row or a column per token; of a table inside a layer a token reads one row.
+    tables = {path: leaf for path, leaf in leaves.items() if config.vocabulary in leaf.shape}
+    assert accounts.params_non_embedding == accounts.params_total - sum(
+        leaf.size for leaf in tables.values()
     )
-    assert accounts.params_non_embedding == accounts.params_total - tables
-    assert accounts.params_active == accounts.params_total
+
+    def read(path, leaf):
+        if path in tables and path.startswith("layers."):
+            return leaf.size // config.vocabulary
+        # Of stacked experts a token reads a share.
+        return leaf.size * (leaf.group.matmul if leaf.expert is not None else 1)
+
+    assert accounts.params_active == sum(read(*item) for item in leaves.items())
     assert count(replace(config, quantization=None)).bytes == 4 * accounts.params_total
 
 
-@pytest.mark.parametrize("name", ["default", "gelu", "tied", "grouped"])
+@pytest.mark.parametrize("name", ["default", "gelu", "tied", "grouped", "stem"])
 def test_forward_flops_are_those_that_xla_counts(name):
     # Wide enough that products dominate; XLA multiplies whole L × L score matrices.
     config = replace(CONFIGS[name], width=128, heads=4, kv_heads=2, context=64)

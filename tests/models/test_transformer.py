@@ -39,7 +39,7 @@ def test_no_position_depends_on_later_tokens(name):
         hidden, _ = model_.hidden(tokens)
         return jnp.sum(hidden[0, at] ** 2 * jnp.arange(1.0, config.width + 1))
 
-    embedded = jnp.take(jnp.asarray(params["embedding.table"]), tokens, axis=0)
+    embedded = bones.merge(params, buffers).embedding(tokens, jnp.dtype(jnp.float32))
     gradient = np.abs(jax.jit(jax.grad(score))(embedded)[0]).sum(axis=-1)
     assert (gradient[at + 1 :] == 0).all()
     assert (gradient[: at + 1] > 0).all()
@@ -83,7 +83,7 @@ def test_positions_enter_only_by_their_difference_within_a_document():
     )
 
 
-@pytest.mark.parametrize("name", ["default", "grouped"])
+@pytest.mark.parametrize("name", ["default", "grouped", "streams"])
 def test_a_scan_over_stacked_layers_equals_the_loop(name, monkeypatch):
     config = replace(CONFIGS[name], depth=3)
     params, buffers = skeleton(config).initialise(0)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from data import Refused
+from models import Experts
 from scaling import Evaluation, Store, Worker, make_mesh, plan
 from scaling.mesh import shards
 from scaling.optimizer import initial
@@ -20,9 +21,9 @@ from tests.corpora import model, study_runs
 STEPS = 50
 
 
-def train(spec: str, steps: int = STEPS, seed: int = 0, batch: int = 512):
+def train(spec: str, steps: int = STEPS, seed: int = 0, batch: int = 512, config=None):
     """Returns losses and state after some steps on a mesh."""
-    config = model(width=32)
+    config = config or model(width=32)
     program = Program.of(config, study_runs_optimizer(), batch, make_mesh(spec))
     state = on_mesh(program, initial(config, seed))
     rng = np.random.default_rng(seed)
@@ -148,3 +149,35 @@ def test_batches_that_do_not_divide_are_refused():
     assert shards(mesh) == 8
     with pytest.raises(Refused, match="phase.batch_tokens: got 96"):
         Program.of(model(), study_runs_optimizer(), 96, mesh)
+
+
+def experts(**fields):
+    return model(width=32, feed_forward=Experts(8, 2, 1, granularity=4.0, **fields))
+
+
+@pytest.mark.parametrize("router", ["softmax", "sigmoid"])
+def test_experts_sharded_over_four_devices_agree_with_one(router):
+    config = experts(router=router)
+    losses, states = {}, {}
+    for spec in ("data:1", "expert:4,data:2"):
+        losses[spec], states[spec] = train(spec, steps=20, config=config)
+    one, split = states.values()
+    np.testing.assert_allclose(losses["expert:4,data:2"], losses["data:1"], rtol=1e-5)
+    assert losses["data:1"][-1] < losses["data:1"][0] - 0.3
+    for path in ("layers.1.feed_forward.gate", "layers.1.feed_forward.down"):
+        for array in (split.params[path], split.moments[path].mu):
+            assert {s.data.shape for s in array.addressable_shards} == {(2, *array.shape[1:])}
+    for path, value in split.params.items():
+        np.testing.assert_allclose(value, one.params[path], rtol=5e-2, atol=2e-4)
+    for path, value in split.buffers.items():
+        np.testing.assert_array_equal(value, one.buffers[path])
+
+
+def test_experts_are_split_over_both_axes_and_must_divide():
+    config = experts()
+    _, state = train("expert:2,fsdp:4", steps=1, config=config)
+    array = state.params["layers.0.feed_forward.up"]
+    assert {s.data.shape for s in array.addressable_shards} == {(4, 8, 16)}
+    program = Program.of(config, study_runs_optimizer(), 768, make_mesh("expert:3"))
+    with pytest.raises(Refused, match="mesh.expert: got 3; accepted: a divisor of the 8 experts"):
+        on_mesh(program, initial(config, 0))

@@ -8,8 +8,9 @@ import numpy as np
 import optax
 import pytest
 
+from models import Stem
 from scaling import Optimizer
-from scaling.optimizer import State, fresh, initial, trainable, update
+from scaling.optimizer import RULES, State, fresh, initial, trainable, update
 from tests.corpora import model
 
 
@@ -83,3 +84,51 @@ def test_new_leaves_count_their_own_steps():
     counts = {path: int(m.count) for path, m in both.moments.items()}
     assert counts.pop(young) == 1
     assert set(counts.values()) == {2}
+
+
+def test_lazy_adam_is_adam_on_each_row_over_the_batches_that_read_it():
+    rng = np.random.default_rng(0)
+    table = rng.standard_normal((5, 3), np.float32)
+    reads = [[0, 1, 2], [0, 2], [], [1, 2, 3], [0]]  # Row 4 is never read.
+    gradients = [rng.standard_normal((5, 3), np.float32) for _ in reads]
+    settings = Optimizer(0.1, b1=0.8, b2=0.9)
+    rule = RULES["lazy_adam"](settings)
+    state, found = rule.init(table), []
+    for rows, gradient in zip(reads, gradients, strict=True):
+        masked = np.where(np.isin(np.arange(5), rows)[:, None], gradient, 0)
+        with jax.numpy_dtype_promotion("standard"):
+            direction, state = rule.update(jnp.asarray(masked), state, table)
+        found.append(direction)
+    for row in range(5):
+        mean = square = np.zeros(3)
+        count = 0
+        for step, rows in enumerate(reads):
+            if row not in rows:
+                np.testing.assert_array_equal(found[step][row], 0)
+                continue
+            count += 1
+            gradient = gradients[step][row].astype(np.float64)
+            mean, square = 0.8 * mean + 0.2 * gradient, 0.9 * square + 0.1 * gradient**2
+            unbiased = mean / (1 - 0.8**count), square / (1 - 0.9**count)
+            expected = unbiased[0] / (np.sqrt(unbiased[1]) + 1e-8)
+            np.testing.assert_allclose(found[step][row], expected, rtol=1e-5)
+        assert int(state.count[row]) == count
+        np.testing.assert_allclose(state.mu[row], mean, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(state.nu[row], square, rtol=1e-5, atol=1e-7)
+
+
+def test_lazy_tables_decay_only_in_the_rows_that_were_read():
+    config = model(feed_forward=Stem())
+    path = "layers.1.feed_forward.table"
+    state = initial(config, 0)
+    gradient = np.zeros_like(state.params[path])
+    read = np.array([3, 9])
+    gradient[read] = 1.0
+    step = jax.jit(lambda d: update(config, Optimizer(1.0), state, {path: gradient}, 0.1 * d, d))
+    kept = np.setdiff1d(np.arange(256), read)
+    after, norm = step(jnp.float32(1.0))
+    assert float(norm) == pytest.approx(np.sqrt(gradient.sum()))
+    np.testing.assert_array_equal(after.params[path][kept], state.params[path][kept])
+    # A first step of Adam has size one: rate · (1 + decay · value).
+    expected = state.params[path][read] * 0.9 - 0.1
+    np.testing.assert_allclose(after.params[path][read], expected, rtol=1e-4)

@@ -83,3 +83,22 @@ def test_cut_segments_read_what_the_whole_run_reads(corpus):
             ):
                 assert (a == b).all()
     assert [p.sequences for p in pieces(runs[0])] == [160, 80, 40]
+
+
+def test_a_phase_of_no_tokens_is_a_segment_only_where_it_was_asked_for(corpus):
+    from dataclasses import replace
+
+    from scaling import ContextLength, Phase, decay
+
+    base = study_runs("wsd", corpus)[0]
+    trunk = base.phases[:1]
+    probe = replace(base, phases=(*trunk, Phase(0, STEP, change=ContextLength(64))))
+    longer = replace(base, phases=(*trunk, Phase(4 * STEP, STEP, change=ContextLength(64))))
+    through = replace(probe, phases=(*probe.phases, Phase(4 * STEP, STEP, decay())))
+    shared = plan([probe, longer, through])
+    steps = {run.identity: [s.steps for s in shared.path(run.identity)] for run in shared.runs}
+    whole = trunk[0].steps
+    assert steps[probe.identity] == [whole, 0]
+    assert steps[longer.identity] == [whole, 4]
+    assert steps[through.identity] == [whole, 0, 4]
+    assert [s.offset for s in shared.path(longer.identity)] == [0, 0]

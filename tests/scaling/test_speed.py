@@ -2,9 +2,18 @@
 
 import pytest
 
+from data import Refused
 from models import count
-from scaling import plan, speed
-from scaling.speed import calibration, measure, peak_flops, predicted_bytes, predicted_seconds
+from scaling import Optimizer, plan, speed
+from scaling.speed import (
+    calibration,
+    fleet_sizes,
+    measure,
+    measure_fleet,
+    peak_flops,
+    predicted_bytes,
+    predicted_seconds,
+)
 from scaling.train import Program, compiled
 from tests.corpora import model, study_runs
 
@@ -55,3 +64,30 @@ def test_predicted_memory_is_near_what_xla_plans(corpus, mesh):
     planned = lowered.compile().memory_analysis()
     used = planned.temp_size_in_bytes + planned.argument_size_in_bytes
     assert 0.5 < predicted_bytes(segment) / used < 2
+
+
+def test_the_fleet_size_is_measured_once_and_kept(tmp_path, monkeypatch, mesh):
+    asked = []
+
+    def measured(config, batch, size):
+        asked.append(size)
+        return {1: 100.0, 2: 150.0, 4: 180.0, 8: 175.0}[size]
+
+    monkeypatch.setattr(speed, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(speed, "measure_fleet", measured)
+    tiny = Program.of(model(), Optimizer(1.0), 256, mesh)
+    assert speed.most(tiny) == 4 and asked == [1, 2, 4, 8]
+    assert speed.most(tiny) == 4 and asked == [1, 2, 4, 8]
+    wide = Program.of(model(width=64), Optimizer(1.0), 1024, mesh)
+    assert speed.most(wide) == 1 and asked == [1, 2, 4, 8]
+
+
+def test_a_fleet_size_may_be_forced_and_nothing_else(mesh):
+    tiny = Program.of(model(), Optimizer(1.0), 256, mesh)
+    assert fleet_sizes("loop")(tiny) == 1 and fleet_sizes("12")(tiny) == 12
+    with pytest.raises(Refused, match="fleet: got many; accepted: auto, loop or the largest"):
+        fleet_sizes("many")
+
+
+def test_a_fleet_is_measured_whole():
+    assert measure_fleet(model(), 64, 2) > 0

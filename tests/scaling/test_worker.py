@@ -14,7 +14,18 @@ import pytest
 
 import scaling.train
 from models import skeleton
-from scaling import Evaluation, Optimizer, Stopped, Store, Worker, plan, tables, wsd
+from scaling import (
+    Evaluation,
+    Freeze,
+    Optimizer,
+    Phase,
+    Stopped,
+    Store,
+    Worker,
+    plan,
+    tables,
+    wsd,
+)
 from scaling import checkpoint as checkpoints
 from scaling.progress import Silent
 from tests.corpora import KINDS, STEP, study_runs
@@ -218,6 +229,31 @@ def test_an_evaluation_can_be_added_to_what_is_trained(corpus, mesh, tmp_path):
     # The first evaluation is still there, and the curve was not written twice.
     assert first.missing() == set()
     assert (tmp_path / "segments" / runs[0].identity / "metrics.jsonl").read_text() == before
+
+
+def test_a_phase_of_no_tokens_shows_the_state_right_after_its_change(corpus, mesh, tmp_path):
+    base = study_runs("wsd", corpus)[0]
+    trunk = replace(base, phases=base.phases[:1])
+    probe = replace(trunk, phases=(*trunk.phases, Phase(0, STEP, change=Freeze("embedding.*"))))
+    worker = work(corpus, mesh, tmp_path, [trunk, probe])
+    records = [worker.store.done(run.identity) for run in (trunk, probe)]
+    assert records[0]["loss"] == records[1]["loss"] != {}
+    assert records[1]["tokens"] == 0 and records[1]["parent"] == trunk.identity
+    assert work(corpus, mesh, tmp_path, [trunk, probe]).trained == 0
+
+
+def test_a_phase_may_start_with_fresh_optimizer_state(corpus, mesh, tmp_path):
+    base = study_runs("wsd", corpus)[0]
+    stable, cooled = base.phases
+    kept = replace(base, phases=(stable, cooled))
+    reset = replace(base, phases=(stable, replace(cooled, keep_optimizer=False)))
+    worker = work(corpus, mesh, tmp_path, [kept, reset], keep_params=True)
+    counts = [
+        {int(moments["count"]) for moments in end_state(worker, run)["moments"].values()}
+        for run in (kept, reset)
+    ]
+    assert counts == [{base.steps}, {cooled.steps}]
+    assert len(set(map(str, losses(worker).values()))) == 2
 
 
 def test_a_short_leaf_leaves_four_files(corpus, mesh, tmp_path):

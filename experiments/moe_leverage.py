@@ -1,0 +1,242 @@
+"""How much dense compute is a mixture of experts worth, by activation ratio and granularity?
+
+Command    espalier run --config=experiments/moe_leverage.py:cpu
+Cost       cpu: COST; gpu: about four hours on one accelerator (estimated from its FLOPs, not run);
+           published: see `espalier plan` (needs a corpus, --config.corpus=NAME)
+Compared   Tian et al. 2025 (arXiv:2507.17702): efficiency leverage EL = C_dense/C_moe at equal loss
+           follows EL = Â^(a + d·log10 C + γ(log2 G)² + β·log2 G), Â = A + 0.0163, with a = 1.23,
+           d = −0.0761, γ = 0.0167, β = −0.117, fitted on 1e18–6e20 FLOPs: more leverage with
+           fewer active experts and more compute, most at G near 11; below 7e14 FLOPs (G = 2) the
+           same formula gives EL < 1.
+Answer     ANSWER
+"""
+
+import pandas as pd
+
+from data import Mixture, load
+from experiments.comparison import Trial, tried
+from experiments.leverage_report import DENSE, leverage_report, rates_blocks
+from experiments.study import Results, Study, preset
+from models import Experts, ModelConfig, ladder
+from models.accounting import leverage_flops
+from models.ladder import RATE_TIMES_DECAY
+from scaling import Data, Evaluation, Optimizer, Run, chain, product, wsd
+
+# Every arm has the same FLOPs per token as the dense one in the published convention: k + E_s
+# experts of 2·width/G make up the dense feed-forward of 3·width. `experts` are the arms over A at
+# G = 2; `granularities` the arms over G at the activation ratio of `fine_experts`.
+COMMON = dict(
+    experts=(4, 8, 16, 32),
+    granularities=(2, 4, 8),
+    fine_experts=16,
+    sweep_rates=(0.5, 1.0, 2.0),
+    corpus="wheels",
+    mixture="code=0.25,docs=0.25,headers=0.25,tests=0.25",
+)
+PRESETS = {
+    # Rates: multiples of the ladder's rate, for dense and mixture, from the sweep that is part of
+    # the study.
+    "cpu": COMMON
+    | dict(
+        widths=(16, 24, 32),
+        tokens=(256_000, 512_000, 1_024_000),
+        seeds=(2, 1, 1),
+        sweep_width=32,
+        sweep_tokens=512_000,
+        sweep_seeds=1,
+        rates=(1.0, 1.0),
+        batch_tokens=1024,
+        context=64,
+        warmup_tokens=25 * 1024,
+        evaluation_tokens=16_384,
+        dtype="float32",
+        repeat=False,
+    ),
+    "gpu": COMMON
+    | dict(
+        widths=(256, 512, 1024),
+        tokens=(32_768_000, 65_536_000, 131_072_000),
+        seeds=(2, 2, 1),
+        sweep_width=256,
+        sweep_tokens=65_536_000,
+        sweep_seeds=2,
+        rates=(1.0, 1.0),
+        batch_tokens=65_536,
+        context=1024,
+        warmup_tokens=50 * 65_536,
+        evaluation_tokens=262_144,
+        dtype="bfloat16",
+        repeat=True,
+    ),
+    # The published ladder (table 7) and its arms (section 5.1); tokens, rates and batches are the
+    # table's, so `tokens`, `rates` and `batch_tokens` are not read.
+    "published": COMMON
+    | dict(
+        experts=(4, 8, 16, 32, 64, 128, 256),
+        granularities=(2, 4, 6, 8, 12, 16),
+        fine_experts=64,
+        widths=(384, 512, 640, 768, 1024, 1280),
+        tokens=(),
+        seeds=(1, 1, 1, 1, 1, 1),
+        sweep_width=0,
+        sweep_tokens=0,
+        sweep_seeds=0,
+        rates=(1.0, 1.0),
+        batch_tokens=0,
+        context=4096,
+        warmup_tokens=0,
+        evaluation_tokens=1_048_576,
+        dtype="bfloat16",
+        corpus="",
+        mixture="code=1",
+        repeat=True,
+    ),
+}
+
+# Width: layers, heads, key/value heads, learning rate, sequences in a batch, training FLOPs.
+TABLE_7 = {
+    384: (8, 8, 2, 1.52e-3, 98, 2e18),
+    512: (8, 8, 2, 1.31e-3, 147, 6e18),
+    640: (10, 10, 2, 1.11e-3, 228, 2e19),
+    768: (14, 12, 4, 9.5e-4, 342, 6e19),
+    1024: (16, 16, 4, 8.1e-4, 531, 2e20),
+    1280: (22, 20, 4, 7.0e-4, 795, 6e20),
+}
+DECAY = 0.2  # Of each run's tokens; Hägele et al. 2024 (arXiv:2405.18392), section 4.
+ACTIVE, SHARED = 2, 1  # At G = 2; both grow with G.
+
+
+def get_config(name: str = "cpu"):
+    """Returns a preset's configuration."""
+    return preset(name, PRESETS)
+
+
+def experts_at(routed: int, granularity: int) -> Experts:
+    """Returns the mixture of an activation ratio (that of `routed` at G = 2) and a granularity."""
+    finer = granularity // 2
+    return Experts(routed * finer, ACTIVE * finer, SHARED * finer, granularity=float(granularity))
+
+
+def arms(config) -> dict[str, Experts | None]:
+    """Returns every arm by name: dense, then over A at G = 2, then over G at one A."""
+    some = [experts_at(routed, 2) for routed in config.experts]
+    some += [experts_at(config.fine_experts, g) for g in config.granularities if g != 2]
+    return {DENSE: None} | {
+        f"A {e.activation_ratio:.3f}, G {e.granularity:g}": e for e in dict.fromkeys(some)
+    }
+
+
+def model(config, corpus, width: int, experts: Experts | None) -> ModelConfig:
+    """Returns an arm's model of a width; the dense one has the feed-forward that is active."""
+    shape = dict(vocabulary=corpus.vocabulary, context=config.context, dtype=config.dtype)
+    if config.preset == "published":
+        names = ("depth", "heads", "kv_heads")
+        shape |= dict(zip(names, TABLE_7[width][:3], strict=True))
+    shape["ff_width"] = (ACTIVE + SHARED) * width
+    return ladder(width, 10**6, **shape | ({"feed_forward": experts} if experts else {})).model
+
+
+def lengths(config, width: int, model: ModelConfig) -> tuple[int, tuple[int, ...], int]:
+    """Returns a width's batch in tokens, its token counts and its warm-up in tokens."""
+    if config.preset != "published":
+        return config.batch_tokens, config.tokens, config.warmup_tokens
+    sequences, flops = TABLE_7[width][4:]
+    batch = sequences * config.context
+    steps = round(flops / leverage_flops(model) / batch)
+    return batch, (steps * batch,), round(0.01 * steps) * batch
+
+
+def run_of(config, corpus, arm: str, width: int, tokens: int | None, rate: float, seed: int) -> Run:
+    """Builds one run; `rate` multiplies the ladder's rate (or table 7's)."""
+    shape = model(config, corpus, width, arms(config)[arm])
+    batch, counts, warmup = lengths(config, width, shape)
+    base = ladder(width, 10**6).learning_rate
+    if config.preset == "published":
+        base = TABLE_7[width][3]
+    peak = float(f"{base * rate:.3g}")
+    return Run(
+        shape,
+        Data(corpus.name, corpus.content_hash, Mixture.parse(config.mixture)),
+        Optimizer(peak, float(f"{RATE_TIMES_DECAY / peak:.3g}")),
+        seed,
+        wsd(counts[0] if tokens is None else tokens, batch, warmup, DECAY),
+    )
+
+
+def reference(config) -> str:
+    """Returns the mixture whose learning rate is swept."""
+    wanted = experts_at(config.fine_experts, 2)
+    return next(name for name, experts in arms(config).items() if experts == wanted)
+
+
+def sweep(config, corpus) -> tuple[Trial, ...]:
+    """Builds the sweep of the learning rate, for the dense model and one mixture at one size."""
+    if not config.sweep_width:
+        return ()
+    at = (config.sweep_width, config.sweep_tokens)
+    return tuple(
+        Trial(arm, rate, seed, run_of(config, corpus, arm, *at, rate, seed))
+        for arm in (DENSE, reference(config))
+        for rate in config.sweep_rates
+        for seed in range(config.sweep_seeds)
+    )
+
+
+def grid(config, corpus) -> tuple[Trial, ...]:
+    """Builds every arm at every width, length and seed."""
+    points = chain(
+        *(
+            product(
+                arm=arms(config), width=[width], seed=range(seeds), tokens=config.tokens or [None]
+            )
+            for width, seeds in zip(config.widths, config.seeds, strict=True)
+        )
+    )
+    out = []
+    for point in points:
+        rate = config.rates[point["arm"] != DENSE]
+        run = run_of(config, corpus, rate=rate, **point)
+        out.append(Trial(point["arm"], rate, point["seed"], run))
+    return tuple(out)
+
+
+def study(config) -> Study:
+    """Builds the ladders of all arms, and the sweep behind their learning rates."""
+    corpus = load(config.corpus)
+    runs = {t.run.identity: t.run for t in (*grid(config, corpus), *sweep(config, corpus))}
+    return Study(
+        name="moe_leverage",
+        corpus=corpus,
+        runs=tuple(runs.values()),
+        evaluation=Evaluation(
+            config.evaluation_tokens, domains=Mixture.parse(config.mixture).names
+        ),
+        report=report,
+        repeat=config.repeat,
+        published={"leverage": "arXiv:2507.17702, eq. 8 and table 2"},
+    )
+
+
+def published_flops(config, corpus, table: pd.DataFrame) -> pd.Series:
+    """Returns C = M·D of every row, in the published convention (`leverage_flops`)."""
+    per_token = {
+        (arm, width): leverage_flops(model(config, corpus, width, arms(config)[arm]))
+        for arm, width in {*zip(table["arm"], table["width"], strict=True)}
+    }
+    keys = zip(table["arm"], table["width"], table["tokens"], strict=True)
+    return pd.Series([per_token[a, w] * t for a, w, t in keys], index=table.index)
+
+
+def report(results: Results) -> list:
+    """Writes what was measured, and the sweep behind the learning rates."""
+    config, corpus = results.config, results.corpus
+    table = tried(grid(config, corpus), results.runs)
+    table = table[table["diverged_step"].isna()].reset_index(drop=True)
+    table["exact_flops"], table["flops"] = table["flops"], published_flops(config, corpus, table)
+    blocks = leverage_report(table, arms(config))
+    swept = tried(sweep(config, corpus), results.runs)
+    if swept.empty:
+        return blocks
+    used = dict(zip((DENSE, reference(config)), config.rates, strict=True))
+    where = f"width {config.sweep_width}, {config.sweep_tokens:,} tokens"
+    return [*blocks, *rates_blocks(swept, used, f"{where}, seeds {config.sweep_seeds}")]

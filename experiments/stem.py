@@ -1,0 +1,351 @@
+"""Is a table per token worth its parameters in place of a feed-forward's up-projection?
+
+Command    espalier run --config=experiments/stem.py:cpu
+Cost       cpu: see below; gpu: about two hours; published: `espalier plan` with a corpus of a
+           128,256-token vocabulary as --config.corpus=FOLDER
+Compared   STEM (arXiv:2601.10639): at 1B parameters and 1T tokens, tables in 5 of 16 layers take
+           validation perplexity from 13.19 to 12.64 (−4.2 %; read off the released figure) at
+           1.41B active and 6.67B total parameters; against dense of as many total parameters, or
+           by wall-clock, nothing was published.
+Answer     not yet known
+"""
+
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+import models
+from data import Corpus, Mixture, Reader, load
+from experiments.comparison import best_rates, comparison, differences, trials, tried
+from experiments.report import Block, Picture, Table, Text
+from experiments.study import Results, Study, preset
+from models import ModelConfig, Stem, ladder
+from models.ladder import RATE_TIMES_DECAY, learning_rate
+from scaling import Data, Evaluation, Optimizer, Run, wsd
+from scaling.plan import order
+
+PRESETS = {
+    "cpu": dict(
+        width=16,
+        depth=4,  # The fewest layers of which a third and a half differ.
+        ff_width=0,  # 0: the usual multiple of the width.
+        kv_heads=0,  # 0: as many as heads.
+        layers=("third", "half", "all_but_first"),
+        match_active=True,
+        table_init="xavier",
+        lazy=True,
+        rates=(0.75, 1.5, 3.0),
+        seeds=3,
+        tokens=163_840,
+        batch_tokens=512,
+        context=64,
+        warmup_tokens=25 * 1024,
+        evaluation_tokens=16_384,
+        corpus="wheels-bpe4096",
+        mixture="code=1",
+        dtype="float32",
+        repeat=False,
+    ),
+    "gpu": dict(
+        width=256,
+        depth=8,
+        ff_width=0,
+        kv_heads=0,
+        layers=("third", "half", "all_but_first"),
+        match_active=True,
+        table_init="xavier",
+        lazy=True,
+        rates=(0.5, 1.0, 2.0),
+        seeds=3,
+        tokens=32_768_000,
+        batch_tokens=32_768,
+        context=256,
+        warmup_tokens=50 * 32_768,
+        evaluation_tokens=131_072,
+        corpus="wheels-bpe4096",
+        mixture="code=0.25,docs=0.25,headers=0.25,tests=0.25",
+        dtype="bfloat16",
+        repeat=True,
+    ),
+    # The released 1B model's shape, where STEM keeps the dense width F; its peak rate was 4e-4.
+    "published": dict(
+        width=2048,
+        depth=16,
+        ff_width=8192,
+        kv_heads=8,
+        layers=("third",),
+        match_active=False,
+        table_init="xavier",
+        lazy=False,
+        rates=(0.5, 1.0, 2.0),
+        seeds=3,
+        tokens=999_999_668_224,
+        batch_tokens=2_097_152,
+        context=4096,
+        warmup_tokens=1000 * 2_097_152,
+        evaluation_tokens=1_048_576,
+        corpus="",
+        mixture="code=1",
+        dtype="bfloat16",
+        repeat=False,
+    ),
+}
+
+DENSE = "dense"
+NAMES = {"third": "STEM 1/3", "half": "STEM 1/2", "all_but_first": "STEM all but first"}
+SEEN = (0, 1, 10, 100, 1000, 10_000)  # Edges of the classes of rows by tokens seen.
+
+
+def get_config(name: str = "cpu"):
+    """Returns a preset's configuration."""
+    return preset(name, PRESETS)
+
+
+def study(config) -> Study:
+    """Builds every arm at every rate with every seed."""
+    corpus = load(config.corpus)
+    mixture = Mixture.parse(config.mixture)
+    return Study(
+        name="stem",
+        corpus=corpus,
+        runs=tuple(dict.fromkeys(t.run for t in all_trials(config, corpus))),
+        evaluation=Evaluation(config.evaluation_tokens, domains=mixture.names),
+        report=report,
+        repeat=config.repeat,
+        published={"perplexity, 1B, 1T tokens": "13.19 → 12.64 (arXiv:2601.10639's repository)"},
+    )
+
+
+def all_trials(config, corpus: Corpus):
+    """Returns the trials: each arm around the ladder's rate for its own width."""
+    data = Data(corpus.name, corpus.content_hash, Mixture.parse(config.mixture))
+
+    def builder(model: ModelConfig):
+        def build(multiple: float, seed: int) -> Run:
+            rate = float(f"{multiple * learning_rate(model.width):.3g}")
+            optimizer = Optimizer(rate, float(f"{RATE_TIMES_DECAY / rate:.3g}"))
+            phases = wsd(config.tokens, config.batch_tokens, config.warmup_tokens)
+            return Run(model, data, optimizer, seed, phases)
+
+        return build
+
+    built = {name: builder(model) for name, model in arms(config, corpus.vocabulary).items()}
+    return trials(built, config.rates, range(config.seeds))
+
+
+def arms(config, vocabulary: int) -> dict[str, ModelConfig]:
+    """Returns the models: dense, STEM at its active params, and dense at STEM's total params."""
+    shape = {"ff_width": config.ff_width or None, "kv_heads": config.kv_heads or None}
+    shape |= {name: config[name] for name in ("depth", "context", "dtype")}
+    dense = ladder(config.width, config.tokens, vocabulary=vocabulary, **shape).model
+    found = {DENSE: dense}
+    for layers in config.layers:
+        settings = Stem(layers, config.table_init, config.lazy)
+        model = replace(dense, feed_forward=settings)
+        found[NAMES[layers]] = with_active(model, dense) if config.match_active else model
+    for layers in config.layers:
+        found[counterpart(NAMES[layers])] = with_total(dense, found[NAMES[layers]])
+    return found
+
+
+def counterpart(arm: str) -> str:
+    """Names the dense arm with a STEM arm's total params."""
+    return f"dense, total of {arm.removeprefix('STEM ')}"
+
+
+def with_active(model: ModelConfig, like: ModelConfig) -> ModelConfig:
+    """Widens the feed-forward until as many params are active as in another model."""
+    target, inner = models.count(like).params_active, like.inner_width
+    wider = [replace(model, ff_width=width) for width in range(inner, 2 * inner + 1)]
+    return min(wider, key=lambda one: abs(models.count(one).params_active - target))
+
+
+def with_total(dense: ModelConfig, like: ModelConfig) -> ModelConfig:
+    """Widens a dense model until it has as many params in all as another.
+
+    The width comes as near as the dense model's proportions allow, the feed-forward does the rest.
+    """
+    target, ratio = models.count(like).params_total, dense.inner_width / dense.width
+
+    def shaped(width: int, ff_width: int) -> ModelConfig:
+        head = max(2, width // dense.heads // 2 * 2)
+        return replace(dense, width=width, head_size=head, ff_width=ff_width)
+
+    def miss(model: ModelConfig) -> int:
+        return abs(models.count(model).params_total - target)
+
+    low, high = dense.width, 16 * dense.width
+    while high - low > 2:  # Params grow with the width: halve the interval of even widths.
+        middle = (low + high) // 4 * 2
+        more = models.count(shaped(middle, round(ratio * middle))).params_total > target
+        low, high = (low, middle) if more else (middle, high)
+    width = min((low, high), key=lambda width: miss(shaped(width, round(ratio * width))))
+    one = models.count(shaped(width, 2)).params_total - models.count(shaped(width, 1)).params_total
+    rest = target - models.count(shaped(width, 1)).params_total
+    return shaped(width, max(1, 1 + round(rest / one)))
+
+
+def report(results: Results) -> list[Block]:
+    """Writes the verdicts at equal active and equal total params, the costs, and rows' reading."""
+    config = results.config
+    found = all_trials(config, results.corpus)
+    table = tried(found, results.runs)
+    stems = [NAMES[layers] for layers in config.layers]
+    first = table[table["arm"].isin([DENSE, *stems])]
+    matched = "as many active params" if config.match_active else "the same width"
+    run = next(t.run for t in found if t.arm == stems[0])
+    return [
+        Text(scale(config)),
+        Text(f"## Against dense of {matched}"),
+        *comparison(first, DENSE),
+        Text("## Against dense of as many params in all"),
+        *against_total(table, stems),
+        Text("## What it costs"),
+        Table("cost", cost(table), "Per token of training; ratios are to dense."),
+        Picture("params", picture(table, stems), "Held-out bits per byte at the best rate."),
+        Text("## How often a row is read"),
+        *reading(results.corpus, run, config),
+    ]
+
+
+def scale(config) -> str:
+    """Says what a preset can and cannot tell."""
+    small = (
+        "The `cpu` preset proves the machinery, not the architecture: a width of "
+        f"{config.width}, {config.tokens / 1e3:,.0f} thousand tokens. At this size almost all "
+        "params are token tables with or without STEM, and tables are read far less often than "
+        "at published scales."
+    )
+    return small if config.preset == "cpu" else "Far below the published scale of 1T tokens."
+
+
+def against_total(table: pd.DataFrame, stems: list[str]) -> list[Block]:
+    """Compares each STEM arm with the dense arm of its total params."""
+    rows, lines = [], []
+    best = best_rates(table).set_index("arm")
+    costs = table.groupby("arm")[["params_total", "flops"]].first()
+    for arm in stems:
+        dense = counterpart(arm)
+        if not {arm, dense} <= set(best.index) or best.loc[[arm, dense], "rate"].isna().any():
+            lines.append(f"- **{arm}**: not trained, or diverged at every rate.")
+            continue
+        paired = differences(table[table["arm"].isin([arm, dense])], dense).iloc[0]
+        flops = costs.loc[dense, "flops"] / costs.loc[arm, "flops"]
+        rows.append(
+            {
+                "arm": arm,
+                "params_total": costs.loc[arm, "params_total"],
+                "dense params_total": costs.loc[dense, "params_total"],
+                "FLOPs, dense over STEM": flops,
+                "difference (bits per byte)": paired["difference"],
+                "90 % low": paired["low"],
+                "90 % high": paired["high"],
+                "verdict": paired["verdict"],
+            }
+        )
+        lines.append(
+            f"- **{arm}**: {paired['difference']:+.4f} bits per byte "
+            f"[{paired['low']:+.4f}, {paired['high']:+.4f}], {paired['verdict']}; dense took "
+            f"{flops:.1f} times the FLOPs."
+        )
+    edges = [arm for arm in map(counterpart, stems) if arm in best.index and best.loc[arm, "edge"]]
+    note = f" The best rate of {', '.join(edges)} is at the edge of the sweep." if edges else ""
+    head = (
+        "Each STEM arm against a wider dense model of its total params, both at their best "
+        f"learning rates, 90 % intervals paired by seed; below zero STEM is better.{note}"
+    )
+    return [
+        Text("\n".join([head, "", *lines])),
+        Table("total", pd.DataFrame(rows), "STEM against dense of as many params in all."),
+    ]
+
+
+def cost(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns params, FLOPs and measured time per token of every arm.
+
+    Time is that of an arm's fastest run: runs that share the machine with others are slower.
+    """
+    groups = table.assign(speed=table["tokens"] / table["seconds"]).groupby("arm", sort=False)
+    first, speed = groups.first(), groups["speed"].max()
+    return pd.DataFrame(
+        {
+            "arm": first.index,
+            "params_total": first["params_total"].to_numpy(),
+            "params_active": first["params_active"].to_numpy(),
+            "FLOP ratio": (first["flops"] / first.loc[DENSE, "flops"]).to_numpy(),
+            "time ratio": (speed[DENSE] / speed).to_numpy(),
+            "tokens/s (fastest run)": speed.round().to_numpy(),
+        }
+    )
+
+
+def rows_read(corpus: Corpus, run: Run) -> np.ndarray:
+    """Returns how many input tokens a run reads of each row [V]."""
+    seen = np.zeros(corpus.vocabulary, np.int64)
+    for index, phase in enumerate(run.phases):
+        sequences = phase.batch_tokens // run.model_at(index).context
+        reader = Reader(corpus, order(corpus, run), index, sequences)
+        for begin in range(0, phase.steps, 256):
+            windows = reader.read(min(256, phase.steps - begin))
+            seen += np.bincount(windows[..., :-1].ravel(), minlength=len(seen))
+    return seen
+
+
+def reading(corpus: Corpus, run: Run, config) -> list[Block]:
+    """Says how the training tokens fall on the tables' rows, and the held-out tokens with them."""
+    seen = rows_read(corpus, run)
+    held_out = Evaluation(config.evaluation_tokens, domains=run.data.mixture.names).held_out(
+        corpus, config.context
+    )
+    tokens = np.concatenate([held_out.windows(name)[:, :-1].ravel() for name in held_out.names])
+    asked = np.bincount(tokens, minlength=len(seen))
+    rows = []
+    for low, high in zip(SEEN, (*SEEN[1:], np.inf), strict=True):
+        here = (seen >= low) & (seen < high)
+        name = "never" if high == 1 else f"{low:,} or more" if np.isinf(high) else None
+        rows.append(
+            {
+                "tokens seen per row": name or f"{low:,} to {high - 1:,}",
+                "rows": int(here.sum()),
+                "of training tokens (%)": 100 * seen[here].sum() / seen.sum(),
+                "of held-out tokens (%)": 100 * asked[here].sum() / asked.sum(),
+            }
+        )
+    quartiles = np.percentile(seen, (25, 50, 75))
+    mean = seen.mean()
+    said = (
+        f"A row sees {mean:,.0f} tokens in the mean and {quartiles[1]:,.0f} in the median "
+        f"(quartiles {quartiles[0]:,.0f} and {quartiles[2]:,.0f}): tokens, not params, are what a "
+        "table lacks, and every table of a model sees the same ones."
+    )
+    return [Text(said), Table("rows", pd.DataFrame(rows), "Rows of a table by tokens seen.")]
+
+
+def picture(table: pd.DataFrame, stems: list[str]) -> plt.Figure:
+    """Draws bits per byte at the best rate over active and over total params."""
+    best = best_rates(table).set_index("arm")
+    costs = table.groupby("arm", sort=False)[["params_active", "params_total"]].first()
+    dense = [arm for arm in costs.index if arm not in stems]
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True)
+    for axis, column in zip(axes, costs.columns, strict=True):
+        line = costs.loc[dense, column].sort_values()
+        error = dict(capsize=3, ms=6)
+        axis.errorbar(line, best.loc[line.index, "mean"], best.loc[line.index, "sd"], fmt="o-",
+                      color="0.4", label="dense", **error)  # fmt: skip
+        for arm in stems:
+            axis.errorbar(costs.loc[arm, column], best.loc[arm, "mean"], best.loc[arm, "sd"],
+                          fmt="s", label=arm, **error)  # fmt: skip
+        axis.set(xscale="log", xlabel=column)
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n / 1e6:g}M"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.set_xticks(np.unique(np.round(costs[column] / 1e6, 2)) * 1e6)
+        axis.tick_params(axis="x", labelrotation=45)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("held-out bits per byte (mean, sd over seeds)")
+    axes[1].legend(fontsize=9)
+    figure.tight_layout()
+    plt.close(figure)
+    return figure

@@ -1,0 +1,434 @@
+"""Does growing a TokenFormer in two steps beat training the large one from scratch?
+
+Command    espalier run --config=experiments/tokenformer_growth.py:cpu
+Cost       cpu: TODO
+Compared   Wang et al. 2024 (arXiv:2410.23168, table 7, section 4.1): grown from 124M to 1.4B by
+           random rows, one tenth of the tokens per stage, perplexity 11.77 on OpenWebText against
+           11.63 of a Transformer from scratch at about three times the compute. Zero keys leave
+           the loss as it was (section 3.3), if τ is kept.
+Answer     TODO
+
+Text is read as bytes: at this width the head over 4,096 tokens, which does not grow, would take
+two thirds of the final model's FLOPs and hide what is asked.
+"""
+
+import math
+from dataclasses import replace
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+import models
+from data import Mixture, load
+from experiments.comparison import best_rates, comparison, trials, tried
+from experiments.report import Picture, Table, Text
+from experiments.study import Results, Study, preset
+from models import ModelConfig, ParameterTokens
+from models.ladder import RATE_TIMES_DECAY
+from scaling import (
+    Data,
+    Evaluation,
+    GrowParameterTokens,
+    Optimizer,
+    Phase,
+    Run,
+    constant,
+    decay,
+    warmup,
+    wsd,
+)
+
+# `rows` are the attention's in each stage; the feed-forward has four times as many, as in all
+# published models. `baseline` is the Transformer's width, depth, heads and feed-forward width: as
+# many non-embedding parameters as the last stage. `steps` are those of each stage, `looks` the
+# steps after each growth at which the loss is looked at. `rates` multiply the reference rates of
+# growth, from scratch and the baseline, which pilot runs found; larger models want lower ones.
+PRESETS = {
+    "cpu": dict(
+        width=32,
+        depth=2,
+        heads=2,
+        rows=(12, 24, 48),
+        steps=(320, 160, 240),
+        baseline=(44, 2, 2, 128),
+        vocabulary=256,
+        tied=False,
+        budgets=(0.5, 1.0, 2.0),
+        rates=(0.5, 1.0, 2.0),
+        rate=0.01,
+        scratch_rate=0.005,
+        baseline_rate=0.01,
+        seeds=3,
+        looks=(10, 20, 40, 80),
+        batch_tokens=1024,
+        context=64,
+        warmup_steps=25,
+        evaluation_tokens=32_768,
+        corpus="wheels",
+        mixture="code=1",
+        dtype="float32",
+        repeat=False,
+    ),
+    "gpu": dict(
+        width=256,
+        depth=4,
+        heads=4,
+        rows=(192, 384, 768),
+        steps=(4000, 2000, 3000),
+        baseline=(448, 4, 7, 1744),
+        vocabulary=256,
+        tied=False,
+        budgets=(0.5, 1.0, 2.0),
+        rates=(0.5, 1.0, 2.0),
+        rate=0.0016,
+        scratch_rate=0.0008,
+        baseline_rate=0.0009,
+        seeds=3,
+        looks=(10, 40, 160, 640),
+        batch_tokens=16_384,
+        context=256,
+        warmup_steps=100,
+        evaluation_tokens=262_144,
+        corpus="wheels",
+        mixture="code=0.25,docs=0.25,headers=0.25,tests=0.25",
+        dtype="bfloat16",
+        repeat=True,
+    ),
+    # The paper's growth path (section 4.1, appendix D and the released TPU commands), to be
+    # planned, not run: the default corpus's few tokens stand where OpenWebText would.
+    "published": dict(
+        width=768,
+        depth=12,
+        heads=12,
+        rows=(576, 2140, 4850, 8620),
+        steps=(600_000, 60_000, 60_000, 60_000),
+        baseline=(2048, 24, 16, 5888),
+        vocabulary=50_432,
+        tied=True,
+        budgets=(0.5, 1.0, 2.0),
+        rates=(0.5, 1.0, 2.0),
+        rate=6e-4,
+        scratch_rate=6e-4,
+        baseline_rate=6e-4,
+        seeds=1,
+        looks=(1000,),
+        batch_tokens=524_288,
+        context=1024,
+        warmup_steps=2000,
+        evaluation_tokens=524_288,
+        corpus="wheels",
+        mixture="code=0.25,docs=0.25,headers=0.25,tests=0.25",
+        dtype="bfloat16",
+        repeat=True,
+    ),
+}
+
+DECAY = 0.2  # Of a run's tokens from scratch; Hägele et al. 2024 (arXiv:2405.18392), section 4.
+LAST = 0.6  # Share of the last stage in which a grown run decays: at `cpu`, also 0.2 of all tokens.
+LEVEL = 0.9  # Of the intervals.
+
+SCRATCH, EXACT, PUBLISHED, BASELINE = (
+    "scratch",
+    "grown, exact",
+    "grown, as published",
+    "Transformer",
+)
+
+# How rows may be added: key rows and the rule for τ.
+KINDS = {
+    "zero keys, τ kept": ("zero", None),
+    "zero keys, τ = √n": ("zero", "rows"),
+    "random keys, τ kept": ("random", None),
+    "random keys, τ = √n": ("random", "rows"),
+}
+
+
+class Look(NamedTuple):
+    """A place on a run's way at which the loss is looked at, at the middle rate.
+
+    `growth` counts growths so far, `steps` are those since the last; `kind` is None before it.
+    """
+
+    arm: str
+    growth: int
+    kind: str | None
+    steps: int
+    seed: int
+    run: Run
+
+
+def get_config(name: str = "cpu"):
+    """Returns a preset's configuration."""
+    return preset(name, PRESETS)
+
+
+def tokenformer(config, stage: int) -> ModelConfig:
+    """Returns the TokenFormer of a stage, as it is from scratch."""
+    rows = config.rows[stage]
+    return ModelConfig(
+        vocabulary=config.vocabulary,
+        width=config.width,
+        depth=config.depth,
+        heads=config.heads,
+        context=config.context,
+        attention=ParameterTokens(rows),
+        feed_forward=ParameterTokens(4 * rows),
+        tied=config.tied,
+        block_norm="layer_norm",
+        dtype=config.dtype,
+    )
+
+
+def transformer(config) -> ModelConfig:
+    """Returns the ordinary Transformer of the last stage's size."""
+    width, depth, heads, ff_width = config.baseline
+    return ModelConfig(
+        vocabulary=config.vocabulary,
+        width=width,
+        depth=depth,
+        heads=heads,
+        ff_width=ff_width,
+        context=config.context,
+        tied=config.tied,
+        dtype=config.dtype,
+    )
+
+
+def growth(config, stage: int, kind: str) -> GrowParameterTokens:
+    """Returns the change to a stage from the one before."""
+    rows = config.rows[stage]
+    new, tau = KINDS[kind]
+    return GrowParameterTokens(rows, 4 * rows, new, tau)
+
+
+def grown(config, arm: str) -> tuple[Phase, ...]:
+    """Returns the phases of growth in steps, the last stage ending in a decay.
+
+    Exact growth keeps rate and optimizer state; growth as published takes random rows, τ = √n of
+    the new n, fresh optimizer state and a new warmup.
+    """
+    batch, fresh = config.batch_tokens, warmup(config.warmup_steps * config.batch_tokens)
+    last = round(config.steps[-1] * LAST)
+    steps = [*config.steps[:-1], config.steps[-1] - last]
+    kind = "zero keys, τ kept" if arm == EXACT else "random keys, τ = √n"
+    rate, keep = (constant(), True) if arm == EXACT else (fresh, False)
+    stages = [Phase(steps[0] * batch, batch, fresh)]
+    for stage, count in enumerate(steps[1:], start=1):
+        change = growth(config, stage, kind)
+        stages.append(Phase(count * batch, batch, rate, change=change, keep_optimizer=keep))
+    return (*stages, Phase(last * batch, batch, decay()))
+
+
+def build(config, corpus, model: ModelConfig, phases, rate: float, seed: int) -> Run:
+    """Returns a run at a peak rate."""
+    data = Data(corpus.name, corpus.content_hash, Mixture.parse(config.mixture))
+    optimizer = Optimizer(rate, float(f"{RATE_TIMES_DECAY / rate:.3g}"))
+    return Run(model, data, optimizer, seed, tuple(phases))
+
+
+def compared(config, corpus) -> tuple:
+    """Returns the trials: growth, from scratch at several budgets, and the ordinary Transformer.
+
+    Budgets are multiples of the training FLOPs of a grown run.
+    """
+    first, final, plain = tokenformer(config, 0), tokenformer(config, -1), transformer(config)
+    whole = build(config, corpus, first, grown(config, EXACT), config.rate, 0).flops()
+
+    def schedule(model, budget):
+        tokens = budget * whole / models.count(model).flops_train
+        return wsd(tokens, config.batch_tokens, config.warmup_steps * config.batch_tokens, DECAY)
+
+    def arm(model, phases, peak):
+        return lambda rate, seed: build(config, corpus, model, phases, rate * peak, seed)
+
+    peak = config.scratch_rate
+    arms = {scratch(b): arm(final, schedule(final, b), peak) for b in config.budgets}
+    arms |= {kind: arm(first, grown(config, kind), config.rate) for kind in (EXACT, PUBLISHED)}
+    arms[BASELINE] = arm(plain, schedule(plain, 1.0), config.baseline_rate)
+    return trials(arms, config.rates, range(config.seeds))
+
+
+def scratch(budget: float) -> str:
+    """Names training from scratch at a multiple of the grown run's compute."""
+    return SCRATCH if budget == 1 else f"{SCRATCH} × {budget:g}"
+
+
+def looks(config, corpus) -> list[Look]:
+    """Returns where the loss is looked at: before and right after each growth, and along it."""
+    found, batch = [], config.batch_tokens
+    for arm in (EXACT, PUBLISHED):
+        phases = grown(config, arm)
+        for seed in range(config.seeds):
+            cut = lambda *some, seed=seed: build(
+                config, corpus, tokenformer(config, 0), some, config.rate, seed
+            )
+            for stage, phase in enumerate(phases[:-1]):
+                before = phases[:stage]
+                for kind in KINDS if stage else ():
+                    change = growth(config, stage, kind)
+                    run = cut(*before, Phase(0, batch, change=change))
+                    found.append(Look(arm, stage, kind, 0, seed, run))
+                after = [n for n in config.looks if n < phase.steps]
+                for steps in (*after, phase.steps):
+                    run = cut(*before, replace(phase, tokens=steps * batch))
+                    found.append(Look(arm, stage, None, steps, seed, run))
+    return found
+
+
+def study(config) -> Study:
+    """Builds the trials and the looks on their way, which cost evaluations only."""
+    corpus = load(config.corpus)
+    runs = [t.run for t in compared(config, corpus)] + [k.run for k in looks(config, corpus)]
+    return Study(
+        name="tokenformer_growth",
+        corpus=corpus,
+        runs=tuple(runs),
+        evaluation=Evaluation(
+            config.evaluation_tokens, domains=Mixture.parse(config.mixture).names
+        ),
+        report=report,
+        repeat=config.repeat,
+        published={"compute saved": "two thirds (Wang et al. 2024, section 4.1)"},
+    )
+
+
+def interval(values) -> tuple[float, float]:
+    """Returns Student's interval of a mean; NaN where one value leaves none."""
+    values = np.asarray(values, float)
+    if len(values) < 2:
+        return math.nan, math.nan
+    half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1)
+    half /= math.sqrt(len(values))
+    return values.mean() - half, values.mean() + half
+
+
+def looked(places: list[Look], runs: pd.DataFrame) -> pd.DataFrame:
+    """Returns the looks that have been taken: their names, then the columns of the run table."""
+    keys = pd.DataFrame(
+        [(*p[:4], p.run.identity) for p in places],
+        columns=["arm", "growth", "kind", "steps", "run"],
+    )
+    return keys.merge(runs, on="run", how="inner")
+
+
+def jumps(seen: pd.DataFrame, rows: tuple[int, ...]) -> pd.DataFrame:
+    """Returns the jump of the held-out loss at each growth by kind, with intervals over seeds."""
+    table = []
+    after = seen[seen["kind"].notna()]
+    for (stage, arm, kind), group in after.groupby(["growth", "arm", "kind"], sort=False):
+        if stage == 1 and arm == PUBLISHED:
+            continue  # Before the first growth the arms are one.
+        before = seen[(seen["arm"] == arm) & (seen["growth"] == stage - 1) & seen["kind"].isna()]
+        before = before[before["steps"] == before["steps"].max()].set_index("seed")
+        group = group.set_index("seed")
+        jump = (group["loss"] - before["loss"]).dropna()
+        low, high = interval(jump)
+        table.append(
+            {
+                "rows": f"{rows[stage - 1]} → {rows[stage]}",
+                "grown before": "not" if stage == 1 else arm.removeprefix("grown, "),
+                "new rows": kind,
+                "jump (nats/token)": jump.mean(),
+                "90 % low": low,
+                "90 % high": high,
+                "jump (bits/byte)": (group["bits_per_byte"] - before["bits_per_byte"]).mean(),
+            }
+        )
+    return pd.DataFrame(table)
+
+
+def saved(table: pd.DataFrame, budgets: tuple[float, ...]) -> pd.DataFrame:
+    """Returns the compute that growth saves against training from scratch to the same loss.
+
+    Scratch's loss, at each budget's best rate, is interpolated in the logarithm of compute, seed by
+    seed; a loss beyond the budgets tried counts as the nearest of them.
+    """
+    best = best_rates(table, "loss").set_index("arm")["rate"]
+    at = lambda arm: table[(table["arm"] == arm) & (table["rate"] == best[arm])].set_index("seed")
+    rows = []
+    for arm in (EXACT, PUBLISHED):
+        shares, outside = [], 0
+        for seed, end in at(arm).iterrows():
+            points = [at(scratch(b)).loc[seed] for b in sorted(budgets, reverse=True)]
+            losses = [point["loss"] for point in points]
+            outside += not losses[0] <= end["loss"] <= losses[-1]
+            flops = np.exp(np.interp(end["loss"], losses, [math.log(p["flops"]) for p in points]))
+            shares.append(100 * (1 - end["flops"] / flops))
+        low, high = interval(shares)
+        rows.append(
+            {
+                "arm": arm,
+                "compute saved (%)": np.mean(shares),
+                "90 % low": low,
+                "90 % high": high,
+                "seeds": len(shares),
+                "seeds beyond the budgets": outside,
+                "resolved": "yes" if low > 0 or high < 0 else "no",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def report(results: Results) -> list:
+    """Writes the comparison, the jumps, and the compute saved."""
+    config, runs = results.config, results.runs
+    table = tried(compared(config, results.corpus), runs)
+    seen = looked(looks(config, results.corpus), runs)
+    jump, saving = jumps(seen, config.rows), saved(table, config.budgets)
+    lines = [
+        f"- **{arm}**: {mean:+.1f} % [{low:+.1f}, {high:+.1f}] "
+        f"({'resolved' if resolved == 'yes' else 'not resolved'})"
+        for arm, mean, low, high, *_, resolved in saving.itertuples(index=False, name=None)
+    ]
+    return [
+        Text(
+            "Grown runs, `scratch` and the Transformer cost the same training FLOPs. Compute saved "
+            "against training from scratch to the same loss, with 90 % intervals over seeds:\n\n"
+            + "\n".join(lines)
+        ),
+        *comparison(table, SCRATCH),
+        Table(
+            "saved",
+            saving,
+            "Compute saved against training from scratch to the same held-out loss, interpolated "
+            "between scratch's budgets.",
+        ),
+        Table(
+            "jumps",
+            jump,
+            "Jump of the held-out loss right after each growth, before any step, at the middle "
+            "rate; mean and 90 % interval over seeds.",
+        ),
+        Picture("along", picture(config, seen, table), "Held-out loss along growth (middle rate)."),
+    ]
+
+
+def picture(config, seen: pd.DataFrame, table: pd.DataFrame) -> plt.Figure:
+    """Draws held-out loss over training compute: growth by arm, and scratch's cooled ends."""
+    figure, axis = plt.subplots(figsize=(7.5, 4.4))
+    for arm, color in ((EXACT, "C0"), (PUBLISHED, "C1")):
+        kind = "zero keys, τ kept" if arm == EXACT else "random keys, τ = √n"
+        way = seen[(seen["arm"] == arm) & (seen["kind"].isna() | (seen["kind"] == kind))]
+        means = way.groupby(["growth", "steps"])[["flops", "loss"]].mean()
+        axis.plot(means["flops"], means["loss"], ".-", color=color, label=arm)
+        ends = table[(table["arm"] == arm) & (table["rate"] == 1.0)]
+        end = ends[["flops", "loss"]].mean()
+        axis.plot(
+            [means["flops"].iloc[-1], end["flops"]],
+            [means["loss"].iloc[-1], end["loss"]],
+            "o--",
+            color=color,
+            mfc="white",
+        )
+    ends = table[table["arm"].str.startswith(SCRATCH) & (table["rate"] == 1.0)]
+    means = ends.groupby("arm")[["flops", "loss"]].mean().sort_values("flops")
+    axis.plot(means["flops"], means["loss"], "s-", color="k", mfc="white", label="scratch, cooled")
+    axis.set(xscale="log", xlabel="training FLOPs", ylabel="held-out loss (nats/token)")
+    axis.grid(alpha=0.3, which="both")
+    axis.legend()
+    figure.tight_layout()
+    plt.close(figure)
+    return figure

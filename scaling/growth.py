@@ -1,0 +1,101 @@
+"""Growth of TokenFormer models by more parameter tokens (Wang et al. 2024, arXiv:2410.23168)."""
+
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data import Refused
+from models import ModelConfig, ParameterTokens, skeleton
+from models.tokenformer import TAUS
+from models.transformer import stream
+from scaling.optimizer import State
+
+
+@dataclass(frozen=True)
+class GrowParameterTokens:
+    """Adds parameter tokens to every layer, after those that are there (eq. 11).
+
+    `attention_rows` and `feed_forward_rows` are the numbers of rows afterwards; None leaves a place
+    alone. New value rows are drawn at random. New key rows are zero (`new` "zero": no logit changes
+    where τ is kept and the norm is no softmax; section 3.3) or random ("random", with which the
+    published models were grown; section 4.1). `tau` changes the rule for τ ("rows": √n of the new
+    n, as in the released code); None keeps it.
+
+    Old rows keep their bits and their moments, new rows get zero moments; with
+    `Phase(keep_optimizer=False)` all moments and step counts restart, as published. A grown leaf
+    keeps its step count: bias correction stays right for the old rows, whose next step is that of
+    the model that was not grown. On new rows, t steps after growth, Adam's step is then
+    (1 − b1^t)/√(1 − b2^t) of a corrected one (0.7 to 1.5 at b1 0.9 and b2 0.98), which tends to 1;
+    a restarted count would multiply the first steps of the old rows instead, by the inverse.
+    """
+
+    attention_rows: int | None = None
+    feed_forward_rows: int | None = None
+    new: str = "zero"
+    tau: str | None = None
+
+    def __post_init__(self):
+        if self.new not in ("zero", "random"):
+            raise Refused("grow.new", self.new, "zero or random")
+        if self.tau not in (None, *TAUS):
+            raise Refused("grow.tau", self.tau, f"one of {', '.join(TAUS)}, or None to keep it")
+
+    def config(self, model: ModelConfig) -> ModelConfig:
+        """Returns the grown configuration.
+
+        Raises:
+          Refused: fewer rows than there are, or a place that no parameter tokens fill.
+        """
+        grown = {}
+        for place in ("attention", "feed_forward"):
+            rows, settings = getattr(self, f"{place}_rows"), getattr(model, place)
+            if rows is None:
+                continue
+            if not isinstance(settings, ParameterTokens):
+                accepted = f"None, or a model whose {place} is ParameterTokens"
+                raise Refused(f"grow.{place}_rows", rows, accepted)
+            if rows < settings.rows:
+                accepted = f"{settings.rows} or more: growth keeps every row"
+                raise Refused(f"grow.{place}_rows", rows, accepted)
+            grown[place] = settings.grown(rows, self.tau)
+        if not grown:
+            raise Refused("grow", "no rows", "attention_rows or feed_forward_rows, or both")
+        return replace(model, **grown)
+
+    def state(self, state: State, after: ModelConfig, seed: int) -> State:
+        """Appends the new rows to parameters and moments."""
+        params, moments = dict(state.params), dict(state.moments)
+        for path, leaf in skeleton(after).params.items():
+            old = params[path]
+            if old.shape == leaf.shape:
+                continue
+            axis = next(i for i, size in enumerate(old.shape) if size != leaf.shape[i])
+            shape = list(leaf.shape)
+            shape[axis] -= old.shape[axis]
+            if self.new == "zero" and path.endswith(".keys"):
+                rows = np.zeros(shape, np.float32)
+            else:
+                # A stream of their own: the leaf's would repeat the draws of its old rows.
+                rows = leaf.init.draw(stream(seed, f"{path}+{old.shape[axis]}"), tuple(shape))
+            params[path] = jnp.concatenate([old, rows], axis)
+            if path in moments:
+                nothing = np.zeros(shape, np.float32)
+                longer = lambda x, old=old, axis=axis, nothing=nothing: (
+                    jnp.concatenate([x, nothing], axis) if x.shape == old.shape else x
+                )
+                moments[path] = jax.tree.map(longer, moments[path])
+        return State(params, state.buffers, moments)
+
+
+def first_rows(state: State, before: ModelConfig) -> State:
+    """Undoes growth: cuts parameters and moments to the first rows, those `before` has."""
+    params, moments = {}, {}
+    for path, leaf in skeleton(before).params.items():
+        cut = tuple(slice(size) for size in leaf.shape)
+        params[path] = state.params[path][cut]
+        if path in state.moments:
+            less = lambda x, cut=cut: x[cut] if x.ndim else x
+            moments[path] = jax.tree.map(less, state.moments[path])
+    return State(params, state.buffers, moments)

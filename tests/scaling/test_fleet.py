@@ -1,0 +1,263 @@
+"""Members of a fleet against the same segments alone, and what a fleet may cost."""
+
+import re
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+import scaling.train
+from data import Mixture, Refused
+from scaling import Data, Evaluation, Optimizer, Run, Stopped, Store, Worker, make_mesh, plan, wsd
+from scaling.fleet import MOST_WASTE, compiled, fleets, halvings, in_fleets, planned, waste
+from scaling.train import Program
+from tests.corpora import STEP, model, study_runs
+from tests.scaling.test_zoo import ZOO
+from tests.zoo import CONFIGS
+
+EVALUATION = Evaluation(128)
+KEEP = ("step", "tokens", "learning_rate", "batch_tokens")
+
+
+def members(corpus, count: int, steps=(50,), config=None, changes=()) -> list[Run]:
+    """Returns runs that differ in seed, rate, decay and mixture, and where asked in length."""
+    mixtures = [
+        Mixture.uniform(corpus.names),
+        Mixture.of({"low": 0.7, "high": 0.3}),
+        Mixture.of({"middle": 1.0}),
+    ]
+    return [
+        Run(
+            config or model(),
+            Data(corpus.name, corpus.content_hash, mixtures[i % 3]),
+            Optimizer(0.004 + 0.001 * (i % 5), 0.01 * (i % 2)),
+            seed=i,
+            phases=wsd(steps[i % len(steps)] * STEP, STEP, 5 * STEP),
+        )
+        for i in range(count)
+    ]
+
+
+def work(corpus, mesh, path, runs, most=None, **settings) -> Worker:
+    way = None if most is None else in_fleets(lambda program: most)
+    store = Store.at(path)
+    worker = Worker(plan(runs), store, corpus, EVALUATION, mesh, way=way, **settings)
+    worker.trained = worker.run()
+    return worker
+
+
+def curves(worker: Worker, name: str = "loss") -> np.ndarray:
+    """Returns a record of every step of every run, [runs, steps]."""
+    read = lambda run: [
+        record[name]
+        for segment in worker.plan.path(run.identity)
+        for record in worker.store.read(segment.id, "metrics")
+    ]
+    return np.array([read(run) for run in worker.plan.runs])
+
+
+def held_out(worker: Worker) -> list[dict]:
+    return [worker.store.done(run.identity)["loss"] for run in worker.plan.runs]
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_a_member_trains_as_it_would_alone(count, corpus, mesh, tmp_path):
+    runs = members(corpus, count)
+    alone = work(corpus, mesh, tmp_path / "alone", runs)
+    together = work(corpus, mesh, tmp_path / "fleet", runs, most=8)
+    assert together.trained == alone.trained
+    np.testing.assert_allclose(curves(together), curves(alone), rtol=1e-5)
+    for run in runs:
+        first, second = (w.store.done(run.identity) for w in (alone, together))
+        assert first.keys() == second.keys()
+        assert first["loss"] == pytest.approx(second["loss"], rel=1e-4)
+        for name in ("metrics", "eval"):
+            left, right = (list(w.store.read(run.identity, name)) for w in (alone, together))
+            assert [r.keys() for r in left] == [r.keys() for r in right]
+            if name == "metrics":
+                assert [[r[k] for k in KEEP] for r in left] == [[r[k] for k in KEEP] for r in right]
+    assert not (together.store.path / "fleets").exists() or not any(
+        (together.store.path / "fleets").iterdir()
+    )
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_every_architecture_trains_in_a_fleet_of_three(name, corpus, mesh, tmp_path):
+    runs = members(corpus, 3, config=CONFIGS[name])
+    alone = work(corpus, mesh, tmp_path / "alone", runs)
+    together = work(corpus, mesh, tmp_path / "fleet", runs, most=3)
+    np.testing.assert_allclose(curves(together), curves(alone), rtol=1e-5)
+
+
+def test_fleets_of_one_change_no_bit(corpus, mesh, tmp_path):
+    runs = study_runs("wsd", corpus)
+    assert held_out(work(corpus, mesh, tmp_path / "a", runs)) == held_out(
+        work(corpus, mesh, tmp_path / "b", runs, most=1)
+    )
+
+
+def test_trunks_branch_in_fleets_also_where_a_change_is_made(corpus, mesh, tmp_path):
+    trunk, change = study_runs("wsd", corpus)[:2], study_runs("frozen", corpus)[:1]
+    runs = [
+        replace(run, seed=seed, optimizer=Optimizer(0.005, 0.01))
+        for run in (*trunk, *change)
+        for seed in range(3)
+    ]
+    alone = work(corpus, mesh, tmp_path / "alone", runs)
+    together = work(corpus, mesh, tmp_path / "fleet", runs, most=8)
+    for left, right in zip(held_out(alone), held_out(together), strict=True):
+        assert left == pytest.approx(right, rel=1e-4)
+    assert max(f.size for f in planned(together.plan, mesh, lambda program: 8)) >= 3
+
+
+def test_the_end_agrees_within_a_third_of_the_seeds_spread(corpus, mesh, tmp_path):
+    runs = members(corpus, 6, steps=(120,))
+    runs = [replace(run, data=runs[0].data, optimizer=Optimizer(0.01, 0.01)) for run in runs]
+    alone = work(corpus, mesh, tmp_path / "alone", runs)
+    together = work(corpus, mesh, tmp_path / "fleet", runs, most=6)
+    ends = [[np.mean(list(losses.values())) for losses in held_out(w)] for w in (alone, together)]
+    assert np.abs(np.subtract(*ends)).max() < np.std(ends[0], ddof=1) / 3
+
+
+def test_members_over_eight_devices_agree_and_nothing_passes_between_them(corpus, mesh, tmp_path):
+    runs = members(corpus, 11, steps=(30,))
+    devices = make_mesh("run:8")
+    alone = work(corpus, mesh, tmp_path / "alone", runs)
+    spread = work(corpus, devices, tmp_path / "run", runs, most=16)
+    np.testing.assert_allclose(curves(spread), curves(alone), rtol=1e-5)
+    program = Program.of(runs[0].model, runs[0].optimizer, STEP, devices)
+    text = lowered(program, corpus, 16).compile().as_text()
+    collectives = r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
+    assert not re.search(collectives, text)
+
+
+def lowered(program: Program, corpus, size: int):
+    """Lowers a fleet's program for arrays of a size."""
+    from data.order import Tables
+    from scaling.fleet import Source, by_run, on_device
+    from scaling.optimizer import initial
+    from scaling.plan import order
+
+    run = members(corpus, 1)[0]
+    tables = order(corpus, run).tables(0)
+    stack = lambda x: jax.device_put(np.stack([np.asarray(x)] * size), by_run(program.mesh))
+    state = jax.tree.map(stack, initial(program.config, 0))
+    first = stack(np.uint32(0))
+    source = Source(Tables(*map(stack, tables)), first, *on_device(corpus, program.mesh))
+    rates = stack(np.zeros(program.dispatch_steps, np.float32))
+    with jax.set_mesh(program.mesh):
+        return compiled(program).lower(state, source, rates, stack(np.float32(0)), np.int32(1))
+
+
+def test_a_stopped_fleet_goes_on_to_the_same_bits(corpus, mesh, tmp_path, monkeypatch):
+    monkeypatch.setattr(scaling.train, "DISPATCH_STEPS", 4)
+    runs = members(corpus, 3, steps=(12, 20, 22)) + [
+        replace(run, phases=wsd(8 * STEP, STEP, 5 * STEP)) for run in members(corpus, 2)
+    ]
+    whole = work(corpus, mesh, tmp_path / "whole", runs, most=8)
+    stops = 0
+    while stops < 100:
+        try:
+            cut = work(corpus, mesh, tmp_path / "cut", runs, most=8, stop_after=0.0)
+            break
+        except Stopped:
+            stops += 1
+    assert 3 < stops < 100
+    assert held_out(cut) == held_out(whole)
+    for left, right in zip(curves_by_run(cut), curves_by_run(whole), strict=True):
+        assert left == right
+
+
+def curves_by_run(worker: Worker) -> list:
+    return [
+        [
+            [(r["step"], r["loss"], r["grad_norm"]) for r in worker.store.read(s.id, "metrics")]
+            for s in worker.plan.path(run.identity)
+        ]
+        for run in worker.plan.runs
+    ]
+
+
+def test_a_member_that_diverges_is_recorded_and_harms_no_other(corpus, mesh, tmp_path):
+    good = members(corpus, 3)
+    bad = replace(good[1], optimizer=Optimizer(1e4), seed=9)
+    alone = work(corpus, mesh, tmp_path / "alone", good)
+    mixed = work(corpus, mesh, tmp_path / "fleet", [good[0], bad, *good[1:]], most=4)
+    np.testing.assert_allclose(curves_of(mixed, good), curves(alone), rtol=1e-5)
+    record = mixed.store.done(bad.identity)
+    assert record["diverged_step"] is not None and record["loss"] == {}
+    assert not mixed.missing()
+    records = list(mixed.store.read(mixed.plan.path(bad.identity)[0].id, "metrics"))
+    assert len(records) == record["diverged_step"] < 40
+
+
+def curves_of(worker: Worker, runs) -> np.ndarray:
+    return np.array(
+        [
+            [
+                r["loss"]
+                for s in worker.plan.path(run.identity)
+                for r in worker.store.read(s.id, "metrics")
+            ]
+            for run in runs
+        ]
+    )
+
+
+def test_many_proxies_are_a_handful_of_programs_compiled_once(corpus, mesh):
+    shares = np.random.default_rng(0).dirichlet([1, 1, 1], 512)
+    mixtures = [Mixture.of(dict(zip(corpus.names, some, strict=True))) for some in shares]
+    base = members(corpus, 1, steps=(100,))[0]
+    runs = [
+        replace(base, seed=seed, data=replace(base.data, mixture=mixture))
+        for seed, mixture in enumerate(mixtures)
+    ]
+    found = planned(plan(runs), mesh, lambda program: 32)
+    assert sum(len(f.segments) for f in found) == 2 * len(runs)
+    assert len({(f.program, size) for f in found for _, size in f.sizes}) == 1
+    assert max(f.waste for f in found) <= MOST_WASTE
+
+
+def test_a_program_is_compiled_once_whatever_its_members(corpus, mesh, tmp_path):
+    config = model(width=24)
+    work(corpus, mesh, tmp_path / "a", members(corpus, 2, (8,), config), most=2)
+    program = Program.of(config, Optimizer(1.0), STEP, mesh)
+    assert compiled(program)._cache_size() == 1
+    others = [replace(run, seed=50 + run.seed) for run in members(corpus, 2, (10,), config)]
+    work(corpus, mesh, tmp_path / "b", others, most=2)
+    assert compiled(program)._cache_size() == 1
+
+
+def test_a_fleet_halves_when_half_of_it_has_ended():
+    assert halvings(8, [10] * 4 + [12] * 2 + [20, 30]) == [(0, 8), (10, 4), (12, 2), (20, 1)]
+    assert halvings(8, [10] * 8) == [(0, 8)]
+    assert halvings(8, [10] * 7 + [20]) == [(0, 8), (10, 4), (10, 2), (10, 1)]
+    assert halvings(16, [10] * 7 + [20] * 2, multiple=8) == [(0, 16), (10, 8)]
+    assert waste(8, [10] * 8) == 0
+    assert waste(4, [10, 10, 20, 20]) == 0
+    assert waste(3, [10, 20, 20]) == pytest.approx(1 - 50 / 60)
+
+
+@pytest.mark.parametrize("most", [1, 4, 7, 32])
+def test_dead_weight_stays_below_its_bound_and_everyone_has_a_place(most, corpus, mesh):
+    lengths = np.random.default_rng(most).integers(6, 100, 40)
+    runs = [
+        replace(run, phases=wsd(int(n) * STEP, STEP, 2 * STEP))
+        for run, n in zip(members(corpus, 40), lengths, strict=True)
+    ]
+    segments = list(plan(runs).segments.values())
+    found = fleets([s for s in segments if s.parent is None], mesh, lambda program: most)
+    placed = [s.id for fleet in found for s in fleet.segments]
+    assert sorted(placed) == sorted(s.id for s in segments if s.parent is None)
+    for fleet in found:
+        assert len(fleet.segments) <= fleet.size <= most and fleet.waste <= MOST_WASTE
+        assert max(fleet.lengths) <= 2 * min(fleet.lengths)
+        for step in range(max(fleet.lengths)):
+            live = {i for i, n in enumerate(fleet.lengths) if n > step}
+            assert live <= set(fleet.rows(step))
+
+
+def test_a_fleet_needs_a_mesh_of_runs(corpus, tmp_path):
+    with pytest.raises(Refused, match="fleet: got a mesh with data or fsdp"):
+        work(corpus, make_mesh("data:2"), tmp_path, members(corpus, 2), most=2)
