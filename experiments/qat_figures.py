@@ -10,6 +10,18 @@ from fitting import Fit
 from fitting.qat import optimal_fraction
 
 
+def gain(paired: pd.DataFrame) -> pd.DataFrame:
+    """Pairs classic and fused runs of equal trunk, tokens, bits and share: % of perplexity."""
+    key = ["trunk", "seed", "width", "tokens", "bits", "fraction"]
+    both = paired.pivot(index=key, columns="schedule", values="loss").dropna().reset_index()
+    return both.assign(gain=100 * (1 - np.exp(both["fused"] - both["classic"])))
+
+
+def named(bits: float) -> str:
+    """Writes a number of bits."""
+    return "1 bit" if bits == 1 else f"{bits:g} bits"
+
+
 def axes(columns: int, width: float = 3.4, height: float = 3.4, share: bool = False):
     """Returns a figure with a row of axes."""
     figure = Figure(figsize=(width * columns, height), layout="constrained")
@@ -51,7 +63,7 @@ def penalty_figure(paired: pd.DataFrame, law: Fit) -> Figure:
             x = np.geomspace(mean.index.min(), mean.index.max(), 60)
             curve = law_penalty(law, params, tokens, bits, x)
             axis.plot(x, curve, "-" if tokens == max(marks) else "--", lw=1, color=shades[width])
-        axis.set(xscale="log", title=f"{bits:g} bits", xlabel="quantised share of the tokens")
+        axis.set(xscale="log", title=named(bits), xlabel="quantised share of the tokens")
         ticks(axis, mean.index)
         axis.grid(alpha=0.3)
     panels[0].set_ylabel("loss above full precision (nats/token)")
@@ -91,7 +103,7 @@ def optimum_figure(best: pd.DataFrame) -> Figure:
         known = group[group["90 % low"].notna()]
         x, y = known["tokens per byte S"], known["parabola"]
         bars = [np.maximum(y - known["90 % low"], 0), np.maximum(known["90 % high"] - y, 0)]
-        axis.errorbar(x, y, bars, fmt="o", ms=5, lw=1, color=shades[bits], label=f"{bits:g} bits")
+        axis.errorbar(x, y, bars, fmt="o", ms=5, lw=1, color=shades[bits], label=named(bits))
         rest = group[group["90 % low"].isna()]
         axis.scatter(
             rest["tokens per byte S"],
@@ -100,11 +112,12 @@ def optimum_figure(best: pd.DataFrame) -> Figure:
             facecolors="none",
             edgecolors=[shades[bits]],
         )
-        line = group.sort_values("tokens per byte S")
-        axis.plot(line["tokens per byte S"], line["fitted law"], ":", lw=1, color=shades[bits])
-    axis.plot([], [], "k:", lw=1, label="fitted law, sizes and tokens of each point")
-    axis.scatter([], [], s=22, facecolors="none", edgecolors="0.3", label="best tried, no interval")
-    axis.set(xscale="log", xlabel="S, tokens per byte of quantised weights", ylim=(0, 1))
+        axis.plot(group["tokens per byte S"], group["fitted law"], "x", ms=5, color=shades[bits])
+    axis.plot([], [], "x", ms=5, color="0.3", label="the fitted law's")
+    axis.scatter(
+        [], [], s=22, facecolors="none", edgecolors="0.3", label="best of those tried, no interval"
+    )
+    axis.set(xscale="log", xlabel="S, tokens per byte of quantised weights", ylim=(0, 0.8))
     axis.set_ylabel("best quantised share")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, loc="upper left")
@@ -113,8 +126,6 @@ def optimum_figure(best: pd.DataFrame) -> Figure:
 
 def fusion_figure(paired: pd.DataFrame) -> Figure:
     """Draws fusion's gain over the share: means over trunks with their standard error."""
-    from experiments.qat_report import gain
-
     every = gain(paired)
     counts = sorted(every["tokens"].unique())
     shades = colours(every["bits"].unique())
@@ -131,7 +142,7 @@ def fusion_figure(paired: pd.DataFrame) -> Figure:
                 ms=4,
                 lw=1,
                 color=shades[bits],
-                label=f"{bits:g} bits",
+                label=named(bits),
             )
         axis.axhline(0, color="k", lw=0.8)
         axis.set(xscale="log", title=f"{tokens / 1e6:.3g}M tokens", xlabel="quantised share")
@@ -151,9 +162,7 @@ def memory_figure(paired: pd.DataFrame) -> Figure:
     for axis, tokens in zip(panels, counts, strict=True):
         for bits, group in classic[classic["tokens"] == tokens].groupby("bits"):
             means = group.groupby(["bytes", "fraction"])["loss"].mean().groupby("bytes").min()
-            axis.plot(
-                means.index, means, "o-", ms=4, lw=1, color=shades[bits], label=f"{bits:g} bits"
-            )
+            axis.plot(means.index, means, "o-", ms=4, lw=1, color=shades[bits], label=named(bits))
         axis.set(xscale="log", title=f"{tokens / 1e6:.3g}M tokens", xlabel="packed weights (bytes)")
         axis.grid(alpha=0.3, which="both")
     panels[0].set_ylabel("held-out loss (nats/token)")

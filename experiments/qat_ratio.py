@@ -83,11 +83,13 @@ def trials(config, corpus) -> list[Trial]:
     data = Data(corpus.name, corpus.content_hash, Mixture.parse(config.mixture))
     middle = round((min(config.tokens) * max(config.tokens)) ** 0.5)
     found = []
-    for width, seeds in zip(config.widths, config.seeds, strict=True):
-        shape = dict(vocabulary=corpus.vocabulary, context=config.context, dtype=config.dtype)
+    shape = dict(vocabulary=corpus.vocabulary, context=config.context, dtype=config.dtype)
+    # First seeds first: a study that is stopped early has one trunk of every size.
+    sizes = [(s, w) for w, n in zip(config.widths, config.seeds, strict=True) for s in range(n)]
+    for seed, width in sorted(sizes):
         rung = ladder(width, middle, **shape)
         optimizer = Optimizer(rung.learning_rate, rung.weight_decay)
-        for seed, tokens in ((s, t) for s in range(seeds) for t in config.tokens):
+        for tokens in config.tokens:
             length = (tokens, config.batch_tokens, config.warmup_tokens)
             plain = Run(rung.model, data, optimizer, seed, wsd(*length, DECAY))
             found.append(Trial("plain", 0.0, plain))

@@ -4,7 +4,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from experiments.qat_figures import fusion_figure, memory_figure, optimum_figure, penalty_figure
+from experiments.qat_figures import (
+    fusion_figure,
+    gain,
+    memory_figure,
+    named,
+    optimum_figure,
+    penalty_figure,
+)
 from experiments.report import Block, Picture, Table, Text
 from experiments.study import Results
 from fitting import Fit, Observations, fit
@@ -141,7 +148,7 @@ def penalty_text(paired: pd.DataFrame) -> str:
     classic = paired[paired["schedule"] == "classic"]
     means = classic.groupby([*CELL, "fraction"])["penalty"].mean().groupby(CELL).min()
     sizes = ", ".join(
-        f"{value:+.4f} at {bits:g} bits" for bits, value in means.groupby("bits").mean().items()
+        f"{value:+.4f} at {named(bits)}" for bits, value in means.groupby("bits").mean().items()
     )
     return (
         "Each quantised run is compared with the full-precision run of its own trunk and token "
@@ -161,7 +168,7 @@ def optima(paired: pd.DataFrame, law: Fit) -> pd.DataFrame:
     spread, rng = noise(classic), np.random.default_rng(0)
     rows = []
     for key, cell in classic.groupby(CELL):
-        named = dict(zip(CELL, key, strict=True))
+        where = dict(zip(CELL, key, strict=True))
         table = grid(cell)
         shares, mean = table.index.to_numpy(), table.mean(axis=1).to_numpy()
         x = np.log(shares)
@@ -175,19 +182,19 @@ def optima(paired: pd.DataFrame, law: Fit) -> pd.DataFrame:
         minimum = is_minimum[0] and x[0] < found[0] < x[-1]
         ends = shares[np.argmin(mean)]
         rows.append(
-            named
+            where
             | {
-                "bits": int(named["bits"]),
+                "bits": int(where["bits"]),
                 "tokens per byte S": float(
-                    tokens_per_byte(named["params_total"], named["tokens"], named["bits"])
+                    tokens_per_byte(where["params_total"], where["tokens"], where["bits"])
                 ),
                 "best of those tried": ends,
                 "parabola": float(np.exp(found[0])) if minimum else None,
                 "90 % low": float(low) if supported else None,
                 "90 % high": float(high) if supported else None,
-                "fitted law": law_optimum(law, **named),
+                "fitted law": law_optimum(law, **where),
                 "published": float(
-                    optimal_fraction(named["params_total"], named["tokens"], named["bits"])
+                    optimal_fraction(where["params_total"], where["tokens"], where["bits"])
                 ),
             }
         )
@@ -253,13 +260,6 @@ def optimum_text(best: pd.DataFrame) -> str:
     )
 
 
-def gain(paired: pd.DataFrame) -> pd.DataFrame:
-    """Pairs classic and fused runs of equal trunk, tokens, bits and share: % of perplexity."""
-    key = ["trunk", "seed", *CELL, "fraction"]
-    both = paired.pivot(index=key, columns="schedule", values="loss").dropna().reset_index()
-    return both.assign(gain=100 * (1 - np.exp(both["fused"] - both["classic"])))
-
-
 def fusion(paired: pd.DataFrame) -> pd.DataFrame:
     """Summarises fusion's gain by bits: at equal share, and each schedule at its best."""
     every = gain(paired)
@@ -290,7 +290,12 @@ def fusion(paired: pd.DataFrame) -> pd.DataFrame:
 
 
 def best_of_each(paired: pd.DataFrame) -> pd.DataFrame:
-    """Returns each trunk's loss at each schedule's best share, chosen by the mean over seeds."""
+    """Returns each trunk's loss at each schedule's best share, by the mean over seeds.
+
+    Only shares that both schedules were trained at take part.
+    """
+    both = paired.groupby("fraction")["schedule"].nunique() == 2
+    paired = paired[paired["fraction"].isin(both.index[both])]
     key = [*CELL, "schedule"]
     means = paired.groupby([*key, "fraction"])["loss"].mean().reset_index()
     best = means.loc[means.groupby(key)["loss"].idxmin(), [*key, "fraction"]]
@@ -313,8 +318,8 @@ def fusion_text(gains: pd.DataFrame) -> str:
         low, high = row["90 % low"], row["90 % high"]
         said = "gains" if low > 0 else "loses" if high < 0 else "is not told apart from none"
         lines.append(
-            f"- **{row['bits']} bits**: fusion {said}: {row['gain (% perplexity)']:+.2f} % "
-            f"[{low:+.2f}, {high:+.2f}] at equal share; each schedule at its best share "
+            f"- **{named(row['bits'])}**: fusion {said}: {row['gain (% perplexity)']:+.2f} % "
+            f"[{low:+.2f}, {high:+.2f}] at equal share; each schedule at its best of these "
             f"{row['best with best']:+.2f} % [{row['its 90 % low']:+.2f}, "
             f"{row['its 90 % high']:+.2f}]. Published: {row['published']}."
         )
@@ -345,10 +350,10 @@ def fixed_memory(paired: pd.DataFrame, law: Fit) -> pd.DataFrame:
                     if curve[column].min() <= size <= curve[column].max():
                         at = np.log(curve[column].to_numpy())
                         found[bits] = float(np.interp(np.log(size), at, curve["loss"]))
-                by_law = ""
+                by_law = None
                 if column == "nominal":
                     by_law = int(min(every, key=lambda b, s=size, t=tokens: at_best(law, s, t, b)))
-                losses = {f"{bits:g} bits (nats/token)": found.get(bits) for bits in every}
+                losses = {f"{named(bits)} (nats/token)": found.get(bits) for bits in every}
                 rows.append(
                     {"memory": shown, "tokens": tokens, "bytes": round(size)}
                     | losses
@@ -379,7 +384,7 @@ def memory_text(memory: pd.DataFrame) -> str:
     said = []
     for shown, group in memory.groupby("memory", sort=False):
         counts = group["best"].value_counts().sort_index()
-        wins = ", ".join(f"{bits} bits at {count}" for bits, count in counts.items())
+        wins = ", ".join(f"{named(bits)} at {count}" for bits, count in counts.items())
         said.append(f"counted as {shown}: {wins} of {len(group)} sizes")
     return "Lowest loss at equal size of the weights, " + "; ".join(said) + "."
 

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from models.config import Refused
-from models.parts import EMBEDDING, HEAD, MATRIX, VECTOR, Group
+from models.parts import VECTOR, Group
 
 BITS = (1, 1.58, 2, 3, 4, 6, 8)
 SCALES = ("learned", "absmax")
@@ -27,8 +27,13 @@ FLOOR = 1e-5  # Smallest scale (ParetoQ's code): a row of zeros divides by it.
 REACH = 0.99  # SEQ clips to this multiple of the scale (ParetoQ's code).
 EDGE = 1e-6  # A row's largest weight starts on the clip's edge; rounding must not push it out.
 
-# Token tables and head keep at least this many bits (Dremov et al. 2025, arXiv:2509.22935, 2.1).
-FEWEST_TABLE_BITS = 4
+# Token tables and head keep at least this many bits (Dremov et al. 2025, arXiv:2509.22935, 2.1);
+# STEM's tables are looked up as the embedding is.
+TABLES, FEWEST_TABLE_BITS = ("embedding", "head", "stem"), 4
+
+# Matrices that stay at full precision: a router's few weights decide what the rest computes
+# (DeepSeek-AI 2024, arXiv:2412.19437, section 3.3.1, keeps gating modules in high precision).
+PLAIN = ("router",)
 
 
 class Levels(NamedTuple):
@@ -183,9 +188,10 @@ fake_quantize.defvjp(forward, backward)
 class Quantization:
     """Which parameters of a model are quantised to how many bits.
 
-    By default every matrix (group `matrix`) has `bits`, token tables and the head have at least 4,
-    and nothing else is quantised: gains and biases never are, and a group of another name, such as
-    a router's, only on demand. `rule` puts pairs of a path pattern (`fnmatch`) and bits before the
+    By default every array that tokens multiply by has `bits` (stacked experts and parameter tokens
+    included), token tables and the head have at least 4, and the rest stays at full precision:
+    routers and what is added rather than multiplied, such as prefixes, unless the rule says so;
+    gains and biases always. `rule` puts pairs of a path pattern (`fnmatch`) and bits before the
     default; the first match counts, and bits None keeps full precision. `scales` are "learned", one
     trained array beside each quantised one, or "absmax", taken anew from the weights at every step.
 
@@ -211,9 +217,9 @@ class Quantization:
 
     def default(self, group: Group) -> float | None:
         """Returns the bits of a group that no pattern speaks of."""
-        if group in (EMBEDDING, HEAD):
+        if group.name in TABLES:
             return max(self.bits, FEWEST_TABLE_BITS)
-        return self.bits if group == MATRIX else None
+        return self.bits if group.matmul and group.name not in PLAIN else None
 
     def quantizers(self, leaves: dict) -> dict[str, Quantizer]:
         """Returns the quantisers of a model's leaves, by path.
@@ -231,7 +237,7 @@ class Quantization:
             matched = [bits for pattern, bits in self.rule if fnmatchcase(path, pattern)]
             bits = matched[0] if matched else self.default(leaf.group)
             if bits is not None:
-                axis = -1 if leaf.group == EMBEDDING else -2
+                axis = -2 if leaf.group.matmul else -1
                 found[path] = Quantizer(bits, axis, self.scales == "learned")
         if not found:
             raise Refused("quantize.rule", self.rule, "a rule that quantises some of the arrays")

@@ -46,8 +46,12 @@ class GrowParameterTokens:
         """Returns the grown configuration.
 
         Raises:
-          Refused: fewer rows than there are, or a place that no parameter tokens fill.
+          Refused: fewer rows than there are, a place that no parameter tokens fill, or a quantised
+            model, whose scales would have to grow as well.
         """
+        if model.quantization is not None:
+            accepted = "a model at full precision: grow first, quantise then"
+            raise Refused("grow", f"a model at {model.quantization.bits} bits", accepted)
         grown = {}
         for place in ("attention", "feed_forward"):
             rows, settings = getattr(self, f"{place}_rows"), getattr(model, place)

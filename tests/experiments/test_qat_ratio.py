@@ -108,7 +108,7 @@ def test_the_report_finds_what_was_planted(blocks, config, study, tmp_path):
     assert "1 runs diverged" in text
     fusion = table(blocks, "fusion").set_index("bits")["gain (% perplexity)"]
     np.testing.assert_allclose(fusion[[1, 2, 4, 6]], [-1.0, 0.0, 1.0, 1.0], atol=0.1)
-    assert "**1 bits**: fusion loses" in text and "**6 bits**: fusion gains" in text
+    assert "**1 bit**: fusion loses" in text and "**6 bits**: fusion gains" in text
     best = table(blocks, "optima")
     known = best[best["90 % low"].notna()]
     near = known[known["published"] > 0.08]

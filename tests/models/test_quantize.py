@@ -206,14 +206,36 @@ def test_matrices_have_the_bits_and_tables_at_least_four():
 def test_every_matrix_of_the_zoo_is_covered_and_no_vector_is(name):
     plain = replace(CONFIGS[name], quantization=None)
     bones = skeleton(replace(plain, quantization=Quantization(4)))
-    matrices = {p for p, x in skeleton(plain).params.items() if x.group.name == "matrix"}
-    assert matrices <= set(bones.quantizers)
+    leaves = skeleton(plain).params
+    matrices = {p for p, x in leaves.items() if x.group.matmul and x.group.name != "router"}
+    assert matrices <= set(bones.quantizers) and len(matrices) > 4
+    others = set(bones.quantizers) - matrices
+    assert {path.split(".")[-1] for path in others} <= {"table"}
+    for path, quantizer in bones.quantizers.items():
+        shape = list(leaves[path].shape)
+        shape[-1 if path in others else -2] = 1
+        assert bones.params[scale_of(path)].shape == quantizer.scale_shape(leaves[path].shape)
+        assert quantizer.scale_shape(leaves[path].shape) == tuple(shape)
     assert all(len(bones.params[path].shape) >= 2 for path in bones.quantizers)
     for path in bones.quantizers:
         leaf = bones.params[scale_of(path)]
         assert leaf.group.name == "scale" and not leaf.group.decay
         assert leaf.size < bones.params[path].size
     assert set(bones.params) == set(skeleton(plain).params) | set(map(scale_of, bones.quantizers))
+
+
+def test_routers_and_prefixes_are_quantised_only_on_demand():
+    experts, streams = (replace(CONFIGS[n], quantization=None) for n in ("experts", "streams"))
+    quantised = lambda config, *rule: (
+        skeleton(replace(config, quantization=Quantization(2, rule))).quantizers
+    )
+    routers = {p for p in skeleton(experts).params if "router" in p}
+    assert routers and not routers & set(quantised(experts))
+    asked = quantised(experts, ("*router*", 8))
+    assert {asked[path].bits for path in routers} == {8}
+    stacked = [path for path, x in skeleton(experts).params.items() if len(x.shape) == 3]
+    assert stacked and all(quantised(experts)[path].axis == -2 for path in stacked)
+    assert not any("prefix" in path for path in quantised(streams))
 
 
 def test_a_rule_goes_before_the_default_and_its_first_match_counts():

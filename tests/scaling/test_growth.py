@@ -9,7 +9,7 @@ import pytest
 from data import Refused
 from models import ParameterTokens, count, held_out_nll, loss, skeleton
 from models.tokenformer import NORMS
-from scaling import GrowParameterTokens, Optimizer, Phase, make_mesh, plan
+from scaling import GrowParameterTokens, Optimizer, Phase, Quantize, make_mesh, plan
 from scaling.fleet import planned
 from scaling.growth import first_rows
 from scaling.optimizer import State, fresh, initial
@@ -257,3 +257,9 @@ def test_unknown_starts_and_taus_are_refused_by_name():
         GrowParameterTokens(20, 48, "ones")
     with pytest.raises(Refused, match="grow.tau: got n; accepted: one of base_rows, rows"):
         GrowParameterTokens(20, 48, tau="n")
+
+
+def test_a_quantised_model_is_not_grown():
+    quantised = Quantize(4).config(CONFIG)
+    with pytest.raises(Refused, match="grow: got a model at 4 bits; accepted: a model at full pr"):
+        GrowParameterTokens(feed_forward_rows=64).config(quantised)
