@@ -169,11 +169,14 @@ def report(results: Results) -> list:
     table = tried(attempts(config, corpus), results.runs)
     bits = Codes().length(corpus.vocabulary)
     copies = config.width / bits
+    seeds = ", ".join(map(str, range(config.seeds)))
     intro = (
         f"One Transformer (width {config.width}, {config.depth} layers) on {corpus.name}, with "
         f"V = {corpus.vocabulary:,} and so {bits} bits a token, {copies:g} copies of each over the "
-        f"width; {config.tokens:,} tokens, {config.seeds} seeds. The head is trained and not tied "
-        "in every arm. Losses per token are comparable, as all arms read the same tokens."
+        f"width; {config.tokens:,} training tokens, seeds {seeds}. "
+        f"A token is seen {config.tokens / corpus.vocabulary:,.0f} times on average (about 260,000 "
+        "in the paper): what is found here holds for training that short. The head is trained and "
+        "not tied in every arm. Losses per token are comparable, as all arms read the same tokens."
     )
     return [
         Text(intro),
