@@ -49,7 +49,7 @@ PRESETS = {
         prefix_std=0.02,
         smoothing=0.1,
         tokens=204_800,
-        rates=(0.5, 1.0, 2.0),
+        rates=(0.5, 1.0, 2.0, 4.0),
         seeds=3,
         batch_tokens=1024,
         context=64,
@@ -358,7 +358,11 @@ def law_blocks(grid: pd.DataFrame) -> list[Block]:
         ),
         Table("fit", pd.DataFrame(write.rows(found)), write.caption(found), write.as_latex(found)),
         Table("grid", rows.rename(columns=units), "Every cell at its best rate; means over seeds."),
-        Picture("law", law_picture(best, found), "Loss against params_non_embedding; the law."),
+        Picture(
+            "law",
+            law_picture(best, found),
+            "Every run at its cell's best rate; lines: the law, per number of streams.",
+        ),
     ]
 
 
@@ -392,15 +396,20 @@ def kept_blocks(trained: pd.DataFrame, kept: pd.DataFrame, most: str) -> list[Bl
 
 
 def law_picture(best: pd.DataFrame, found) -> plt.Figure:
-    """Draws loss against non-embedding parameters, a colour and a line of the law per P."""
+    """Draws loss against non-embedding parameters, a colour and a line of the law per P.
+
+    Lines are drawn ever thinner, because at k = 0 they coincide.
+    """
     figure, axis = plt.subplots(figsize=(6.4, 4.4))
     size = np.geomspace(best["params_non_embedding"].min(), best["params_non_embedding"].max(), 60)
-    for p, group in best.groupby("streams"):
+    for index, (p, group) in enumerate(best.groupby("streams")):
         (dots,) = axis.plot(
             group["params_non_embedding"], group["loss"], "o", ms=5, label=named(int(p))
         )
         grid = {"params_non_embedding": size, "streams": np.full(len(size), float(p))}
-        axis.plot(size, found.law.predict(grid, found.parameters), lw=1, color=dots.get_color())
+        axis.plot(
+            size, found.law.predict(grid, found.parameters), lw=6 / 2**index, color=dots.get_color()
+        )
     axis.set(xscale="log", xlabel="params_non_embedding", ylabel="held-out loss (nats/token)")
     axis.grid(alpha=0.3)
     axis.legend()
