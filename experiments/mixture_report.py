@@ -43,7 +43,7 @@ def mixture_report(design, found, runs: pd.DataFrame) -> list[Block]:
     crossed = cross_validate(found.proxies, names, design.config.folds)
     scored = scores(crossed, found.proxies.loss, design.config.regressor)
     arms, pairs = arm_table(design, found, runs), both_sizes(design, runs)
-    blocks: list[Block] = [Text(verdict(design, arms))]
+    blocks: list[Block] = [Text(verdict(design, found, arms))]
     if len(arms):
         blocks.append(Table("arms", *arm_summary(design, arms)))
         blocks.append(Table("differences", differences(arms, "proposal", "target"), DIFFERENCES))
@@ -57,7 +57,8 @@ def mixture_report(design, found, runs: pd.DataFrame) -> list[Block]:
         Table("cross_validated", scored, caption),
     ]
     if len(pairs) > 2:
-        blocks.append(Table("transfer", transfer_table(design, found, names, pairs), TRANSFER))
+        ranks = transfer_table(design, found, names, pairs)
+        blocks += [Text(carried(ranks)), Table("transfer", ranks, TRANSFER)]
     return [
         *blocks,
         Table("mixtures", mixture_table(design, found, names), MIXTURES),
@@ -102,8 +103,8 @@ def arm_summary(design, arms: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     return pd.DataFrame(rows), caption
 
 
-def verdict(design, arms: pd.DataFrame) -> str:
-    """Says, arm by arm, whether the proposal wins."""
+def verdict(design, found, arms: pd.DataFrame) -> str:
+    """Says, arm by arm, whether the proposal wins, and what it mostly is."""
     if not len(arms):
         return "The larger runs of the proposal are not trained yet."
     said = {
@@ -128,7 +129,14 @@ def verdict(design, arms: pd.DataFrame) -> str:
         f"proposal of `{design.config.regressor}` (positive: the proposal is better), "
         f"{design.config.seeds} seeds, 90 % intervals."
     )
-    return "\n".join([head + note, "", *lines])
+    name, share = max(found.trained["proposal"].weights, key=lambda pair: pair[1])
+    mostly = f"The proposal is {share:.0%} `{name}`".replace("%", " %")
+    if share > 0.9:
+        mostly += (
+            ", close to that domain alone: the comparison tells which domain to pick more than how "
+            "to mix"
+        )
+    return "\n".join([head + note, "", *lines, "", mostly + "."])
 
 
 def spoken(scored: pd.DataFrame, regressor: str) -> str:
@@ -144,6 +152,19 @@ def spoken(scored: pd.DataFrame, regressor: str) -> str:
             f"[{row['difference_low']:+.3f}, {row['difference_high']:+.3f}], {told})."
         )
     return " ".join(lines)
+
+
+def carried(ranks: pd.DataFrame) -> str:
+    """Says how what was learned at the small size ranks the larger runs."""
+    said = [
+        f"{row.predictor} {row.spearman:.2f} [{row.spearman_low:.2f}, {row.spearman_high:.2f}]"
+        for row in ranks.itertuples()
+    ]
+    return (
+        f"Small to large, rank correlation over {ranks['mixtures'].iloc[0]} sampled mixtures: "
+        f"{'; '.join(said)}. Where the share's interval reaches the proxies', these mixtures do "
+        "not show that proxies rank better than one share does."
+    )
 
 
 def both_sizes(design, runs: pd.DataFrame) -> pd.DataFrame:

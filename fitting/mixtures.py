@@ -274,17 +274,16 @@ def own_share(proxies: Proxies) -> tuple[str, Regressor]:
     """The baseline of the target's own share, with its name.
 
     The feature is the weighted sum of the shares of the target's domains. Where none of them is
-    trained on, the one domain whose share goes with the loss most closely stands for it, chosen
-    anew on whatever runs the line is fitted to.
+    trained on, the one domain whose share ranks the runs best stands for it, chosen anew on
+    whatever runs the line is fitted to.
     """
     weights = np.array([proxies.target.get(name, 0.0) for name in proxies.domains])
     if weights.any():
         return "target's share", line(lambda x: x @ weights)
 
     def closest(shares, losses):
-        spread = shares - shares.mean(axis=0)
-        match = spread.T @ losses / np.maximum(np.sqrt((spread**2).sum(axis=0)), 1e-12)
-        chosen = int(np.argmax(np.abs(match)))
+        match = rank_correlation(shares.T, losses[None])
+        chosen = int(np.nanargmax(np.abs(match)))
         return line(lambda x: x[:, chosen])(shares, losses)
 
     return "closest domain's share", closest
