@@ -7,12 +7,11 @@ Compared   Chen et al. 2025 (ParScale, arXiv:2505.10475): L = E + (A/(N·(k·ln 
            params_non_embedding, those of the streams included; 42 billion tokens, N from 0.54e9
            to 4.4e9 and P from 1 to 8 gave k = 0.39 (code) and 0.33 (Pile), and at equal training
            compute parameters beat streams.
-Answer     In the `cpu` preset nothing is gained and nothing resolved: at equal parameters 4 streams
-           and one differ by less than 0.05 bits per byte either way, k is not identified, and a
-           second stage ends where training with streams from the start does; with a frozen
-           backbone it ends 0.16 higher. At equal FLOPs one stream is better, wider (−0.11) or
-           trained longer (−0.55): 0.2 million tokens are too few for anything but more tokens to
-           matter much. E is the floor at these tokens, not an entropy.
+Answer     In the `cpu` preset nothing is gained: at equal parameters 4 streams and one are not told
+           apart (to 0.06 bits per byte), nor are streams from the start and in a second stage, and
+           k is not identified. With a frozen backbone the second stage ends 0.16 higher. At equal
+           FLOPs one stream is better, wider (−0.11) or trained longer (−0.55). E is the floor at
+           these 0.2 million tokens, not an entropy.
 """
 
 import math
@@ -366,7 +365,7 @@ def law_blocks(grid: pd.DataFrame) -> list[Block]:
         Picture(
             "law",
             law_picture(best, found),
-            "Every run at its cell's best rate; lines: the law, per number of streams.",
+            "Every run at its cell's best rate; lines: the law, thinner for more streams.",
         ),
     ]
 
