@@ -82,6 +82,7 @@ def planted(config, trials, looks) -> pd.DataFrame:
                 "params_non_embedding": accounts.params_non_embedding,
                 "tokens": run.tokens,
                 "flops": run.flops(),
+                "learning_rate": run.optimizer.learning_rate,
                 "tokens_per_second": 1e5,
                 "loss": loss,
                 "bits_per_byte": loss / math.log(2),
