@@ -1,5 +1,7 @@
 """The report of `experiments/qat_ratio.py`: penalties, optima, fusion, memory, held-out runs."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -12,21 +14,19 @@ from experiments.qat_figures import (
     optimum_figure,
     penalty_figure,
 )
+from experiments.qat_law import CELL, at_best, held_out, identified, law_optimum, law_rows
 from experiments.report import Block, Picture, Table, Text
 from experiments.study import Results
 from fitting import Fit, Observations, fit
 from fitting import tables as write
 from fitting.qat import optimal_fraction, tokens_per_byte
 
-CELL = ["width", "params_total", "tokens", "bits"]
 LEVEL = 0.9
 DRAWS = 2000
 
 # An optimum gets an interval if this share of its draws is a minimum inside the tested shares.
 SUPPORTED = 0.95
-
-# Fraction whose runs no fit of the held-out test sees, whatever their size.
-UNSEEN = 0.3
+FEWEST_SHARES = 5
 
 PUBLISHED_FUSION = {1: "loses", 2: "loses in some cells", 4: "+0.06 to +1.72", 6: "+0.06 to +1.72"}
 
@@ -115,19 +115,25 @@ def penalties(runs: pd.DataFrame) -> pd.DataFrame:
     return paired.assign(penalty=paired["loss"] - paired["plain_loss"])
 
 
-def grid(cell: pd.DataFrame) -> pd.DataFrame:
-    """Returns penalties by share (rows) and seed (columns), without seeds that lack a share."""
-    return cell.pivot(index="fraction", columns="seed", values="penalty").dropna(axis=1)
+def grids(paired: pd.DataFrame, key: list[str]) -> Iterator[tuple[tuple, pd.DataFrame]]:
+    """Yields cells and their penalties by share (rows) and seed (columns).
+
+    Seeds that lack a share, and cells with fewer shares than a parabola needs, are left out.
+    """
+    for cell, group in paired.groupby(key):
+        table = group.pivot(index="fraction", columns="seed", values="penalty").dropna(axis=1)
+        if len(table.columns) and len(table) >= FEWEST_SHARES:
+            yield cell, table
 
 
 def noise(paired: pd.DataFrame) -> float:
-    """Pools the standard deviation of a penalty about its seed's and its share's mean.
+    """Pools the standard deviation of a classic penalty about its seed's and its share's mean.
 
     What a whole trunk has in common moves no optimum; what remains does.
     """
     squares, degrees = 0.0, 0
-    for _, cell in paired.groupby([*CELL, "schedule"]):
-        table = grid(cell).to_numpy()
+    for _, frame in grids(paired[paired["schedule"] == "classic"], CELL):
+        table = frame.to_numpy()
         rest = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
         squares += float((rest**2).sum())
         degrees += (table.shape[0] - 1) * (table.shape[1] - 1)
@@ -167,9 +173,8 @@ def optima(paired: pd.DataFrame, law: Fit) -> pd.DataFrame:
     classic = paired[paired["schedule"] == "classic"]
     spread, rng = noise(classic), np.random.default_rng(0)
     rows = []
-    for key, cell in classic.groupby(CELL):
+    for key, table in grids(classic, CELL):
         where = dict(zip(CELL, key, strict=True))
-        table = grid(cell)
         shares, mean = table.index.to_numpy(), table.mean(axis=1).to_numpy()
         x = np.log(shares)
         error = spread / np.sqrt(table.shape[1])
@@ -214,15 +219,6 @@ def vertex(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.nan_to_num(-slope / (2 * curvature)), curvature > 0
 
 
-def law_optimum(law: Fit, width, params_total, tokens, bits) -> float:
-    """Returns the share at which the fitted law is lowest, on a fine grid."""
-    shares = np.linspace(0.01, 0.99, 197)
-    table = {"params_total": params_total, "tokens_qat": tokens * shares, "bits": bits}
-    table["tokens_fp"] = tokens - table["tokens_qat"]
-    table = {name: np.broadcast_to(values, shares.shape) for name, values in table.items()}
-    return float(shares[np.argmin(law.law.predict(law.columns(table), law.parameters))])
-
-
 def optimum_caption() -> str:
     """Says how optima were found."""
     return (
@@ -251,12 +247,19 @@ def optimum_text(best: pd.DataFrame) -> str:
         else ""
     )
     error = (known["parabola"] - known["published"]).abs().mean()
+    ours = fit(
+        "qat_fraction",
+        Observations(known.rename(columns={"parabola": "optimal_fraction"})),
+        params="params_total",
+        point_only=True,
+    )
     return (
         f"{len(known)} of {len(best)} cells support an interval on the optimum; in {edge} the "
         f"parabola has no minimum inside the tested shares. The published curve lies inside "
         f"{inside.sum()} of these intervals, below {above} and above "
         f"{len(known) - inside.sum() - above}; the mean distance is {error:.3f} (the paper's own "
-        f"error: 0.091).{how}"
+        f"error: 0.091). The published formula fitted to them has a = {ours.parameters['a']:.2f} "
+        f"instead of 6.73.{how}"
     )
 
 
@@ -370,15 +373,6 @@ def budgets(group: pd.DataFrame, column: str) -> np.ndarray:
     return sizes[several]
 
 
-def at_best(law: Fit, size: float, tokens: float, bits: float) -> float:
-    """Returns the law's loss at its own best share for a size of the weights in bytes."""
-    params = 8 * size / bits
-    share = law_optimum(law, None, params, tokens, bits)
-    table = {"params_total": params, "tokens_qat": tokens * share, "bits": bits}
-    table["tokens_fp"] = tokens - table["tokens_qat"]
-    return float(law.law.predict(law.columns(table), law.parameters)[0])
-
-
 def memory_text(memory: pd.DataFrame) -> str:
     """Says which bits win at which sizes."""
     said = []
@@ -387,102 +381,6 @@ def memory_text(memory: pd.DataFrame) -> str:
         wins = ", ".join(f"{named(bits)} at {count}" for bits, count in counts.items())
         said.append(f"counted as {shown}: {wins} of {len(group)} sizes")
     return "Lowest loss at equal size of the weights, " + "; ".join(said) + "."
-
-
-def identified(law: Fit) -> str:
-    """Says which coefficients the runs identify."""
-    names = lambda verdict: [n for n, v in law.verdicts.items() if v == verdict]
-    known, rest = names("identified"), names("weakly identified") + names("not identified")
-    listed = lambda some: ", ".join(some) or "none"
-    return (
-        "The published structure, fitted to all classic and full-precision runs; the authors' "
-        f"coefficients are not public. Identified: {listed(known)}. **Not to be quoted** (weakly "
-        f"or not identified): {listed(rest)}. Predictions hold regardless of that; single "
-        "coefficients do not."
-    )
-
-
-def law_rows(law: Fit) -> pd.DataFrame:
-    """Lists the coefficients with intervals and verdicts."""
-    names = ("parameter", "value", "low", "high", "unit", "verdict")
-    return pd.DataFrame([{name: row[name] for name in names} for row in write.rows(law)])
-
-
-def held_out(classic: pd.DataFrame) -> list[Block]:
-    """Predicts runs that no fit saw, beside laws that know less of the bits."""
-    largest = (classic["width"] == classic["width"].max()).to_numpy()
-    unseen = (classic["fraction"] == UNSEEN).to_numpy()
-    quantised = (classic["schedule"] != "plain").to_numpy()
-    splits = {
-        f"largest size at share {UNSEEN:g}, which no fit saw": (unseen, largest & unseen),
-        "largest size at every share, no run of it fitted": (largest, largest & quantised),
-    }
-    rows = []
-    for name, (out, scored) in splits.items():
-        errors = held_out_errors(classic, out, scored)
-        for prediction, values in errors.items():
-            rows.append(
-                {
-                    "prediction": prediction,
-                    "held out": name,
-                    "median error (%)": 100 * np.median(values),
-                    "worst (%)": 100 * np.max(values),
-                    "runs": len(values),
-                }
-            )
-    table = pd.DataFrame(rows)
-    return [
-        Text("## Held out"),
-        Text(held_out_text(table)),
-        Table("held_out", table, "Relative errors of the loss on held-out runs, classic schedule."),
-    ]
-
-
-def held_out_errors(classic: pd.DataFrame, out: np.ndarray, scored: np.ndarray) -> dict:
-    """Returns absolute relative errors by prediction."""
-    observations, rows = Observations(classic), classic[scored]
-    options = dict(held_out=out, params="params_total", point_only=True)
-    law = fit("qat", observations, **options)
-    plain = fit("chinchilla", observations, **options)
-    fitted = classic[~out]
-    without = plain.predict(fitted)["prediction"].to_numpy()
-    shift = (fitted["loss"] - without).groupby(fitted["bits"]).mean()
-    ignorant = plain.predict(rows)["prediction"].to_numpy()
-    predictions = {
-        "QAT law": law.predict(rows)["prediction"].to_numpy(),
-        "Chinchilla without bits": ignorant,
-        "Chinchilla and a constant per bits": ignorant + rows["bits"].map(shift).to_numpy(),
-        "nearest run of these bits": nearest(fitted, rows),
-    }
-    observed = rows["loss"].to_numpy()
-    return {name: np.abs(values / observed - 1) for name, values in predictions.items()}
-
-
-def nearest(fitted: pd.DataFrame, rows: pd.DataFrame) -> np.ndarray:
-    """Predicts the mean loss of the fitted runs of equal bits nearest in size, tokens and share."""
-    means = fitted[fitted["fraction"] > 0].groupby([*CELL, "fraction"])["loss"].mean().reset_index()
-    columns = ["params_total", "tokens", "fraction"]
-    found = []
-    for row in rows.to_dict("records"):
-        some = means[means["bits"] == row["bits"]]
-        gap = np.log(some[columns].astype(float)) - np.log([float(row[c]) for c in columns])
-        found.append(some["loss"].to_numpy()[np.argmin((gap**2).sum(axis=1).to_numpy())])
-    return np.asarray(found)
-
-
-def held_out_text(table: pd.DataFrame) -> str:
-    """Says on each split whether the law beats each baseline."""
-    lines = []
-    for name, group in table.groupby("held out", sort=False):
-        median = group.set_index("prediction")["median error (%)"]
-        law, rest = median["QAT law"], median.drop("QAT law")
-        won = [f"{other} ({value:.2f} %)" for other, value in rest.items() if law < value]
-        lost = [f"{other} ({value:.2f} %)" for other, value in rest.items() if law >= value]
-        lines.append(
-            f"- **{name}**: the law's median error is {law:.2f} %; better than "
-            f"{', '.join(won) or 'none'}; not better than {', '.join(lost) or 'none'}."
-        )
-    return "\n".join(lines)
 
 
 def unquantised(paired: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,127 @@
+"""The fitted law in `experiments/qat_ratio.py`: optima, coefficients, held-out errors."""
+
+import numpy as np
+import pandas as pd
+
+from experiments.report import Block, Table, Text
+from fitting import Fit, Observations, fit
+from fitting import tables as write
+
+CELL = ["width", "params_total", "tokens", "bits"]
+
+# Fraction whose runs no fit of the held-out test sees, whatever their size.
+UNSEEN = 0.3
+
+
+def law_optimum(law: Fit, width, params_total, tokens, bits) -> float:
+    """Returns the share at which the fitted law is lowest, on a fine grid."""
+    shares = np.linspace(0.01, 0.99, 197)
+    table = {"params_total": params_total, "tokens_qat": tokens * shares, "bits": bits}
+    table["tokens_fp"] = tokens - table["tokens_qat"]
+    table = {name: np.broadcast_to(values, shares.shape) for name, values in table.items()}
+    return float(shares[np.argmin(law.law.predict(law.columns(table), law.parameters))])
+
+
+def at_best(law: Fit, size: float, tokens: float, bits: float) -> float:
+    """Returns the law's loss at its own best share for a size of the weights in bytes."""
+    params = 8 * size / bits
+    share = law_optimum(law, None, params, tokens, bits)
+    table = {"params_total": params, "tokens_qat": tokens * share, "bits": bits}
+    table["tokens_fp"] = tokens - table["tokens_qat"]
+    return float(law.law.predict(law.columns(table), law.parameters)[0])
+
+
+def identified(law: Fit) -> str:
+    """Says which coefficients the runs identify."""
+    names = lambda verdict: [n for n, v in law.verdicts.items() if v == verdict]
+    known, rest = names("identified"), names("weakly identified") + names("not identified")
+    listed = lambda some: ", ".join(some) or "none"
+    return (
+        "The published structure, fitted to all classic and full-precision runs; the authors' "
+        f"coefficients are not public. Identified: {listed(known)}. **Not to be quoted** (weakly "
+        f"or not identified): {listed(rest)}. Predictions hold regardless of that; single "
+        "coefficients do not."
+    )
+
+
+def law_rows(law: Fit) -> pd.DataFrame:
+    """Lists the coefficients with intervals and verdicts."""
+    names = ("parameter", "value", "low", "high", "unit", "verdict")
+    return pd.DataFrame([{name: row[name] for name in names} for row in write.rows(law)])
+
+
+def held_out(classic: pd.DataFrame) -> list[Block]:
+    """Predicts runs that no fit saw, beside laws that know less of the bits."""
+    largest = (classic["width"] == classic["width"].max()).to_numpy()
+    unseen = (classic["fraction"] == UNSEEN).to_numpy()
+    quantised = (classic["schedule"] != "plain").to_numpy()
+    splits = {
+        f"largest size at share {UNSEEN:g}, which no fit saw": (unseen, largest & unseen),
+        "largest size at every share, no run of it fitted": (largest, largest & quantised),
+    }
+    rows = []
+    for name, (out, scored) in splits.items():
+        errors = held_out_errors(classic, out, scored)
+        for prediction, values in errors.items():
+            rows.append(
+                {
+                    "prediction": prediction,
+                    "held out": name,
+                    "median error (%)": 100 * np.median(values),
+                    "worst (%)": 100 * np.max(values),
+                    "runs": len(values),
+                }
+            )
+    table = pd.DataFrame(rows)
+    return [
+        Text("## Held out"),
+        Text(held_out_text(table)),
+        Table("held_out", table, "Relative errors of the loss on held-out runs, classic schedule."),
+    ]
+
+
+def held_out_errors(classic: pd.DataFrame, out: np.ndarray, scored: np.ndarray) -> dict:
+    """Returns absolute relative errors by prediction."""
+    observations, rows = Observations(classic), classic[scored]
+    options = dict(held_out=out, params="params_total", point_only=True)
+    law = fit("qat", observations, **options)
+    plain = fit("chinchilla", observations, **options)
+    fitted = classic[~out]
+    without = plain.predict(fitted)["prediction"].to_numpy()
+    shift = (fitted["loss"] - without).groupby(fitted["bits"]).mean()
+    ignorant = plain.predict(rows)["prediction"].to_numpy()
+    predictions = {
+        "QAT law": law.predict(rows)["prediction"].to_numpy(),
+        "Chinchilla without bits": ignorant,
+        "Chinchilla and a constant per bits": ignorant + rows["bits"].map(shift).to_numpy(),
+        "nearest run of these bits": nearest(fitted, rows),
+    }
+    observed = rows["loss"].to_numpy()
+    return {name: np.abs(values / observed - 1) for name, values in predictions.items()}
+
+
+def nearest(fitted: pd.DataFrame, rows: pd.DataFrame) -> np.ndarray:
+    """Predicts the mean loss of the fitted runs of equal bits nearest in size, tokens and share."""
+    means = fitted[fitted["fraction"] > 0].groupby([*CELL, "fraction"])["loss"].mean().reset_index()
+    columns = ["params_total", "tokens", "fraction"]
+    found = []
+    for row in rows.to_dict("records"):
+        some = means[means["bits"] == row["bits"]]
+        gap = np.log(some[columns].astype(float)) - np.log([float(row[c]) for c in columns])
+        found.append(some["loss"].to_numpy()[np.argmin((gap**2).sum(axis=1).to_numpy())])
+    return np.asarray(found)
+
+
+def held_out_text(table: pd.DataFrame) -> str:
+    """Says on each split whether the law beats each baseline."""
+    lines = []
+    for name, group in table.groupby("held out", sort=False):
+        median = group.set_index("prediction")["median error (%)"]
+        law, rest = median["QAT law"], median.drop("QAT law")
+        won = [f"{other} ({value:.2f} %)" for other, value in rest.items() if law < value]
+        lost = [f"{other} ({value:.2f} %)" for other, value in rest.items() if law >= value]
+        lines.append(
+            f"- **{name}**: the law's median error is {law:.2f} %; better than "
+            f"{', '.join(won) or 'none'}; not better than {', '.join(lost) or 'none'}."
+        )
+    return "\n".join(lines)
