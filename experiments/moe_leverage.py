@@ -12,7 +12,8 @@ Answer     On `cpu`, 1.5e10–1.9e11 FLOPs: EL is 0.9–1.2 at the lowest comput
            leaves out 1, and 1.3–2.2 at the highest, where all six are above 1. That is more than
            the published law gives down there (0.45–0.88), and it rises faster with compute; fewer
            active experts help down to A = 0.18 and no further (at 0.09 capacity drops an eighth of
-           the assignments); granularities 2 to 8 are not told apart.
+           the assignments); granularities 2 to 8 are not told apart. One or two seeds; efficient
+           runs are mostly the longest of their width, so longer ladders may move both sides.
 """
 
 import pandas as pd
