@@ -18,6 +18,7 @@ from models import Experts
 Arms = Mapping[str, Experts | None]  # None is the dense model.
 DENSE = "dense"
 LEVEL = 0.9
+NEAR = 0.01  # In log loss; about what seeds differ by at these sizes.
 
 
 def leverage_report(table: pd.DataFrame, arms: Arms) -> list[Block]:
@@ -53,13 +54,25 @@ def leverage_report(table: pd.DataFrame, arms: Arms) -> list[Block]:
 
 
 def efficient(table: pd.DataFrame) -> pd.DataFrame:
-    """Returns the rows of the settings that no cheaper or equally costly one beats.
+    """Returns the rows of an arm's settings of minimal loss, means over seeds.
 
-    A setting is a compute; its loss is the mean over seeds. These are an arm's minimal losses.
+    Those are within `NEAR` of the lower convex hull of log loss over log compute: sizes and lengths
+    that do not fit together lie above it.
     """
-    means = table.groupby("flops")["loss"].mean().sort_index()
-    best = means.groupby(level=0).min().cummin()
-    return table[table["flops"].isin(means.index[means <= best])]
+    means = table.groupby("flops")["loss"].mean()
+    x, y = np.log(means.index.to_numpy()), np.log(means.to_numpy())
+    hull: list[int] = []
+    for i in range(len(x)):
+        while len(hull) > 1 and above(*((x[j], y[j]) for j in (*hull[-2:], i))):
+            hull.pop()
+        hull.append(i)
+    return table[table["flops"].isin(means.index[y <= np.interp(x, x[hull], y[hull]) + NEAR])]
+
+
+def above(first: tuple, middle: tuple, last: tuple) -> bool:
+    """Says whether a point lies on or above the line between its neighbours."""
+    (x0, y0), (x, y), (x1, y1) = first, middle, last
+    return (y - y0) * (x1 - x0) >= (y1 - y0) * (x - x0)
 
 
 def curves(table: pd.DataFrame) -> dict[str, Fit]:
@@ -106,21 +119,24 @@ def leverages(fits: Mapping[str, Fit], arms: Arms) -> pd.DataFrame:
 
 def summary(found: pd.DataFrame, exact: pd.DataFrame, table: pd.DataFrame) -> str:
     """Says what compute means here, what was measured, and what the published law gives there."""
-    above = found.groupby("arm", sort=False).apply(
+    side = found.groupby("arm", sort=False).apply(
         lambda g: "above" if (g["low"] > 1).all() else "below" if (g["high"] < 1).all() else "both",
         include_groups=False,
     )
-    sides = {side: (above == side).sum() for side in ("above", "below", "both")}
+    last = found[found["flops"] == found["flops"].max()]
+    throughout = {name: (side == name).sum() for name in ("above", "below")}
     return (
         f"{len(table)} runs. Compute is the paper's C = M·D, M three times the non-embedding "
         "forward FLOPs of a token by its appendix C (`models.accounting.leverage_flops`); at equal "
         "width all arms have the same M. EL is the dense compute that reaches a mixture's loss, "
         "over the mixture's compute, both read off power laws L = α·C^−β through each arm's "
-        "efficient runs.\n\n"
+        f"efficient runs: those within {100 * NEAR:g} % of the lower convex hull of log loss over "
+        "log compute.\n\n"
         f"Between {found['flops'].min():.2g} and {found['flops'].max():.2g} FLOPs the measured EL "
         f"is {found['leverage'].min():.2f} to {found['leverage'].max():.2f}; its 90 % interval is "
-        f"above 1 throughout for {sides['above']} of {len(above)} mixtures, below 1 throughout for "
-        f"{sides['below']}. The published law, extrapolated down to here, gives "
+        f"above 1 throughout for {throughout['above']} of {len(side)} mixtures, below 1 throughout "
+        f"for {throughout['below']}; at the largest compute it is above 1 for "
+        f"{(last['low'] > 1).sum()}. The published law, extrapolated down to here, gives "
         f"{found['published'].min():.2f} to {found['published'].max():.2f}. With every product "
         "counted (`flops`: the router, which the paper leaves out, the causal half of attention, "
         f"the head) the measured EL is {exact['leverage'].min():.2f} to "
@@ -202,7 +218,8 @@ def joint_law(found: pd.DataFrame) -> list:
             f"come from {found['arm'].nunique()} curves of two parameters each, over "
             f"{np.log10(found['flops'].max() / found['flops'].min()):.1f} decades of compute: "
             f"{verdict}. With A varied at one G and G at one A, its cross terms rest on the form "
-            "of the law alone; none of these values is to be carried to another scale."
+            "of the law alone, and the fit takes the points for exact, so its intervals are too "
+            "narrow; none of these values is to be carried to another scale."
         ),
         fit_table("fit_leverage", law),
         Table("joint_law", beside, "The joint law's parameters here and as published."),
