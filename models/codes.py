@@ -66,7 +66,7 @@ class Codes(Settings):
             accepted = "None or an integer from 0 to 2^31 − 1"
             raise Refused("model.embedding.recode_seed", self.recode_seed, accepted)
         alike = self.alike(config.vocabulary)
-        if alike and getattr(config, "block_norm", "rms_norm") == "layer_norm":
+        if alike and config.block_norm == "layer_norm":
             warnings.warn(
                 f"tokens {alike[0]} and {alike[1]} have constant codes, which a LayerNorm makes "
                 f"the same in the first layer; model.embedding.bits={bits + 1} keeps them apart",

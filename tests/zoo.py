@@ -25,4 +25,12 @@ CONFIGS: dict[str, ModelConfig] = {
         embedding=Codes(bits=9, signed=True, scale=0.5, interleaved=True, recode_seed=1)
     ),
     "quantised": model(quantization=Quantization(2)),
+    # Parts combine: each entry puts several at once through every test of the zoo.
+    "codes_tokenformer": tokenformer(
+        embedding=Codes(bits=9, recode_seed=1), quantization=Quantization(4)
+    ),
+    "codes_stem_streams": model(
+        embedding=Codes(), feed_forward=Stem(), streams=Streams(2, prefix=4)
+    ),
+    "experts_streams": model(feed_forward=Experts(4, 2, 1), streams=Streams(2, prefix=4)),
 }
