@@ -246,6 +246,7 @@ class Descent:
         for fleet in fleets(children, worker.mesh, self.most):
             wanted = [s for s in fleet.segments if s.id in worker.needed]
             if not wanted:
+                forget(worker, fleet)
                 continue
             starts = {s.id: functools.partial(begun, s, parents[s.parent]) for s in wanted}
             if fleet.size == 1:
@@ -258,7 +259,7 @@ class Descent:
                     worker.needed -= {s.id for s in plan.walk(id)}
             # All members, so that their children form the same fleets whatever is there already.
             self.descend({s.id: ends.get(s.id, (None, None))[0] for s in fleet.segments})
-            checkpoint.discard(folder(worker, fleet))
+            forget(worker, fleet)
             if not worker.keep_params:
                 for segment in fleet.segments:
                     checkpoint.discard(worker.store.folder(segment.id))
@@ -274,6 +275,12 @@ def begun(segment: Segment, end: State | None) -> State:
 def folder(worker: Worker, fleet: Fleet):
     """Returns where a fleet keeps its checkpoint."""
     return worker.store.path / "fleets" / fleet.id
+
+
+def forget(worker: Worker, fleet: Fleet) -> None:
+    """Deletes a fleet's checkpoint."""
+    if folder(worker, fleet).exists():
+        folder(worker, fleet).rmtree()
 
 
 class Training:

@@ -18,6 +18,7 @@ def main() -> None:
     parser.add_argument("--coordinator")
     parser.add_argument("--process", type=int, default=0)
     parser.add_argument("--mesh", default="data:1")
+    parser.add_argument("--members", type=int, default=1, help="seeds, trained in fleets")
     args = parser.parse_args()
     import jax
 
@@ -25,8 +26,9 @@ def main() -> None:
         jax.distributed.initialize(args.coordinator, 2, args.process)
     from data import open_corpus
     from scaling import Evaluation, Store, Worker, make_mesh, plan
+    from scaling.fleet import in_fleets
     from scaling.progress import Silent
-    from tests.corpora import study_runs
+    from tests.corpora import seeds, study_runs
 
     class Kill(Silent):
         steps = 0
@@ -43,13 +45,14 @@ def main() -> None:
     corpus = open_corpus(args.corpus)
     for kind in args.kinds.split(","):
         worker = Worker(
-            plan(study_runs(kind, corpus)),
+            plan(seeds(study_runs(kind, corpus), args.members)),
             Store.at(f"{args.stores}/{kind}"),
             corpus,
             Evaluation(128),
             make_mesh(args.mesh),
             checkpoint_seconds=0.0 if args.kill_at else 1e9,
             progress=Kill(),
+            way=in_fleets(lambda program: args.members) if args.members > 1 else None,
         )
         print(json.dumps({kind: worker.run()}), flush=True)
     if args.coordinator:

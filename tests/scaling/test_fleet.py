@@ -1,6 +1,7 @@
 """Members of a fleet against the same segments alone, and what a fleet may cost."""
 
 import re
+import signal
 from dataclasses import replace
 
 import jax
@@ -12,7 +13,8 @@ from data import Mixture, Refused
 from scaling import Data, Evaluation, Optimizer, Run, Stopped, Store, Worker, make_mesh, plan, wsd
 from scaling.fleet import MOST_WASTE, compiled, fleets, halvings, in_fleets, planned, waste
 from scaling.train import Program
-from tests.corpora import STEP, model, study_runs
+from tests.corpora import STEP, model, seeds, study_runs
+from tests.scaling.test_worker import process
 from tests.scaling.test_zoo import ZOO
 from tests.zoo import CONFIGS
 
@@ -167,6 +169,21 @@ def test_a_stopped_fleet_goes_on_to_the_same_bits(corpus, mesh, tmp_path, monkey
     assert held_out(cut) == held_out(whole)
     for left, right in zip(curves_by_run(cut), curves_by_run(whole), strict=True):
         assert left == right
+
+
+def test_a_killed_fleet_goes_on_to_the_same_bits_in_a_fresh_process(corpus, tmp_path):
+    where = next(iter(corpus.domains.values())).folder
+    common = ("--corpus", where, "--kinds", "wsd", "--members", 3)
+    died = process(*common, "--stores", tmp_path / "cut", "--kill-at", 100)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    for name in ("cut", "whole"):
+        ended = process(*common, "--stores", tmp_path / name)
+        assert ended.returncode == 0, ended.stderr
+    runs = seeds(study_runs("wsd", corpus), 3)
+    cut, whole = (Store.at(tmp_path / name / "wsd") for name in ("cut", "whole"))
+    for run in runs:
+        assert cut.done(run.identity)["loss"] == whole.done(run.identity)["loss"]
+    assert not any((cut.path / "fleets").iterdir())
 
 
 def curves_by_run(worker: Worker) -> list:
