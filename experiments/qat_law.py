@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from experiments.qat_figures import law_penalty
 from experiments.report import Block, Table, Text
 from fitting import LAWS, Fit, Observations, fit
 from fitting import tables as write
@@ -58,6 +59,27 @@ def identified(law: Fit, free: Fit) -> str:
         "A negative xi lets the penalty fall as full precision gets shorter, so that law has its "
         "best share beyond the trained ones, against what the points show; the positive sign was "
         "chosen for that reason, after seeing it. Both are held to unseen runs below."
+    )
+
+
+def tokens_text(paired: pd.DataFrame, law: Fit) -> str:
+    """Says how penalty goes with the whole number of tokens, in the runs and in the law."""
+    classic = paired[paired["schedule"] == "classic"]
+    ends = [
+        classic[classic["tokens"] == t] for t in (classic["tokens"].min(), classic["tokens"].max())
+    ]
+    measured = [end["penalty"].mean() for end in ends]
+    predicted = []
+    for end in ends:
+        every = end[[*CELL[1:], "fraction"]].drop_duplicates().itertuples(index=False)
+        values = [law_penalty(law, n, d, b, np.array([f])) for n, d, b, f in every]
+        predicted.append(float(np.mean(values)))
+    agree = np.sign(measured[1] - measured[0]) == np.sign(predicted[1] - predicted[0])
+    verdict = "the law has the sign right" if agree else "**the law has the sign wrong**"
+    return (
+        f"From {ends[0]['tokens'].iloc[0]:,} to {ends[1]['tokens'].iloc[0]:,} tokens the mean "
+        f"penalty goes from {measured[0]:.4f} to {measured[1]:.4f} nats/token in the runs and from "
+        f"{predicted[0]:.4f} to {predicted[1]:.4f} in the law: {verdict}."
     )
 
 
@@ -143,3 +165,16 @@ def held_out_text(table: pd.DataFrame) -> str:
             f"{', '.join(won) or 'none'}; not better than {', '.join(lost) or 'none'}."
         )
     return "\n".join(lines)
+
+
+def vertex(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns where parabolas through y [draws, points] over x are extreme, and if it is a minimum.
+
+    The lowest point and its neighbours up to two steps away are used: far from the optimum the
+    curves are no parabolas.
+    """
+    nearest = np.clip(np.argmin(y.mean(axis=0)), 2, len(x) - 3)
+    some = slice(nearest - 2, nearest + 3)
+    curvature, slope, _ = np.polyfit(x[some], y[:, some].T, 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.nan_to_num(-slope / (2 * curvature)), curvature > 0

@@ -13,10 +13,11 @@ Compared   Dremov et al. 2025 (arXiv:2509.22935; 86M to 2.2B parameters, 2.3B to
 Answer     At 15k to 60k parameters and 256k to 512k tokens: penalties are U-shaped in the share,
            and the best share is larger at fewer bits (0.31–0.43 at 1 bit, 0.14–0.16 at 4). 9 of
            24 cells support an interval: the published curve lies inside 4 and below 5, four of
-           them at 1 bit. Fusion gains 1.7–2.0 % perplexity at every width of bits, 1 and 2 included,
-           where the paper finds harm. The law predicts a size it has not seen within 1.0 %
-           (median) against 1.7 % for Chinchilla and a constant per bits, but at a size it has
-           seen the nearest share is the better guess, and the sign of its xi is not settled.
+           them at 1 bit. Fusion gains 1.7–2.0 % perplexity at all bits, 1 and 2 included, where
+           the paper finds harm. The law predicts a size it has not seen within 1.0 % (median)
+           against 1.7 % for Chinchilla and a constant per bits; at a size it has seen the nearest
+           share is the better guess. The sign of its xi is not settled: neither sign gives both
+           penalties that grow with the tokens and a best share inside the trained ones.
 """
 
 from typing import NamedTuple

@@ -14,7 +14,16 @@ from experiments.qat_figures import (
     optimum_figure,
     penalty_figure,
 )
-from experiments.qat_law import CELL, FALLING, at_best, held_out, identified, law_optimum, law_rows
+from experiments.qat_law import (
+    CELL,
+    FALLING,
+    at_best,
+    held_out,
+    identified,
+    law_optimum,
+    law_rows,
+    tokens_text,
+)
 from experiments.report import Block, Picture, Table, Text
 from experiments.study import Results
 from fitting import Fit, Observations, fit
@@ -56,7 +65,7 @@ def report(results: Results, trials: list, planned: int) -> list[Block]:
             penalty_figure(paired, law),
             "Loss minus that of the full-precision run of the same trunk and tokens (classic "
             "schedule): points are means over seeds, bars the standard error of paired "
-            "differences, lines the fitted law.",
+            "differences, lines the fitted law (solid: most tokens, dashed: fewer).",
         ),
         Table("penalties", penalty_table(paired), "Penalty by bits and share, mean over cells."),
         Text("## The best share"),
@@ -84,6 +93,7 @@ def report(results: Results, trials: list, planned: int) -> list[Block]:
         Table("memory", memory, "Best bits at a size of the weights, by interpolation and law."),
         Text("## The law"),
         Text(identified(law, free)),
+        Text(tokens_text(paired, law)),
         Table("law", law_rows(law), write.caption(law), write.as_latex(law)),
         *held_out(classic),
         Text("## Weights as kept"),
@@ -206,19 +216,6 @@ def optima(paired: pd.DataFrame, law: Fit) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def vertex(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns where parabolas through y [draws, points] over x are extreme, and if it is a minimum.
-
-    The lowest point and its neighbours up to two steps away are used: far from the optimum the
-    curves are no parabolas.
-    """
-    nearest = np.clip(np.argmin(y.mean(axis=0)), 2, len(x) - 3)
-    some = slice(nearest - 2, nearest + 3)
-    curvature, slope, _ = np.polyfit(x[some], y[:, some].T, 2)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.nan_to_num(-slope / (2 * curvature)), curvature > 0
 
 
 def optimum_caption() -> str:
