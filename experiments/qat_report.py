@@ -23,6 +23,7 @@ from experiments.qat_law import (
     law_optimum,
     law_rows,
     tokens_text,
+    vertex,
 )
 from experiments.report import Block, Picture, Table, Text
 from experiments.study import Results
