@@ -14,7 +14,17 @@ from experiments.qat_figures import (
     optimum_figure,
     penalty_figure,
 )
-from experiments.qat_law import CELL, at_best, held_out, identified, law_optimum, law_rows
+from experiments.qat_law import (
+    CELL,
+    FALLING,
+    at_best,
+    held_out,
+    identified,
+    law_optimum,
+    law_rows,
+    tokens_text,
+    vertex,
+)
 from experiments.report import Block, Picture, Table, Text
 from experiments.study import Results
 from fitting import Fit, Observations, fit
@@ -41,7 +51,9 @@ def report(results: Results, trials: list, planned: int) -> list[Block]:
     runs = every[every["diverged_step"].isna()].reset_index(drop=True)
     paired = penalties(runs)
     classic = runs[runs["schedule"] != "fused"].reset_index(drop=True)
-    law = fit("qat", Observations(classic), params="params_total", draws=200)
+    observations = Observations(classic)
+    law = fit(FALLING, observations, params="params_total", draws=200)
+    free = fit("qat", observations, params="params_total", point_only=True)
     best = optima(paired, law)
     gains = fusion(paired)
     memory = fixed_memory(paired, law)
@@ -54,7 +66,7 @@ def report(results: Results, trials: list, planned: int) -> list[Block]:
             penalty_figure(paired, law),
             "Loss minus that of the full-precision run of the same trunk and tokens (classic "
             "schedule): points are means over seeds, bars the standard error of paired "
-            "differences, lines the fitted law.",
+            "differences, lines the fitted law (solid: most tokens, dashed: fewer).",
         ),
         Table("penalties", penalty_table(paired), "Penalty by bits and share, mean over cells."),
         Text("## The best share"),
@@ -81,7 +93,8 @@ def report(results: Results, trials: list, planned: int) -> list[Block]:
         ),
         Table("memory", memory, "Best bits at a size of the weights, by interpolation and law."),
         Text("## The law"),
-        Text(identified(law)),
+        Text(identified(law, free)),
+        Text(tokens_text(paired, law)),
         Table("law", law_rows(law), write.caption(law), write.as_latex(law)),
         *held_out(classic),
         Text("## Weights as kept"),
@@ -206,26 +219,14 @@ def optima(paired: pd.DataFrame, law: Fit) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def vertex(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns where parabolas through y [draws, points] over x are extreme, and if it is a minimum.
-
-    The lowest point and its neighbours up to two steps away are used: far from the optimum the
-    curves are no parabolas.
-    """
-    nearest = np.clip(np.argmin(y.mean(axis=0)), 2, len(x) - 3)
-    some = slice(nearest - 2, nearest + 3)
-    curvature, slope, _ = np.polyfit(x[some], y[:, some].T, 2)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.nan_to_num(-slope / (2 * curvature)), curvature > 0
-
-
 def optimum_caption() -> str:
     """Says how optima were found."""
     return (
         "Best quantised share per cell: of those tried, by a parabola through five means over "
-        "seeds, by the fitted law, and as published. An interval stands only where at least "
-        f"{100 * SUPPORTED:.0f} % of draws under the pooled noise have a minimum inside the tested "
-        "shares; no parabola stands where the curve has none there."
+        "seeds, by the fitted law (searched between the smallest and largest share trained), and "
+        f"as published. An interval stands only where at least {100 * SUPPORTED:.0f} % of draws "
+        "under the pooled noise have a minimum inside the tested shares; no parabola stands where "
+        "the curve has none there."
     )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import qat_ratio, qat_report, session
+from experiments import qat_law, qat_ratio, session
 from experiments.report import Picture, Table, Text, write_report
 from experiments.study import Results
 from models import count
@@ -152,5 +152,5 @@ def test_an_exported_run_is_what_was_trained(study, config, tmp_path, capsys):
 def test_parabolas_find_their_lowest_point():
     x = np.log([0.05, 0.1, 0.2, 0.3, 0.5, 0.7])
     curve = 3 * (x - np.log(0.25)) ** 2 + 1
-    found, minimum = qat_report.vertex(x, np.stack([curve, -curve]))
+    found, minimum = qat_law.vertex(x, np.stack([curve, -curve]))
     assert np.exp(found[0]) == pytest.approx(0.25) and list(minimum) == [True, False]
