@@ -12,7 +12,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax
@@ -25,7 +25,7 @@ from data import Corpus, Refused
 from data.order import Tables, locate
 from scaling import checkpoint
 from scaling.environment import environment
-from scaling.mesh import shards
+from scaling.mesh import of_one_run, shards
 from scaling.optimizer import State, abstract, initial
 from scaling.plan import Plan, Segment, order
 from scaling.train import Program, on_mesh, steps_of
@@ -294,6 +294,8 @@ class Training:
         self.worker, self.fleet, self.starts, self.corpus = worker, fleet, starts, corpus
         self.program, self.folder = fleet.program, folder(worker, fleet)
         self.split = by_run(self.program.mesh)
+        # A member that has ended is a run alone again, on its own devices.
+        self.alone = replace(self.program, mesh=of_one_run(self.program.mesh))
         self.ends: dict[str, tuple[State | None, int | None]] = {}
         self.meters: dict[str, Meter] = {}
         self.held: tuple | None = None
@@ -457,7 +459,7 @@ class Training:
         for place, segment in self.members():
             if segment.steps != step:
                 continue
-            state, losses = on_mesh(self.program, take(self.state, place)), {}
+            state, losses = on_mesh(self.alone, take(self.state, place)), {}
             if self.worker.evaluated(segment):
                 losses = self.worker.evaluate(segment, state)
                 if not all(map(math.isfinite, losses.values())):

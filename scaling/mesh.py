@@ -48,6 +48,13 @@ def shards(mesh: Mesh) -> int:
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
+def of_one_run(mesh: Mesh) -> Mesh:
+    """Returns the devices that one run is on: the first along the `run` axis."""
+    if mesh.shape["run"] == 1:
+        return mesh
+    return Mesh(mesh.devices[:1], mesh.axis_names, axis_types=mesh.axis_types)
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Keeps an array whole on every device."""
     return NamedSharding(mesh, PartitionSpec())

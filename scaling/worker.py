@@ -17,6 +17,7 @@ from models import ModelConfig
 from scaling import checkpoint
 from scaling.environment import differences, environment
 from scaling.events import write_events
+from scaling.mesh import of_one_run, place, state_shardings
 from scaling.optimizer import State, fresh, initial
 from scaling.plan import Plan, Segment, order
 from scaling.progress import Silent
@@ -308,7 +309,10 @@ class Worker:
     def losses(self, held_out: HeldOut, config: ModelConfig, state: State) -> tuple[dict, dict]:
         """Returns nats per token and bits per byte by domain."""
         windows = {name: held_out.windows(name) for name in held_out.names}
-        sums = evaluate(config, self.mesh, state, np.concatenate(list(windows.values())))
+        mesh = of_one_run(self.mesh)
+        if mesh is not self.mesh:
+            state = place(state, state_shardings(mesh, config, state))
+        sums = evaluate(config, mesh, state, np.concatenate(list(windows.values())))
         losses, begin = {}, 0
         for name, some in windows.items():
             losses[name] = float(
