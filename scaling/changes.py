@@ -7,6 +7,7 @@ every change that only adds, drops or freezes leaves.
 
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import ClassVar
 
 from data import Refused
 from models import ModelConfig, Quantization, skeleton
@@ -64,6 +65,8 @@ class Quantize:
     weights at the switch. `bits` None changes nothing: the arm of a study that stays at full
     precision.
     """
+
+    needs_steps: ClassVar[bool] = True  # Quantisation-aware training without any is a slip.
 
     bits: float | None
     rule: tuple[tuple[str, float | None], ...] = ()

@@ -144,10 +144,11 @@ def plan(runs: Iterable[Run]) -> Plan:
     [(1 − f)·D_max + f·ΣD_i]/ΣD_i.
 
     Raises:
-      Refused: a phase that makes a change and then takes no step.
+      Refused: a phase of no steps after a change that is nothing without training.
     """
     runs = tuple({run.identity: run for run in runs}.values())
-    for phase in (p for run in runs for p in run.phases if p.change is not None and not p.steps):
+    empty = (phase for run in runs for phase in run.phases if not phase.steps)
+    for phase in (phase for phase in empty if getattr(phase.change, "needs_steps", False)):
         accepted = f"at least one step of batch_tokens={phase.batch_tokens} after {phase.change}"
         raise Refused("phase.tokens", phase.tokens, accepted)
     cuts = defaultdict(set)
