@@ -151,7 +151,7 @@ def work(study: Study, config: ConfigDict, settings: Settings) -> int:
     began = time.monotonic()
     with Leases(Store.at(settings.store), settings.lease_seconds) as leases:
         sharing = Sharing(leases)
-        before = signal.signal(signal.SIGTERM, lambda *_: setattr(sharing, "stopping", True))
+        before = signal.signal(signal.SIGTERM, sharing.stop)
         try:
             while True:
                 study = grown(study, config, settings)

@@ -29,8 +29,7 @@ class Gone(Exception):
 class Sharing:
     """A worker's way through a plan that others train as well (`Worker.way`).
 
-    `trained` lists the segments that this worker finished. Who sets `stopping`, as a handler of
-    SIGTERM does, has it end like one whose time is over.
+    `trained` lists the segments that this worker finished.
     """
 
     leases: Leases
@@ -60,6 +59,10 @@ class Sharing:
         for segment in self.plan.segments.values():  # What a worker left that was killed.
             self.tidy(segment)
             self.leases.clear(segment.id)
+
+    def stop(self, *_) -> None:
+        """Has the worker end like one whose time is over; can be a handler of SIGTERM."""
+        self.stopping = True
 
     def alive(self) -> bool:
         """Says, between dispatches, whether to go on.
