@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tests.conftest  # noqa: F401 — the same settings as in the tests.
 
-SEEDS = 4  # Trunks in the plan that several workers share.
+SEEDS = 3  # Trunks in the plan that several workers share.
 LEASE_SECONDS = 4.0
 
 

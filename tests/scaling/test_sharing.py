@@ -121,7 +121,7 @@ def test_a_trunk_is_trained_again_only_where_a_branch_needs_its_end(alone, corpu
     assert_nothing_is_left(tmp_path)
 
 
-def test_an_end_state_that_cannot_be_read_is_made_again(alone, corpus, mesh, tmp_path):
+def test_an_end_state_that_cannot_be_read_is_made_again(alone, corpus, mesh, tmp_path, caplog):
     class Damage(Silent):
         """Damages every checkpoint and ends, once the first trunk segment is finished."""
 
@@ -136,7 +136,11 @@ def test_an_end_state_that_cannot_be_read_is_made_again(alone, corpus, mesh, tmp
         work(corpus, mesh, tmp_path, runs, progress=Damage())
     assert list(tmp_path.rglob("checkpoint/*/state")) != []
     assert list((tmp_path / "leases").iterdir()) == []
+    first = next(plan(runs).walk()).id
+    assert Store.at(tmp_path).done(first) is not None
     worker = work(corpus, mesh, tmp_path, runs)
+    assert f"of segment {first} cannot be read" in caplog.text
+    assert sorted(worker.way.trained) == sorted(set(worker.plan.segments) - {first})
     pd.testing.assert_frame_equal(table(worker), table(alone)[:3], check_exact=True)
     assert_nothing_is_left(tmp_path)
 
