@@ -1,4 +1,4 @@
-"""The console command: `espalier plan | run | report | export | fit`."""
+"""The console command: `espalier plan | run | work | report | export | fit`."""
 
 import contextlib
 import logging
@@ -11,6 +11,7 @@ from ml_collections import config_flags
 COMMANDS = {
     "plan": "show what a study would train, what it costs and what is there already",
     "run": "train what is missing, then write tables, fit and report",
+    "work": "train what is missing beside other workers on the same store",
     "report": "write tables, fit and report from the store",
     "export": "write one run's model, packed to its bits, as safetensors",
     "fit": "fit a law to anybody's table of losses (needs no accelerator)",
@@ -29,6 +30,7 @@ def new_flags() -> flags.FlagValues:
     number("checkpoint_seconds", 60.0, "most work that a kill can undo", flag_values=values)
     number("stop_after", None, "stop cleanly after so many seconds", flag_values=values)
     text("fleet", "auto", "runs in one program: auto, loop or a largest number", flag_values=values)
+    number("lease_seconds", 60.0, "work: silence before others take over", flag_values=values)
     flags.DEFINE_bool("keep_params", False, "keep each run's parameters", flag_values=values)
     text("coordinator", None, "host:port of process 0, or `auto` on a pod", flag_values=values)
     flags.DEFINE_integer("processes", None, "number of processes", flag_values=values)
@@ -155,8 +157,8 @@ def fit_command(found: flags.FlagValues) -> None:
     )
 
 
-def study_command(command: str, found: flags.FlagValues) -> None:
-    """Plans, runs or reports a study."""
+def study_command(command: str, found: flags.FlagValues) -> int:
+    """Plans, runs or reports a study and returns the exit code."""
     from data.refused import Refused
     from experiments import session
     from experiments.study import load_module
@@ -175,10 +177,11 @@ def study_command(command: str, found: flags.FlagValues) -> None:
         stop_after=found.stop_after,
         keep_params=found.keep_params,
         fleet=found.fleet,
+        lease_seconds=found.lease_seconds,
         run=found.run,
         out=found.out,
     )
-    getattr(session, command)(study, found.config, settings)
+    return getattr(session, command)(study, found.config, settings) or 0
 
 
 def main(argv: list[str]) -> int:
@@ -191,7 +194,9 @@ def main(argv: list[str]) -> int:
         return 0 if len(argv) > 1 else 2
     try:
         command, found = parse(argv)
-        fit_command(found) if command == "fit" else study_command(command, found)
+        if command != "fit":
+            return study_command(command, found)
+        fit_command(found)
     except ValueError as error:
         if type(error).__name__ != "Refused":  # Each room has its own; a bug keeps its traceback.
             raise

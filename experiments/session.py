@@ -1,6 +1,7 @@
 """One call of the command on a study: plan it, run it, report it."""
 
 import json
+import signal
 import time
 from dataclasses import dataclass, replace
 
@@ -19,13 +20,17 @@ from scaling.environment import compilation_cache
 from scaling.events import write_events
 from scaling.fleet import in_fleets
 from scaling.fleet import planned as fleets_of
+from scaling.leases import Leases
 from scaling.mesh import shards
 from scaling.plan import Plan
 from scaling.plan import plan as make_plan
 from scaling.progress import Silent, progress
 from scaling.runs import canonical
+from scaling.sharing import Sharing
 from scaling.speed import calibration, fleet_sizes
 from scaling.tables import write_table
+
+TERMINATED = 128 + signal.SIGTERM  # What a shell reports of a process that SIGTERM ended.
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Settings:
     stop_after: float | None = None
     keep_params: bool = False
     fleet: str = "auto"
+    lease_seconds: float = 60.0
     run: str | None = None
     out: str | None = None
 
@@ -59,8 +65,8 @@ def folder(study: Study, config: ConfigDict, settings: Settings) -> epath.Path:
     return epath.Path(settings.store) / "studies" / f"{study.name}-{config.preset}"
 
 
-def worker(study: Study, planned: Plan, settings: Settings, show=None) -> Worker:
-    """Returns the worker that trains a study's plan."""
+def worker(study: Study, planned: Plan, settings: Settings, show=None, way=None) -> Worker:
+    """Returns the worker that trains a study's plan, in fleets where they pay unless told how."""
     mesh = make_mesh(settings.mesh)
     most = fleet_sizes(settings.fleet)
     # Several data or fsdp devices, or processes, serve one segment after the other.
@@ -77,7 +83,7 @@ def worker(study: Study, planned: Plan, settings: Settings, show=None) -> Worker
         stop_after=settings.stop_after,
         keep_params=settings.keep_params,
         progress=show or Silent(),
-        way=None if alone else in_fleets(most),
+        way=way or (None if alone else in_fleets(most)),
     )
 
 
@@ -125,11 +131,49 @@ def run(study: Study, config: ConfigDict, settings: Settings) -> None:
     work.barrier("report written")
 
 
-def train(study: Study, settings: Settings) -> Worker | None:
+def work(study: Study, config: ConfigDict, settings: Settings) -> int:
+    """Trains a study's missing segments beside other workers on the store, until none is missing.
+
+    SIGTERM has it write a checkpoint, release its lease and end; returns 143 then, otherwise 0.
+
+    Raises:
+      Refused: settings that a worker of several cannot have.
+    """
+    if not settings.lease_seconds > 0:
+        raise Refused("--lease-seconds", settings.lease_seconds, "more than 0")
+    if settings.fleet not in ("auto", "loop"):
+        accepted = "auto or loop: a worker trains one segment after the other; or espalier run"
+        raise Refused("--fleet", settings.fleet, accepted)
+    if jax.process_count() > 1:
+        raise Refused("--processes", jax.process_count(), "1: a worker is one process")
+    study.check()
+    worker(study, make_plan(study.runs), settings)  # Refuses a mesh before anything is written.
+    began = time.monotonic()
+    with Leases(Store.at(settings.store), settings.lease_seconds) as leases:
+        sharing = Sharing(leases)
+        before = signal.signal(signal.SIGTERM, sharing.stop)
+        try:
+            while True:
+                study = grown(study, config, settings)
+                left = settings.stop_after and settings.stop_after - (time.monotonic() - began)
+                ended = train(study, replace(settings, stop_after=left), sharing) is not None
+                if not ended or study.then is None:
+                    break
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    count = len(sharing.trained)
+    print(f"worker {leases.owner}: {count} segments finished here, no lease held", flush=True)
+    if ended:
+        print("the plan is done; espalier report writes tables, fit and report", flush=True)
+    return TERMINATED if sharing.stopping and not ended else 0
+
+
+def train(study: Study, settings: Settings, sharing: Sharing | None = None) -> Worker | None:
     """Trains a study's missing segments; None when the time allowed ended first."""
     study.check()
     planned = make_plan(study.runs)
-    work = worker(study, planned, settings, progress() if jax.process_index() == 0 else None)
+    show = progress() if jax.process_index() == 0 else None
+    work = worker(study, planned, settings, show, sharing)
     missing = work.missing()
     say = print if jax.process_index() == 0 else lambda *_: None
     say(f"{study.name}: {len(planned.segments)} segments, {len(missing)} to train")
@@ -140,7 +184,8 @@ def train(study: Study, settings: Settings) -> Worker | None:
         say(f"{stopped}; the same command goes on")
         return None
     spent = f"{time.monotonic() - began:.0f} s, {time.process_time() - cpu:.0f} CPU-seconds"
-    say(f"trained {len(missing)} segments in {spent}" if missing else "nothing to train")
+    done = "trained" if sharing is None else "trained here or elsewhere"
+    say(f"{done} {len(missing)} segments in {spent}" if missing else "nothing to train")
     work.barrier("trained")  # Every process reads the same losses after it.
     return work
 

@@ -66,7 +66,9 @@ class Worker:
     `checkpoint_seconds` bounds the work a kill can undo; `stop_after` ends cleanly after so many
     seconds (`Stopped`), between dispatches. `keep_params` leaves a checkpoint at each run's end.
     `way` leads the worker through the plan otherwise than one segment after the other
-    (`fleet.in_fleets`).
+    (`fleet.in_fleets`, `sharing.Sharing`). `shares` says that other workers go on from what this
+    one trains: it checkpoints the end of every segment that others follow. `alive` is asked between
+    dispatches; it says False for the worker to stop, and may raise to have it leave a segment.
     """
 
     plan: Plan
@@ -79,19 +81,22 @@ class Worker:
     keep_params: bool = False
     progress: object = field(default_factory=Silent)
     way: Callable[["Worker"], None] | None = None
+    shares: bool = False
+    alive: Callable[[], bool] = lambda: True
 
     def missing(self) -> set[str]:
         """Lists the segments that have no record, or none of this evaluation where one is due."""
-        missing = set()
-        for segment in self.plan.segments.values():
-            record = self.store.done(segment.id)
-            wanted = self.evaluated(segment)
-            if record is None:
-                missing.add(segment.id)
-            elif wanted and record["diverged_step"] is None:
-                if wanted not in {r["evaluation"] for r in self.store.read(segment.id, "eval")}:
-                    missing.add(segment.id)
-        return missing
+        return {segment.id for segment in self.plan.segments.values() if self.lacks(segment)}
+
+    def lacks(self, segment: Segment) -> bool:
+        """Says whether a segment has no record, or none of this evaluation where one is due."""
+        record = self.store.done(segment.id)
+        if record is None:
+            return True
+        wanted = self.evaluated(segment)
+        if not wanted or record["diverged_step"] is not None:
+            return False
+        return wanted not in {r["evaluation"] for r in self.store.read(segment.id, "eval")}
 
     def evaluated(self, segment: Segment) -> str | None:
         """Returns the identity of the evaluation due at a segment's end, None without one."""
@@ -149,10 +154,29 @@ class Worker:
     def abandon(self, parent: Segment, diverged: int) -> None:
         """Records that what would have followed a diverged segment was not trained."""
         for segment in self.plan.walk(parent.id):
-            if segment.id in self.todo and self.writes:
-                self.store.begin(segment)
-                self.store.finish(segment.id, self.record(segment, diverged, {}))
-            self.progress.finish(segment, None)
+            self.leave_out(segment, diverged)
+
+    def leave_out(self, segment: Segment, diverged: int) -> None:
+        """Records that a segment was not trained."""
+        if segment.id in self.todo and self.writes:
+            self.store.begin(segment)
+            self.store.finish(segment.id, self.record(segment, diverged, {}))
+        self.progress.finish(segment, None)
+
+    def restored(self, segment: Segment) -> tuple[State, dict] | None:
+        """Returns the state and the meta data of a segment's newest checkpoint, or None.
+
+        Warns where it was written under an environment that takes sums in another order.
+        """
+        found = checkpoint.restore(self.store.folder(segment.id), segment.config, self.mesh)
+        for difference in differences(found[1]["environment"]) if found else ():
+            logging.warning(
+                "segment %s resumes under another environment (%s): it will not be "
+                "bit-equal to an uninterrupted one",
+                segment.id,
+                difference,
+            )
+        return found
 
     def train(
         self, segment: Segment, start: Callable[[], State]
@@ -162,19 +186,11 @@ class Worker:
         Returns the end state, or None and the step at which the loss diverged.
         """
         config, phase = segment.config, segment.phase
-        folder = self.store.folder(segment.id)
         program = Program.of(config, segment.run.optimizer, phase.batch_tokens, self.mesh)
-        found = checkpoint.restore(folder, config, self.mesh)
+        found = self.restored(segment)
         if found is not None:
             state, meta = found
             step, seconds = meta["step"], meta["seconds"]
-            for difference in differences(meta["environment"]):
-                logging.warning(
-                    "segment %s resumes under another environment (%s): it will not be "
-                    "bit-equal to an uninterrupted one",
-                    segment.id,
-                    difference,
-                )
         else:
             state, step, seconds = enter(segment, start()), segment.first_step, 0.0
             state = on_mesh(program, state)
@@ -194,6 +210,8 @@ class Worker:
             process_count=jax.process_count(),
         )
         meter = Meter(segment, seconds, log, self.progress)
+        if found is not None:  # Where no step is left to take, this is the last loss.
+            meter.loss = self.loss_at(segment, step)
         peak, decay = segment.run.optimizer.learning_rate, segment.run.optimizer.weight_decay
         while step < segment.run.steps:
             count = min(program.dispatch_steps, segment.run.steps - step)
@@ -247,6 +265,11 @@ class Worker:
             return None
         return self.store.records(segment.id, "metrics", step)
 
+    def loss_at(self, segment: Segment, step: int) -> float | None:
+        """Returns the training loss that the store has of a step, or None."""
+        found = [r["loss"] for r in self.store.read(segment.id, "metrics") if r["step"] == step]
+        return found[-1] if found else None
+
     def due(self, segment: Segment, step: int) -> tuple[bool, bool]:
         """Says whether to write a checkpoint and whether to stop; all processes agree.
 
@@ -256,7 +279,7 @@ class Worker:
         if step == segment.run.steps:
             needs = any(id in self.needed for id in self.plan.children.get(segment.id, ()))
             keeps = self.keep_params and segment.id in self.plan.leaves
-            save = (save and needs) or keeps
+            save = ((save or self.shares) and needs) or keeps
         if jax.process_count() > 1:
             save, stop = multihost_utils.broadcast_one_to_all(np.array([save, stop])).tolist()
         return save, stop
@@ -264,7 +287,8 @@ class Worker:
     def due_now(self) -> tuple[bool, bool]:
         """Says whether the time has come for a checkpoint, and to stop."""
         now = time.monotonic()
-        stop = self.stop_after is not None and now - self.began >= self.stop_after
+        over = self.stop_after is not None and now - self.began >= self.stop_after
+        stop = not self.alive() or over
         return now - self.saved >= self.checkpoint_seconds, stop
 
     def barrier(self, name: str) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -45,7 +46,7 @@ def call(capsys, *args) -> tuple[int, str, str]:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["grow"], "command: got grow; accepted: plan, run, report, export, fit"),
+        (["grow"], "command: got grow; accepted: plan, run, work, report, export, fit"),
         (["plan"], "--config: got nothing; accepted: FILE[:preset]"),
         (["export", STUDY], "--run: got None; accepted: one of the study's 44 runs, such as"),
         (["plan", "--config=experiments/nowhere.py"], "experiments/over_training.py"),
@@ -85,6 +86,9 @@ def call(capsys, *args) -> tuple[int, str, str]:
         ),
         (["plan", STUDY, "--config.tokens=(102400000,)"], "epochs of domain"),
         (["run", STUDY, "--mesh=rows:2"], "mesh: got rows:2"),
+        (["work", STUDY, "--mesh=rows:2"], "mesh: got rows:2"),
+        (["work", STUDY, "--lease-seconds=0"], "--lease-seconds: got 0.0; accepted: more than 0"),
+        (["work", STUDY, "--fleet=4"], "--fleet: got 4; accepted: auto or loop"),
         (["fit", "--law=chinchilla"], "--table"),
         (["fit", "--law=gravity", "--table=published:chinchilla"], "law: got gravity; accepted: "),
         (["fit", "--law=chinchilla", "--table=nowhere.csv"], "nowhere.csv"),
@@ -169,6 +173,35 @@ def test_plan_run_again_and_report(tmp_path, capsys):
     assert len(pd.read_csv(out / "runs.csv")) == 2
     code, said, _ = call(capsys, "plan", STUDY, *SMALL, store)
     assert "4 of 4 segments are there" in said and "✓" in said
+
+
+def test_a_worker_ends_on_sigterm_with_its_code_and_another_goes_on(tmp_path, capsys, monkeypatch):
+    import scaling.train
+    from experiments import session
+    from scaling.progress import Silent
+
+    class Terminate(Silent):
+        def update(self, segment, step, loss, speed):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(scaling.train, "DISPATCH_STEPS", 4)
+    store = tmp_path / "runs"
+    arguments = ["work", STUDY, *SMALL, "--mesh=data:1", f"--store={store}"]
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "progress", Terminate)
+        code, out, err = call(capsys, *arguments)
+    assert code == 128 + signal.SIGTERM, err
+    assert "stopped at step" in out and "no lease held" in out and "the plan is done" not in out
+    assert list((store / "leases").iterdir()) == []
+    assert list(store.rglob("checkpoint")) != []
+    code, out, err = call(capsys, *arguments)
+    assert code == 0, err
+    assert "the plan is done" in out
+    assert list(store.rglob("checkpoint")) == [] == list((store / "leases").iterdir())
+    code, out, err = call(capsys, *arguments)
+    assert code == 0 and "nothing to train" in out and ": 0 segments finished here" in out
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_fit_needs_no_accelerator_library(tmp_path):
