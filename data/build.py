@@ -5,20 +5,17 @@ of their content and of how they are read; a second try finds them there. Which 
 and on which side they stand follows from hashes of their text alone, and their order from the
 order of the files, so neither the number of processes nor an interruption changes the corpus.
 
-Memory: one document per process, and about a hundred bytes per document for finding duplicates.
+Memory: a few documents per process, and about a hundred bytes per document for finding duplicates.
 """
 
-import array
 import contextlib
 import fcntl
 import hashlib
-import json
 import multiprocessing
 import os
 import re
 import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -31,12 +28,19 @@ import numpy as np
 
 from data.corpus import SPLITS, Corpus, Document, write_corpus
 from data.refused import Refused
-from data.sources import VERSION, Fault, Reading, kind, texts
+from data.shards import (
+    encode,
+    grouped,
+    read_group,
+    shard_documents,
+    size,
+    spans,
+    temporary,
+)
+from data.sources import Reading
 from data.tokenizer import BPE, LARGEST_VOCABULARY, Bytes
 
-GROUP_BYTES = 1 << 25  # Of files read as one task: what a kill can undo, for each process.
 BPE_BYTES = 200_000_000  # Of text that merges are learned from; a few minutes of one core.
-INDEX = 3  # Words per document: two of its hash, then its bytes.
 
 
 class Silent:
@@ -90,7 +94,7 @@ def build(
     check(path, name, domains, held_out, on_bad, workers)
     chosen = tokenizer_named(tokenizer)
     groups = [(d, group) for d, files in domains.items() for group in grouped(sorted(set(files)))]
-    with work_folder(path) as work, processes(workers, len(groups)) as run:
+    with work_folder(path) as work, processes(workers) as run:
         sizes = [sum(size(file) for file in group) for _, group in groups]
         shown.stage("reading", sum(sizes))
         shards, faults = [None] * len(groups), 0
@@ -117,8 +121,14 @@ def build(
             chosen = trained(work, chosen, shards, indices, [side["train"] for side in sides])
         if isinstance(chosen, BPE):
             shown.stage("tokenizing", sum(int(index[:, 2].sum()) for index in indices))
-            for number, _ in run(partial(encode, chosen.json), shards):
-                shown.advance(int(indices[number][:, 2].sum()))
+            tasks = [
+                (shard, first, last)
+                for shard, index in zip(shards, indices, strict=True)
+                for first, last in spans(index)
+            ]
+            amounts = [int(i[a:b, 2].sum()) for i in indices for a, b in spans(i)]
+            for number, _ in run(partial(encode, chosen.json), tasks):
+                shown.advance(amounts[number])
         shown.stage("writing", sum(int(index[:, 2].sum()) for index in indices))
 
         def documents(domain: str, split: str) -> Iterator[Document]:
@@ -194,74 +204,10 @@ def check_sides(domains: Mapping, groups: list, sides: list[dict[str, np.ndarray
             )
 
 
-def grouped(files: Sequence[Path]) -> Iterator[tuple[Path, ...]]:
-    """Yields files in their order, in groups of `GROUP_BYTES` or of one larger file."""
-    group, total = [], 0
-    for file in files:
-        if group and total + size(file) > GROUP_BYTES:
-            yield tuple(group)
-            group, total = [], 0
-        group.append(file)
-        total += size(file)
-    if group:
-        yield tuple(group)
-
-
-def size(file: Path) -> int:
-    """Returns a file's bytes, 0 where it cannot be looked at: reading it will tell."""
-    try:
-        return file.stat().st_size
-    except OSError:
-        return 0
-
-
 def fault_line(file: Path, reason: str, count: int, place: str) -> str:
     """Writes what cannot be used of a file, for a person."""
     times = f" ({count} times, first at {place})" if count > 1 else f" at {place}" if place else ""
     return f"{file}: {reason}{times}"
-
-
-def read_group(work: Path, reading: Reading, files: Sequence[Path]) -> tuple[str, list]:
-    """Writes the texts of files as a shard unless it is there; returns its name and its faults.
-
-    A shard is a folder: `text.bin`, the texts one after the other; `index.npy`, uint64 [n, 3], two
-    words of each text's hash and its length in bytes; `faults.json`, [position of the file,
-    reason, count, first place] each.
-    """
-    name = group_key(reading, files)
-    if not (work / name).exists():
-        with temporary(work) as folder:
-            index, faults = array.array("Q"), {}
-            with open(folder / "text.bin", "wb") as out:
-                for position, file in enumerate(files):
-                    for text in texts(file, reading):
-                        if isinstance(text, Fault):
-                            fault = faults.setdefault((position, text.reason), [0, text.place])
-                            fault[0] += 1
-                        else:
-                            digest = hashlib.sha256(text).digest()
-                            index.extend(int.from_bytes(digest[i : i + 8]) for i in (0, 8))
-                            index.append(len(text))
-                            out.write(text)
-            np.save(folder / "index.npy", np.array(index, np.uint64).reshape(-1, INDEX))
-            named = [[*key, *fault] for key, fault in faults.items()]
-            (folder / "faults.json").write_text(json.dumps(named))
-            with contextlib.suppress(OSError):  # The same texts twice: one of both is enough.
-                os.rename(folder, work / name)
-    return name, json.loads((work / name / "faults.json").read_text())
-
-
-def group_key(reading: Reading, files: Sequence[Path]) -> str:
-    """Hashes all that a shard's content depends on."""
-    parts = [VERSION, reading.field, reading.split, reading.longest]
-    for file in files:
-        try:
-            with open(file, "rb") as stream:
-                content = hashlib.file_digest(stream, "sha256").hexdigest()
-        except OSError as error:
-            content = str(error)
-        parts.append([*kind(file), content])
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def first_of_each(hashes: list[np.ndarray]) -> list[np.ndarray]:
@@ -300,54 +246,6 @@ def trained(work: Path, vocabulary: int, shards: list, indices: list, sides: lis
     return BPE(file.read_text(encoding="utf-8"))
 
 
-def encode(tokenizer_json: str, shard: Path) -> None:
-    """Writes a shard's documents in BPE tokens beside their text, unless they are there."""
-    bpe = BPE(tokenizer_json)
-    tokens, lengths = encoded_files(shard, bpe)
-    if lengths.exists():
-        return
-    index = np.load(shard / "index.npy")
-    documents = shard_documents(shard, index, np.ones(len(index), bool), Bytes())
-    counts = array.array("Q")
-    with temporary(shard.parent) as folder:
-        with open(folder / "tokens.bin", "wb") as out:
-            for document in bpe.documents(document.tokens.tobytes() for document in documents):
-                counts.append(len(document.tokens))
-                out.write(document.tokens.astype(stored(bpe)).tobytes())
-        np.save(folder / "lengths.npy", np.array(counts, np.uint64))
-        os.rename(folder / "tokens.bin", tokens)
-        os.rename(folder / "lengths.npy", lengths)  # Last: where it is, both are.
-
-
-def encoded_files(shard: Path, bpe: BPE) -> tuple[Path, Path]:
-    """Returns where a shard's tokens of a tokenizer are kept, and their number by document."""
-    key = hashlib.sha256(bpe.json.encode()).hexdigest()[:16]
-    return shard / f"tokens-{key}.bin", shard / f"lengths-{key}.npy"
-
-
-def stored(tokenizer: Bytes | BPE) -> np.dtype:
-    """Returns the type of a tokenizer's tokens in the work folder."""
-    return np.min_scalar_type(tokenizer.vocabulary - 1)
-
-
-def shard_documents(
-    shard: Path, index: np.ndarray, chosen: np.ndarray, tokenizer: Bytes | BPE
-) -> Iterator[Document]:
-    """Yields the chosen documents [n] of a shard, from a memory map."""
-    if not chosen.any():
-        return
-    tokens, lengths = shard / "text.bin", index[:, 2]
-    if isinstance(tokenizer, BPE):
-        tokens, lengths = encoded_files(shard, tokenizer)
-        lengths = np.load(lengths)
-    stream = np.memmap(tokens, stored(tokenizer), mode="r").view(np.ndarray)
-    ends = np.cumsum(lengths.astype(np.int64))
-    starts = ends - lengths.astype(np.int64)
-    picked = starts[chosen].tolist(), ends[chosen].tolist(), index[chosen, 2].tolist()
-    for start, end, count in zip(*picked, strict=True):
-        yield Document(stream[start:end], count)
-
-
 @contextlib.contextmanager
 def work_folder(path: Path) -> Iterator[Path]:
     """Gives the folder of a build's shards, to one process at a time."""
@@ -366,32 +264,22 @@ def work_folder(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def temporary(work: Path) -> Iterator[Path]:
-    """Gives a folder whose content is renamed into place or lost."""
-    folder = Path(tempfile.mkdtemp(prefix="tmp-", dir=work))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def processes(workers: int, tasks: int) -> Iterator[Callable]:
+def processes(workers: int) -> Iterator[Callable]:
     """Gives `run(function, items)`, which yields (position, result) as they are done."""
-    if min(workers, tasks) <= 1:
-        yield lambda function, items: enumerate(map(function, items))
-        return
-    pool = ProcessPoolExecutor(
-        min(workers, tasks), multiprocessing.get_context("spawn"), initializer=begin_process
-    )
+    spawn = multiprocessing.get_context("spawn")  # Only when there is work for two, and that many.
+    pool = ProcessPoolExecutor(workers, spawn, initializer=begin_process)
 
     def run(function, items):
+        if min(workers, len(items)) <= 1:
+            yield from enumerate(map(function, items))
+            return
         futures = {pool.submit(function, item): number for number, item in enumerate(items)}
         for future in as_completed(futures):
             yield futures[future], future.result()
 
     try:
         yield run
+        pool.shutdown()
     except BrokenProcessPool:
         accepted = "enough memory, or fewer --workers; the same command goes on"
         raise Refused("workers", "a process that was killed", accepted) from None

@@ -14,12 +14,12 @@ import pytest
 
 import data.build as module
 from data import Refused, load
-from data.build import Silent, build, first_of_each, group_key, grouped
-from data.sources import Fault, Reading, texts
+from data.build import Silent, build, first_of_each
+from data.shards import grouped
+from data.sources import Reading
 from data.tokenizer import BPE, tokenizer_of
 
 ROOT = Path(__file__).parents[2]
-LINES = Reading(split="\n")
 
 
 class Shown(Silent):
@@ -102,7 +102,7 @@ def test_every_document_is_there_once_on_the_side_of_its_hash(files, tmp_path, t
 
 def test_the_number_of_processes_and_groups_does_not_matter(files, tmp_path, monkeypatch):
     whole = built(tmp_path / "whole", {"domains": files, "tokenizer": "bpe:280"}).corpus
-    monkeypatch.setattr(module, "GROUP_BYTES", 1000)
+    monkeypatch.setattr("data.shards.GROUP_BYTES", 1000)
     assert sum(len(list(grouped(f))) for f in files.values()) == 8
     parallel = {"domains": files, "tokenizer": "bpe:280", "workers": 2}
     assert built(tmp_path / "parts", parallel).corpus.content_hash == whole.content_hash
@@ -115,6 +115,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import data.build as module
+import data.shards
 from data.sources import Reading
 
 class Kill(module.Silent):
@@ -126,7 +127,7 @@ class Kill(module.Silent):
             os.kill(os.getpid(), signal.SIGKILL)
 
 if __name__ == "__main__":
-    module.GROUP_BYTES = 1000
+    data.shards.GROUP_BYTES = 1000
     folder = Path(sys.argv[1])
     domains = {name: sorted((folder / "in").glob(name + "*")) for name in ("one", "two")}
     module.build(folder / "mine", name="mine", domains=domains, tokenizer="bpe:280",
@@ -149,7 +150,7 @@ def test_a_killed_build_goes_on_to_the_same_hash(files, tmp_path, monkeypatch, a
     )
     assert done.returncode == -9, done.stderr
     assert not (tmp_path / "mine").exists()
-    monkeypatch.setattr(module, "GROUP_BYTES", 1000)
+    monkeypatch.setattr("data.shards.GROUP_BYTES", 1000)
     work = tmp_path / ".mine.build"
     there = {f: f.stat().st_mtime_ns for f in work.glob("*/text.bin") if f.parent.name[:3] != "tmp"}
     assert len(there) >= 2
@@ -166,18 +167,6 @@ def test_a_killed_build_goes_on_to_the_same_hash(files, tmp_path, monkeypatch, a
     assert there.items() <= kept.items()
     fresh = built(tmp_path / "fresh", {"domains": files, "tokenizer": "bpe:280"}).corpus
     assert on.content_hash == fresh.content_hash and not work.exists()
-
-
-def test_a_changed_file_or_option_is_read_again(files):
-    group = tuple(files["two"])
-    keys = {group_key(Reading("body"), group), group_key(Reading("text"), group)}
-    keys |= {group_key(Reading("body", longest=99), group), group_key(LINES, group)}
-    stat = group[0].stat()
-    content = bytearray(group[0].read_bytes())
-    content[9] ^= 1
-    group[0].write_bytes(bytes(content))
-    os.utime(group[0], ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert len(keys | {group_key(Reading("body"), group)}) == 5
 
 
 BAD = {
@@ -230,63 +219,6 @@ def test_what_cannot_be_used_is_named_and_refused_or_skipped(name, tmp_path):
     there = documents(done.corpus, "d", "train") + documents(done.corpus, "d", "held_out")
     good = [text.encode() for text in sentences(3, 60)]
     assert set(good) <= set(there) <= {*good, b"good", b"a"}
-
-
-@pytest.mark.parametrize(
-    ("table", "faults"),
-    [
-        ({"body": ["x"]}, [Fault("no field 'text'")]),
-        ({"text": [3]}, [Fault("field 'text' is no text")]),
-        (
-            {"text": [b"a\xff", None, b"b\0", b"c" * 99]},
-            [
-                Fault("broken UTF-8", "row 1"),
-                Fault("no field 'text'", "row 2"),
-                Fault("byte 0 in the text", "row 3"),
-                Fault("longer than 50 bytes", "row 4"),
-            ],
-        ),
-        ({"text": pa.array([], pa.string())}, [Fault("empty file")]),
-    ],
-)
-def test_rows_of_parquet_that_cannot_be_used_are_named(table, faults, tmp_path):
-    pq.write_table(pa.table(table), tmp_path / "t.parquet")
-    assert list(texts(tmp_path / "t.parquet", Reading(longest=50))) == faults
-
-
-def test_texts_are_kept_byte_for_byte_in_every_type_of_column(tmp_path):
-    wanted = ["  naïve\r\n", "x", "x", "🌳"]
-    for number, kind in enumerate(
-        (pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string()))
-    ):
-        file = tmp_path / f"{number}.parquet"
-        pq.write_table(pa.table({"text": pa.array(wanted).cast(kind)}), file)
-        assert list(texts(file, Reading())) == [text.encode() for text in wanted]
-    file = tmp_path / "t.txt"
-    file.write_bytes(b"\xef\xbb\xbf" + "||".join(wanted).encode())
-    assert list(texts(file, Reading(split="||"))) == [text.encode() for text in wanted]
-
-
-@pytest.mark.parametrize("block", [1, 2, 3, 7, 1000])
-def test_a_mark_parts_a_text_wherever_blocks_end(block, tmp_path, monkeypatch):
-    monkeypatch.setattr("data.sources.BLOCK_BYTES", block)
-    file = tmp_path / "t.txt"
-    content = b"one<e>two<<e>" + b"long" * 9 + b"<e>e><e>" + b"y" * 12 + b"<e>" + b"z" * 13
-    file.write_bytes(content)
-    long = "longer than 12 bytes"
-    wanted = [
-        b"one",
-        b"two<",
-        Fault(long, "document 3"),
-        b"e>",
-        b"y" * 12,
-        Fault(long, "document 6"),
-    ]
-    assert list(texts(file, Reading(split="<e>", longest=12))) == wanted
-    assert list(texts(file, Reading(longest=len(content)))) == [content]
-    assert list(texts(file, Reading(longest=len(content) - 1))) == [
-        Fault(f"longer than {len(content) - 1} bytes")
-    ]
 
 
 def test_first_of_each():
@@ -347,9 +279,3 @@ def test_a_worker_that_is_killed_is_told_in_one_line(files, tmp_path, monkeypatc
     monkeypatch.setattr(module, "read_group", killed)
     with pytest.raises(Refused, match="a process that was killed.*the same command goes on"):
         built(tmp_path / "mine", {"domains": files, "workers": 2})
-
-
-@pytest.mark.parametrize("reading", [{"field": ""}, {"longest": 0}])
-def test_readings_that_cannot_be_are_refused(reading):
-    with pytest.raises(Refused):
-        Reading(**reading)
