@@ -5,7 +5,7 @@ of their content and of how they are read; a second try finds them there. Which 
 and on which side they stand follows from hashes of their text alone, and their order from the
 order of the files, so neither the number of processes nor an interruption changes the corpus.
 
-Memory: a few documents per process, and about a hundred bytes per document for finding duplicates.
+Memory: at most 64 documents per process, and a hundred bytes per document for finding duplicates.
 """
 
 import contextlib
@@ -118,7 +118,8 @@ def build(
         ]
         check_sides(domains, groups, sides)
         if isinstance(chosen, int):
-            chosen = trained(work, chosen, shards, indices, [side["train"] for side in sides])
+            training = [side["train"] for side in sides]
+            chosen = trained(work, chosen, shards, indices, training, shown)
         if isinstance(chosen, BPE):
             shown.stage("tokenizing", sum(int(index[:, 2].sum()) for index in indices))
             tasks = [
@@ -129,7 +130,8 @@ def build(
             amounts = [int(i[a:b, 2].sum()) for i in indices for a, b in spans(i)]
             for number, _ in run(partial(encode, chosen.json), tasks):
                 shown.advance(amounts[number])
-        shown.stage("writing", sum(int(index[:, 2].sum()) for index in indices))
+        both = zip(indices, kept, strict=True)
+        shown.stage("writing", sum(int(index[keep, 2].sum()) for index, keep in both))
 
         def documents(domain: str, split: str) -> Iterator[Document]:
             for (owner, _), shard, index, side in zip(groups, shards, indices, sides, strict=True):
@@ -221,25 +223,28 @@ def first_of_each(hashes: list[np.ndarray]) -> list[np.ndarray]:
     return np.split(kept, np.cumsum([len(h) for h in hashes])[:-1])
 
 
-def trained(work: Path, vocabulary: int, shards: list, indices: list, sides: list) -> BPE:
+def trained(
+    work: Path, vocabulary: int, shards: list, indices: list, sides: list, shown: Silent
+) -> BPE:
     """Learns a BPE from the training documents, a random part of them where they are many."""
-    chosen = [index[side] for index, side in zip(indices, sides, strict=True)]
-    total = sum(int(index[:, 2].sum()) for index in chosen)
+    total = sum(int(i[side, 2].sum()) for i, side in zip(indices, sides, strict=True))
     limit = np.uint64(min(1.0, BPE_BYTES / total) * (2**64 - 2**12))  # 2^12: doubles round up.
-    sampled = [s & (i[:, 1] <= limit) for i, s in zip(indices, sides, strict=True)]
+    sampled = [side & (i[:, 1] <= limit) for i, side in zip(indices, sides, strict=True)]
     key = hashlib.sha256(str(vocabulary).encode())
     for index, sample in zip(indices, sampled, strict=True):
         key.update(index[sample].tobytes())
     file = work / f"bpe-{key.hexdigest()[:32]}.json"
+    amounts = [int(i[sample, 2].sum()) for i, sample in zip(indices, sampled, strict=True)]
+
+    def texts() -> Iterator[bytes]:
+        for shard, index, sample, amount in zip(shards, indices, sampled, amounts, strict=True):
+            for document in shard_documents(shard, index, sample, Bytes()):
+                yield document.tokens.tobytes()
+            shown.advance(amount)
+
     if not file.exists():
-        bpe = BPE.train(
-            (
-                document.tokens.tobytes()
-                for shard, index, sample in zip(shards, indices, sampled, strict=True)
-                for document in shard_documents(shard, index, sample, Bytes())
-            ),
-            vocabulary,
-        )
+        shown.stage("learning", sum(amounts))
+        bpe = BPE.train(texts(), vocabulary)
         with temporary(work) as folder:
             (folder / "bpe.json").write_text(bpe.json, encoding="utf-8")
             os.rename(folder / "bpe.json", file)
