@@ -69,3 +69,9 @@ def test_a_mark_parts_a_text_wherever_blocks_end(block, tmp_path, monkeypatch):
 def test_readings_that_cannot_be_are_refused(reading):
     with pytest.raises(Refused):
         Reading(**reading)
+
+
+@pytest.mark.parametrize("name", ["gone.txt", "gone.jsonl.gz", "gone.parquet"])
+def test_a_file_that_cannot_be_opened_is_named(name, tmp_path):
+    (found,) = texts(tmp_path / name, Reading())
+    assert found.reason.startswith("unreadable (") and "\n" not in found.reason
