@@ -1,5 +1,6 @@
 """How fast everything is, measured in one run: `make bench`."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ import pandas as pd
 
 import models
 from data import Mixture, Order, Piece, load
+from data.build import build
 from data.reader import tokens_per_second
 from experiments.report import pipes
 from models import Experts, Stem, ladder
@@ -173,6 +175,28 @@ def reading() -> None:
     )
 
 
+def corpora() -> None:
+    """Prints how fast one process builds a corpus from JSONL, in bytes and in BPE tokens."""
+    wheels = load("wheels-bpe4096")
+    tokenizer = wheels.domains["code"].folder / "tokenizer.json"
+    source = load("wheels").domains["code"].train
+    texts = [document.decode() for document in source.tobytes().split(b"\0")[1:]]
+    speeds = {}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "code.jsonl")
+        file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        for name in ("bytes", str(tokenizer)):
+            began = time.perf_counter()
+            path = Path(folder, "bytes" if name == "bytes" else "bpe")
+            build(path, name=path.name, domains={"code": [file]}, tokenizer=name, workers=1)
+            speeds[path.name] = len(source) / (time.perf_counter() - began)
+    minutes = 1e9 / speeds["bytes"] / 60
+    print(
+        f"corpus build, one process: {speeds['bytes'] / 1e6:.0f} MB/s in bytes, 1 GB in "
+        f"{minutes:.1f} minutes (≤ 5 with two); {speeds['bpe'] / 1e6:.1f} MB/s in BPE tokens\n"
+    )
+
+
 def starting() -> None:
     """Prints seconds from command to first step, cold and with the compilation cache."""
     code = (
@@ -272,7 +296,7 @@ def main() -> None:
     here, root = environment(), Path(__file__).parents[1]
     date = time.strftime("%Y-%m-%d")
     print(f"{here['device']}, {here['cpus']} visible CPUs, jax {here['jax']}, {date}\n")
-    for part in (training, zoo, fleets, overhead, reading, starting, leaf, relaunch):
+    for part in (training, zoo, fleets, overhead, reading, corpora, starting, leaf, relaunch):
         part()
     sys.stdout.flush()
     # In its own process, so that its memory is the fits' and not this one's.

@@ -1,4 +1,4 @@
-"""The console command: `espalier plan | run | work | report | export | fit`."""
+"""The console command: `espalier plan | run | work | report | export | fit | corpus`."""
 
 import contextlib
 import logging
@@ -15,6 +15,8 @@ COMMANDS = {
     "report": "write tables, fit and report from the store",
     "export": "write one run's model, packed to its bits, as safetensors",
     "fit": "fit a law to anybody's table of losses (needs no accelerator)",
+    "corpus build": "tokenize your own text into a corpus that studies read",
+    "corpus show": "show a corpus's domains, tokens, bytes, documents, tokenizer and hash",
 }
 
 
@@ -40,7 +42,7 @@ def new_flags() -> flags.FlagValues:
     text("table", None, "fit: CSV or Parquet file, or published:NAME", flag_values=values)
     text("columns", "", "fit: THEIRS=OURS,... column names", flag_values=values)
     text("held_out", "", "fit: largest_decile, above:0.25 or COLUMN>VALUE", flag_values=values)
-    text("out", None, "fit: folder of tables and figures; export: file", flag_values=values)
+    text("out", None, "folder that fit or corpus writes, file of export", flag_values=values)
     text("params", None, "fit: the parameter count that the law means", flag_values=values)
     text("target", None, "fit: column to predict (default: the law's)", flag_values=values)
     text(
@@ -52,12 +54,23 @@ def new_flags() -> flags.FlagValues:
     number("delta", 1e-3, "fit: of the Huber loss, in log loss", flag_values=values)
     number("level", 0.9, "fit: of the intervals", flag_values=values)
     flags.DEFINE_bool("point_only", False, "fit: no intervals", flag_values=values)
+    text("name", None, "corpus: its name; show: also a path, or wheels", flag_values=values)
+    flags.DEFINE_multi_string("domain", [], "corpus: NAME=GLOB, repeatable", flag_values=values)
+    text("field", "text", "corpus: key or column of JSONL and Parquet", flag_values=values)
+    text(
+        "split", "", "corpus: what parts a text file's documents, as in \\n\\n", flag_values=values
+    )
+    text("tokenizer", "bytes", "corpus: bytes, bpe:SIZE or a tokenizer.json", flag_values=values)
+    text("on_bad", "refuse", "corpus: skip or refuse what cannot be used", flag_values=values)
+    number("held_out_fraction", 0.05, "corpus: share of documents held out", flag_values=values)
+    flags.DEFINE_integer("longest", 1 << 24, "corpus: bytes of a document", flag_values=values)
+    flags.DEFINE_integer("workers", None, "corpus: processes (default: cores)", flag_values=values)
     return values
 
 
 def usage() -> str:
     """Returns what the command can do, for who calls it without or with unknown arguments."""
-    lines = [f"  espalier {name:7} {text}" for name, text in COMMANDS.items()]
+    lines = [f"  espalier {name:12} {text}" for name, text in COMMANDS.items()]
     return "\n".join(
         ["espalier: plan, train, fit and check scaling laws", *lines, "", str(new_flags())]
     )
@@ -95,11 +108,13 @@ def parse(argv: list[str]) -> tuple[str, flags.FlagValues]:
         raise Refused("flags", " ".join(argv[1:]), " ".join(str(error).split())) from None
     for name in overrides:
         check_elements(name, found.config[name], config[name])
-    if len(rest) < 2 or rest[1] not in COMMANDS:
-        raise Refused("command", rest[1] if len(rest) > 1 else "none", ", ".join(COMMANDS))
-    if len(rest) > 2:
-        raise Refused("argument", rest[2], "flags only, as in --config=FILE:preset")
-    return rest[1], found
+    words = 2 if rest[1:2] == ["corpus"] else 1
+    command = " ".join(rest[1 : 1 + words])
+    if command not in COMMANDS:
+        raise Refused("command", command or "none", ", ".join(COMMANDS))
+    if len(rest) > 1 + words:
+        raise Refused("argument", rest[1 + words], "flags only, as in --config=FILE:preset")
+    return command, found
 
 
 def check_elements(name: str, value, default) -> None:
@@ -157,6 +172,29 @@ def fit_command(found: flags.FlagValues) -> None:
     )
 
 
+def corpus_command(command: str, found: flags.FlagValues) -> None:
+    """Builds or shows a corpus; imports neither JAX nor any model."""
+    from data.refused import Refused
+    from data.sources import Reading
+    from experiments import corpora
+
+    if not found.name:
+        raise Refused("--name", "nothing", f"espalier {command} needs --name=...")
+    if command == "corpus show":
+        print(corpora.show(found.out or found.name))
+        return
+    corpora.build(
+        found.name,
+        found.out,
+        found.domain,
+        tokenizer=found.tokenizer,
+        reading=Reading(found.field, corpora.unescaped(found.split), found.longest),
+        held_out=found.held_out_fraction,
+        on_bad=found.on_bad,
+        workers=found.workers,
+    )
+
+
 def study_command(command: str, found: flags.FlagValues) -> int:
     """Plans, runs or reports a study and returns the exit code."""
     from data.refused import Refused
@@ -194,9 +232,12 @@ def main(argv: list[str]) -> int:
         return 0 if len(argv) > 1 else 2
     try:
         command, found = parse(argv)
-        if command != "fit":
+        if command == "fit":
+            fit_command(found)
+        elif command.startswith("corpus"):
+            corpus_command(command, found)
+        else:
             return study_command(command, found)
-        fit_command(found)
     except ValueError as error:
         if type(error).__name__ != "Refused":  # Each room has its own; a bug keeps its traceback.
             raise

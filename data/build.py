@@ -1,0 +1,300 @@
+"""Builds a corpus from a user's files, in parallel and restartable.
+
+Files are read in groups. A group's texts go to a work folder beside the corpus, under a name made
+of their content and of how they are read; a second try finds them there. Which documents are kept
+and on which side they stand follows from hashes of their text alone, and their order from the
+order of the files, so neither the number of processes nor an interruption changes the corpus.
+
+Memory: at most 64 documents per process, and a hundred bytes per document for finding duplicates.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from data.corpus import SPLITS, Corpus, Document, write_corpus
+from data.refused import Refused
+from data.shards import (
+    encode,
+    grouped,
+    read_group,
+    shard_documents,
+    size,
+    spans,
+    temporary,
+)
+from data.sources import Reading
+from data.tokenizer import BPE, LARGEST_VOCABULARY, Bytes
+
+BPE_BYTES = 200_000_000  # Of text that merges are learned from; a few minutes of one core.
+
+
+class Silent:
+    """Shows nothing."""
+
+    def stage(self, name: str, total: int) -> None:
+        """Takes what is going to be done, and how many bytes it will be."""
+
+    def advance(self, amount: int) -> None:
+        """Takes that so many bytes more are done."""
+
+    def fault(self, line: str) -> None:
+        """Takes one line about what cannot be used of a file."""
+
+
+class Built(NamedTuple):
+    """A corpus, and what became of the documents read for it."""
+
+    corpus: Corpus
+    documents: int
+    duplicates: int
+    faults: int
+
+
+def build(
+    path: str | os.PathLike,
+    *,
+    name: str,
+    domains: Mapping[str, Sequence[Path]],
+    tokenizer: str = "bytes",
+    reading: Reading | None = None,
+    held_out: float = 0.05,
+    on_bad: str = "refuse",
+    workers: int | None = None,
+    shown: Silent | None = None,
+) -> Built:
+    """Builds a corpus folder from the files of each domain.
+
+    A document whose text was met before, in any domain, is left out. `held_out` is the share of
+    documents that stand on the held-out side, by their hash. `tokenizer` is `bytes`, `bpe:SIZE`
+    (learned from training documents only) or a `tokenizer.json`. Every text that cannot be used is
+    told to `shown`; then, unless `on_bad` is `skip`, the build is refused. `workers` are processes
+    (default: one per core).
+
+    Raises:
+      Refused: a folder that exists or that another process is building, a wrong value, texts that
+        cannot be used, or a domain with nothing on one side of the split.
+    """
+    path, shown, reading = Path(path), shown or Silent(), reading or Reading()
+    workers = (os.cpu_count() or 1) if workers is None else workers
+    check(path, name, domains, held_out, on_bad, workers)
+    chosen = tokenizer_named(tokenizer)
+    groups = [(d, group) for d, files in domains.items() for group in grouped(sorted(set(files)))]
+    with work_folder(path) as work, processes(workers) as run:
+        sizes = [sum(size(file) for file in group) for _, group in groups]
+        shown.stage("reading", sum(sizes))
+        shards, faults = [None] * len(groups), 0
+        read = partial(read_group, work, reading)
+        for number, (shard, found) in run(read, [group for _, group in groups]):
+            shards[number] = work / shard
+            shown.advance(sizes[number])
+            for position, reason, count, place in found:
+                shown.fault(fault_line(groups[number][1][position], reason, count, place))
+                faults += count
+        if faults and on_bad == "refuse":
+            raise Refused(
+                "input", f"{faults} bad (named above)", "sound files, or --on-bad=skip without them"
+            )
+        indices = [np.load(shard / "index.npy") for shard in shards]
+        kept = first_of_each([index[:, :2] for index in indices])
+        limit = np.uint64(int(held_out * 2**64))
+        sides = [
+            {"train": keep & (index[:, 0] >= limit), "held_out": keep & (index[:, 0] < limit)}
+            for index, keep in zip(indices, kept, strict=True)
+        ]
+        check_sides(domains, groups, sides)
+        if isinstance(chosen, int):
+            training = [side["train"] for side in sides]
+            chosen = trained(work, chosen, shards, indices, training, shown)
+        if isinstance(chosen, BPE):
+            shown.stage("tokenizing", sum(int(index[:, 2].sum()) for index in indices))
+            tasks = [
+                (shard, first, last)
+                for shard, index in zip(shards, indices, strict=True)
+                for first, last in spans(index)
+            ]
+            amounts = [int(i[a:b, 2].sum()) for i in indices for a, b in spans(i)]
+            for number, _ in run(partial(encode, chosen.json), tasks):
+                shown.advance(amounts[number])
+        both = zip(indices, kept, strict=True)
+        shown.stage("writing", sum(int(index[keep, 2].sum()) for index, keep in both))
+
+        def documents(domain: str, split: str) -> Iterator[Document]:
+            for (owner, _), shard, index, side in zip(groups, shards, indices, sides, strict=True):
+                if owner == domain and side[split].any():
+                    yield from shard_documents(shard, index, side[split], chosen)
+                    shown.advance(int(index[side[split], 2].sum()))
+
+        corpus = write_corpus(
+            path,
+            name=name,
+            vocabulary=chosen.vocabulary,
+            separator=chosen.separator,
+            tokenizer=chosen.name,
+            tokenizer_json=chosen.json if isinstance(chosen, BPE) else None,
+            domains={d: {split: documents(d, split) for split in SPLITS} for d in domains},
+        )
+        shutil.rmtree(work)
+    count = sum(map(len, indices))
+    return Built(corpus, count, count - sum(int(keep.sum()) for keep in kept), faults)
+
+
+def check(
+    path: Path, name: str, domains: Mapping, held_out: float, on_bad: str, workers: int
+) -> None:
+    """`Refused` where the arguments of `build` cannot be."""
+    plain = re.compile(r"\w[\w.-]*")
+    if not plain.fullmatch(name):
+        raise Refused("name", repr(name), "letters, digits, _, - and .")
+    for domain, files in domains.items():
+        if not plain.fullmatch(domain):
+            raise Refused("domain", repr(domain), "letters, digits, _, - and .")
+        if not files:
+            raise Refused(f"domain {domain!r}", "no file", "a pattern that files match")
+    if not domains:
+        raise Refused("domain", "none", "at least one, as in --domain code='src/**/*.py'")
+    if workers < 1:
+        raise Refused("workers", workers, "1 or more processes")
+    if not 0 < held_out < 1:
+        raise Refused("held_out_fraction", held_out, "a share between 0 and 1")
+    if on_bad not in ("skip", "refuse"):
+        raise Refused("on_bad", on_bad, "skip or refuse")
+    if path.exists():
+        raise Refused("corpus", f"{path}, which is there", "another name, or remove that folder")
+
+
+def tokenizer_named(tokenizer: str) -> Bytes | BPE | int:
+    """Returns the tokenizer of that name; of one that is still to be learned, its vocabulary."""
+    if tokenizer == "bytes":
+        return Bytes()
+    if learned := re.fullmatch(r"bpe:(\d+)", tokenizer):
+        vocabulary = int(learned[1])
+        if not 256 < vocabulary <= LARGEST_VOCABULARY:
+            raise Refused("tokenizer", tokenizer, f"bpe:SIZE of 257 to {LARGEST_VOCABULARY}")
+        return vocabulary
+    try:
+        return BPE(Path(tokenizer).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        accepted = "bytes, bpe:SIZE or a tokenizer.json"
+        raise Refused("tokenizer", repr(tokenizer), accepted) from None
+
+
+def check_sides(domains: Mapping, groups: list, sides: list[dict[str, np.ndarray]]) -> None:
+    """`Refused` where a domain has no document on one side of the split."""
+    for domain in domains:
+        own = [side for (owner, _), side in zip(groups, sides, strict=True) if owner == domain]
+        counts = {split: sum(int(side[split].sum()) for side in own) for split in SPLITS}
+        if not all(counts.values()):
+            raise Refused(
+                f"domain {domain!r}",
+                f"{counts['train']} training and {counts['held_out']} held-out documents",
+                "some of both: more documents (--split cuts a text) or another --held-out-fraction",
+            )
+
+
+def fault_line(file: Path, reason: str, count: int, place: str) -> str:
+    """Writes what cannot be used of a file, for a person."""
+    times = f" ({count} times, first at {place})" if count > 1 else f" at {place}" if place else ""
+    return f"{file}: {reason}{times}"
+
+
+def first_of_each(hashes: list[np.ndarray]) -> list[np.ndarray]:
+    """Says of each row of [n, 2] arrays whether it is the first with its values in all of them."""
+    rows = np.concatenate(hashes)
+    order = np.lexsort((rows[:, 1], rows[:, 0]))  # Stable: the first of equals stays first.
+    new = np.ones(len(rows), bool)
+    new[1:] = (rows[order[1:]] != rows[order[:-1]]).any(1)
+    kept = np.empty(len(rows), bool)
+    kept[order] = new
+    return np.split(kept, np.cumsum([len(h) for h in hashes])[:-1])
+
+
+def trained(
+    work: Path, vocabulary: int, shards: list, indices: list, sides: list, shown: Silent
+) -> BPE:
+    """Learns a BPE from the training documents, a random part of them where they are many."""
+    total = sum(int(i[side, 2].sum()) for i, side in zip(indices, sides, strict=True))
+    limit = np.uint64(min(1.0, BPE_BYTES / total) * (2**64 - 2**12))  # 2^12: doubles round up.
+    sampled = [side & (i[:, 1] <= limit) for i, side in zip(indices, sides, strict=True)]
+    key = hashlib.sha256(str(vocabulary).encode())
+    for index, sample in zip(indices, sampled, strict=True):
+        key.update(index[sample].tobytes())
+    file = work / f"bpe-{key.hexdigest()[:32]}.json"
+    amounts = [int(i[sample, 2].sum()) for i, sample in zip(indices, sampled, strict=True)]
+
+    def texts() -> Iterator[bytes]:
+        for shard, index, sample, amount in zip(shards, indices, sampled, amounts, strict=True):
+            for document in shard_documents(shard, index, sample, Bytes()):
+                yield document.tokens.tobytes()
+            shown.advance(amount)
+
+    if not file.exists():
+        shown.stage("learning", sum(amounts))
+        bpe = BPE.train(texts(), vocabulary)
+        with temporary(work) as folder:
+            (folder / "bpe.json").write_text(bpe.json, encoding="utf-8")
+            os.rename(folder / "bpe.json", file)
+    return BPE(file.read_text(encoding="utf-8"))
+
+
+@contextlib.contextmanager
+def work_folder(path: Path) -> Iterator[Path]:
+    """Gives the folder of a build's shards, to one process at a time."""
+    work = path.parent / f".{path.name}.build"
+    work.mkdir(parents=True, exist_ok=True)
+    with open(work / "lock", "w") as lock:
+        try:
+            fcntl.flock(
+                lock, fcntl.LOCK_EX | fcntl.LOCK_NB
+            )  # Ends with the process, killed or not.
+        except OSError:
+            raise Refused("corpus", f"{path}, which another process builds", "one build") from None
+        for left in work.glob("tmp-*"):  # Of a build that was killed.
+            shutil.rmtree(left, ignore_errors=True)
+        yield work
+
+
+@contextlib.contextmanager
+def processes(workers: int) -> Iterator[Callable]:
+    """Gives `run(function, items)`, which yields (position, result) as they are done."""
+    spawn = multiprocessing.get_context("spawn")  # Only when there is work for two, and that many.
+    pool = ProcessPoolExecutor(workers, spawn, initializer=begin_process)
+
+    def run(function, items):
+        if min(workers, len(items)) <= 1:
+            yield from enumerate(map(function, items))
+            return
+        futures = {pool.submit(function, item): number for number, item in enumerate(items)}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+
+    try:
+        yield run
+        pool.shutdown()
+    except BrokenProcessPool:
+        accepted = "enough memory, or fewer --workers; the same command goes on"
+        raise Refused("workers", "a process that was killed", accepted) from None
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def begin_process() -> None:
+    """Sets a process up: it ends with its parent, quietly, and tokenizes in one thread."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
