@@ -6,11 +6,12 @@ the worker's pulse: a number that a thread of it raises, through long compilatio
 nobody else writes. A lease is stale when its owner's pulse has not moved for that long by the clock
 of who looks on, so the clocks of two machines are never compared.
 
-On a file system a lease is created with O_EXCL, and created or removed under a lock of the kernel's,
-which a killed process cannot keep: of two workers that want a lease, or take over a stale one, one wins,
-and nobody removes a lease that is another's. Object stores and file systems without locks lack
-this: there a lease is written if none is seen and read back, and two workers can hold it for a
-moment. That is wasted work, never a wrong result: finishing a segment is atomic and idempotent.
+On a file system a lease is created with O_EXCL, and created or removed under a lock of the
+kernel's, which a killed process cannot keep: of two workers that want a lease, or take over a stale
+one, one wins, and nobody removes a lease that is another's. Object stores and file systems without
+locks lack this: there a lease is written if none is seen and read back, and two workers can hold it
+for a moment. That is wasted work, never a wrong result: finishing a segment is atomic and
+idempotent.
 """
 
 import contextlib
