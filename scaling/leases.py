@@ -6,11 +6,12 @@ the worker's pulse: a number that a thread of it raises, through long compilatio
 nobody else writes. A lease is stale when its owner's pulse has not moved for that long by the clock
 of who looks on, so the clocks of two machines are never compared.
 
-On a file system a lease is created with O_EXCL and removed under a lock of the kernel's, which a
-killed process cannot keep: of two workers that want a lease, or take over a stale one, one wins,
-and nobody removes a lease that is another's. Object stores and file systems without locks lack
-this: there a lease is written if none is seen and read back, and two workers can hold it for a
-moment. That is wasted work, never a wrong result: finishing a segment is atomic and idempotent.
+On a file system a lease is created with O_EXCL, and created or removed under a lock of the
+kernel's, which a killed process cannot keep: of two workers that want a lease, or take over a stale
+one, one wins, and nobody removes a lease that is another's. Object stores and file systems without
+locks lack this: there a lease is written if none is seen and read back, and two workers can hold it
+for a moment. That is wasted work, never a wrong result: finishing a segment is atomic and
+idempotent.
 """
 
 import contextlib
@@ -111,11 +112,14 @@ class Leases:
         """
         if self.held is None or self.clock() - self.checked < self.seconds / BEATS:
             return
-        found = self.holder(self.held)
-        if found is None or found[0] != self.owner:
-            lost, self.held = self.held, None
-            raise Lost(f"the lease of {lost} was taken over")
+        if not self.holds():
+            raise Lost(f"the lease of {self.held} was taken over")
         self.checked = self.clock()
+
+    def holds(self) -> bool:
+        """Says whether the lease taken last is still this worker's."""
+        found = self.holder(self.held) if self.held is not None else None
+        return found is not None and found[0] == self.owner
 
     def clear(self, id: str) -> None:
         """Removes the lease of a finished segment, whoever held it: there is nothing to save."""
@@ -131,7 +135,7 @@ class Leases:
     def holder(self, id: str) -> tuple[str, float] | None:
         """Returns the owner of a segment's lease and the silence borne; None where it is free.
 
-        A file that its writer has not come to fill belongs to "", which has no pulse.
+        A file whose writer was killed before it was filled belongs to "", which has no pulse.
         """
         text = read(self.folder / id)
         if text is None:
@@ -156,12 +160,13 @@ class Leases:
                 return False
             file.write_text(text)
             return read(file) == text
-        try:
-            handle = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-        except FileExistsError:
-            return False
-        with os.fdopen(handle, "w") as opened:
-            opened.write(text)
+        with self.alone():  # Who removes leases never meets one that is still to be filled.
+            try:
+                handle = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+            except FileExistsError:
+                return False
+            with os.fdopen(handle, "w") as opened:
+                opened.write(text)
         return True
 
     def remove(self, id: str, owner: str) -> bool:
@@ -175,7 +180,7 @@ class Leases:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Keeps other workers from removing leases meanwhile, where the file system can."""
+        """Keeps other workers from changing leases meanwhile, where the file system can."""
         if not self.local:
             yield
             return

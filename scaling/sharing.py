@@ -9,6 +9,7 @@ deleted once every branch has been trained, or has left an end state itself. Wha
 although something needs it (the trunk of a study that grew, a damaged checkpoint) is trained again.
 """
 
+import logging
 import time
 from dataclasses import dataclass, field
 
@@ -122,7 +123,11 @@ class Sharing:
             parent = self.plan.segments[segment.parent]
             remove(self.store.folder(parent.id) / "checkpoint" / str(parent.run.steps))
             remove(self.store.folder(segment.id) / "checkpoint")
-        except Lost:
+        except (Lost, OSError, ValueError) as error:
+            # The last two: of checkpoints that come and go where a second worker is at the segment.
+            if self.leases.holds():
+                raise
+            logging.warning("segment %s is left to another worker: %s", segment.id, error)
             self.hand = None
         finally:
             self.leases.release()

@@ -77,9 +77,10 @@ def test_a_lease_has_one_holder_and_is_free_again_after_release(worker):
 @pytest.mark.parametrize("kind", ["local"], indirect=True)
 def test_of_many_who_claim_at_once_one_wins_free_or_stale(worker):
     for _ in range(10):
-        dead, many = worker(), [worker() for _ in range(8)]
+        many = [worker() for _ in range(8)]
         assert sum(at_once([lambda w=w: w.claim(SEGMENT) for w in many])) == 1
         next(w for w in many if w.held).release()
+        dead, many = worker(), [worker() for _ in range(8)]
         assert dead.claim(SEGMENT)
         assert not any(w.claim(SEGMENT) for w in many)
         worker.clock.now += 61

@@ -171,6 +171,16 @@ def test_a_worker_told_to_stop_leaves_a_checkpoint_that_gives_the_same_record(
     pd.testing.assert_frame_equal(table(worker), table(alone)[:1], check_exact=True)
 
 
+def test_an_error_of_a_worker_that_has_its_lease_is_told(alone, corpus, mesh, tmp_path):
+    class Full(Silent):
+        def update(self, segment, step, loss, speed):
+            raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        work(corpus, mesh, tmp_path, alone.plan.runs, progress=Full())
+    assert_nothing_is_left(tmp_path)
+
+
 def test_what_follows_a_diverged_segment_is_recorded_once(corpus, mesh, tmp_path):
     from dataclasses import replace
 
@@ -182,8 +192,9 @@ def test_what_follows_a_diverged_segment_is_recorded_once(corpus, mesh, tmp_path
     assert_nothing_is_left(tmp_path)
 
 
+@pytest.mark.parametrize("shown_by", ["check", "error"])
 def test_a_worker_that_lost_its_lease_leaves_the_segment_to_the_other(
-    alone, corpus, mesh, tmp_path, monkeypatch
+    shown_by, alone, corpus, mesh, tmp_path, monkeypatch, caplog
 ):
     runs = alone.plan.runs[:1]
     thief = Leases(Store.at(tmp_path))
@@ -199,6 +210,8 @@ def test_a_worker_that_lost_its_lease_leaves_the_segment_to_the_other(
                 thief.clear(segment.id)
                 assert thief.claim(segment.id)
                 leases.checked = -np.inf
+                if shown_by == "error":
+                    raise OSError("Directory not empty")
 
     store = Store.at(tmp_path)
     worker = Worker(plan(runs), store, corpus, EVALUATION, mesh, progress=Steal())
@@ -212,6 +225,7 @@ def test_a_worker_that_lost_its_lease_leaves_the_segment_to_the_other(
 
         monkeypatch.setattr("scaling.sharing.time.sleep", nap)
         worker.run()
+    assert "is left to another worker: " in caplog.text
     assert naps == [None]  # It waited once, without having finished what was another's.
     pd.testing.assert_frame_equal(table(worker), table(alone)[:1], check_exact=True)
     assert_nothing_is_left(tmp_path)
