@@ -9,7 +9,7 @@ from rich.tree import Tree
 
 import models
 from experiments.study import Study
-from scaling.fleet import Fleet
+from scaling.grouping import Fleet
 from scaling.plan import Plan, Segment
 from scaling.plan import plan as make_plan
 from scaling.speed import predicted_bytes, predicted_seconds

@@ -19,7 +19,7 @@ from scaling import Stopped, Store, Worker, checkpoint, make_mesh, tables
 from scaling.environment import compilation_cache
 from scaling.events import write_events
 from scaling.fleet import in_fleets
-from scaling.fleet import planned as fleets_of
+from scaling.grouping import planned as fleets_of
 from scaling.leases import Leases
 from scaling.mesh import shards
 from scaling.plan import Plan

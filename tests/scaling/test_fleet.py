@@ -11,7 +11,8 @@ import pytest
 import scaling.train
 from data import Mixture, Refused
 from scaling import Data, Evaluation, Optimizer, Run, Stopped, Store, Worker, make_mesh, plan, wsd
-from scaling.fleet import MOST_WASTE, compiled, fleets, halvings, in_fleets, planned, waste
+from scaling.fleet import compiled, in_fleets
+from scaling.grouping import planned
 from scaling.train import Program
 from tests.corpora import STEP, model, seeds, study_runs
 from tests.scaling.test_worker import process
@@ -222,20 +223,6 @@ def curves_of(worker: Worker, runs) -> np.ndarray:
     )
 
 
-def test_many_proxies_are_a_handful_of_programs_compiled_once(corpus, mesh):
-    shares = np.random.default_rng(0).dirichlet([1, 1, 1], 512)
-    mixtures = [Mixture.of(dict(zip(corpus.names, some, strict=True))) for some in shares]
-    base = members(corpus, 1, steps=(100,))[0]
-    runs = [
-        replace(base, seed=seed, data=replace(base.data, mixture=mixture))
-        for seed, mixture in enumerate(mixtures)
-    ]
-    found = planned(plan(runs), mesh, lambda program: 32)
-    assert sum(len(f.segments) for f in found) == 2 * len(runs)
-    assert len({(f.program, size) for f in found for _, size in f.sizes}) == 1
-    assert max(f.waste for f in found) <= MOST_WASTE
-
-
 def test_a_program_is_compiled_once_whatever_its_members(corpus, mesh, tmp_path):
     config = model(width=24)
     work(corpus, mesh, tmp_path / "a", members(corpus, 2, (8,), config), most=2)
@@ -244,35 +231,6 @@ def test_a_program_is_compiled_once_whatever_its_members(corpus, mesh, tmp_path)
     others = [replace(run, seed=50 + run.seed) for run in members(corpus, 2, (10,), config)]
     work(corpus, mesh, tmp_path / "b", others, most=2)
     assert compiled(program)._cache_size() == 1
-
-
-def test_a_fleet_halves_when_half_of_it_has_ended():
-    assert halvings(8, [10] * 4 + [12] * 2 + [20, 30]) == [(0, 8), (10, 4), (12, 2), (20, 1)]
-    assert halvings(8, [10] * 8) == [(0, 8)]
-    assert halvings(8, [10] * 7 + [20]) == [(0, 8), (10, 4), (10, 2), (10, 1)]
-    assert halvings(16, [10] * 7 + [20] * 2, multiple=8) == [(0, 16), (10, 8)]
-    assert waste(8, [10] * 8) == 0
-    assert waste(4, [10, 10, 20, 20]) == 0
-    assert waste(3, [10, 20, 20]) == pytest.approx(1 - 50 / 60)
-
-
-@pytest.mark.parametrize("most", [1, 4, 7, 32])
-def test_dead_weight_stays_below_its_bound_and_everyone_has_a_place(most, corpus, mesh):
-    lengths = np.random.default_rng(most).integers(6, 100, 40)
-    runs = [
-        replace(run, phases=wsd(int(n) * STEP, STEP, 2 * STEP))
-        for run, n in zip(members(corpus, 40), lengths, strict=True)
-    ]
-    segments = list(plan(runs).segments.values())
-    found = fleets([s for s in segments if s.parent is None], mesh, lambda program: most)
-    placed = [s.id for fleet in found for s in fleet.segments]
-    assert sorted(placed) == sorted(s.id for s in segments if s.parent is None)
-    for fleet in found:
-        assert len(fleet.segments) <= fleet.size <= most and fleet.waste <= MOST_WASTE
-        assert max(fleet.lengths) <= 2 * min(fleet.lengths)
-        for step in range(max(fleet.lengths)):
-            live = {i for i, n in enumerate(fleet.lengths) if n > step}
-            assert live <= set(fleet.rows(step))
 
 
 def test_a_fleet_needs_a_mesh_of_runs(corpus, tmp_path):

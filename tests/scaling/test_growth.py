@@ -10,7 +10,7 @@ from data import Refused
 from models import ParameterTokens, count, held_out_nll, loss, skeleton
 from models.tokenformer import NORMS
 from scaling import GrowParameterTokens, Optimizer, Phase, Quantize, make_mesh, plan
-from scaling.fleet import planned
+from scaling.grouping import planned
 from scaling.growth import first_rows
 from scaling.optimizer import State, fresh, initial
 from scaling.train import Program, advance, on_mesh
