@@ -16,7 +16,7 @@ from experiments.law_report import law_report
 from experiments.report import Text
 from experiments.study import Results, Study, preset
 from models import ladder
-from scaling import Data, Evaluation, Optimizer, Run, chain, product, wsd
+from scaling import Data, Evaluation, Optimizer, Run, chain, product, wsd, zipped
 
 # Token counts are powers of two of 250 steps, so that 20 % of each is a whole number of steps.
 # The `cpu` grid was chosen after seeing held-out errors, so its own error is no fresh test. Worst
@@ -92,8 +92,8 @@ def study(config) -> Study:
     mixture = Mixture.parse(config.mixture)
     points = chain(
         *(
-            product(width=[width], seed=range(seeds), tokens=config.tokens)
-            for width, seeds in zip(config.widths, config.seeds, strict=True)
+            product(width=[point["width"]], seed=range(point["seeds"]), tokens=config.tokens)
+            for point in zipped(width=config.widths, seeds=config.seeds)
         )
     )
     middle = round((min(config.tokens) * max(config.tokens)) ** 0.5)
