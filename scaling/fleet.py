@@ -279,7 +279,8 @@ class Training:
         """Drops dead rows."""
         rows = self.fleet.rows(step)
         places = np.array([self.rows.index(row) for row in rows])
-        self.state = jax.device_put(take(self.state, places), self.split)
+        some = jax.tree.map(lambda x: np.asarray(x)[places], self.state)
+        self.state = jax.device_put(some, self.split)
         self.rows = rows
 
     def dispatch(self, step: int, count: int) -> tuple[np.ndarray, dict]:
@@ -357,6 +358,17 @@ class Training:
         self.ends[segment.id] = (keep, meter.diverged)
 
 
-def take(stacked: State, rows) -> State:
-    """Returns some rows of a stacked state."""
-    return jax.tree.map(lambda x: x[rows], stacked)
+def take(stacked: State, row: int) -> State:
+    """Returns one row's state, from the device that holds it.
+
+    Indexing a split array would be a program of all devices, with an exchange between them.
+    """
+
+    def one(x):
+        for shard in x.addressable_shards:
+            first = shard.index[0].start or 0
+            if first <= row < first + shard.data.shape[0]:
+                return shard.data[row - first]
+        raise IndexError(row)
+
+    return jax.tree.map(one, stacked)
