@@ -60,9 +60,9 @@ def main() -> None:
     scaling.train.DISPATCH_STEPS = 4
     corpus = open_corpus(args.corpus)
     for kind in args.kinds.split(","):
-        runs = study_runs(kind, corpus)
+        runs, copies = study_runs(kind, corpus), SEEDS if args.gate else args.members
         worker = Worker(
-            plan(seeds(runs, SEEDS if args.gate else args.members)),
+            plan(seeds(runs, copies) if copies > 1 else runs),
             Store.at(f"{args.stores}/{kind}"),
             corpus,
             Evaluation(128),

@@ -71,6 +71,8 @@ def test_a_part_trains_alike_in_bfloat16_and_on_eight_devices(name):
     config = CONFIGS[name]
     one = train(config, "data:1", 20)
     assert one[-1] < one[0] - 0.2
-    np.testing.assert_allclose(train(config, "fsdp:4,data:2", 20), one, rtol=1e-5)
+    # Another order of sums can round a quantised weight to its neighbouring level.
+    rtol = 1e-5 if config.quantization is None else 1e-3
+    np.testing.assert_allclose(train(config, "fsdp:4,data:2", 20), one, rtol=rtol)
     half = train(replace(config, dtype="bfloat16"), "data:1", 20)
     np.testing.assert_allclose(half, one, rtol=0.02)
