@@ -53,6 +53,7 @@ def new_flags() -> flags.FlagValues:
     )
     number("delta", 1e-3, "fit: of the Huber loss, in log loss", flag_values=values)
     number("level", 0.9, "fit: of the intervals", flag_values=values)
+    text("flops", "", "fit: budgets to allocate, FLOP, with commas", flag_values=values)
     flags.DEFINE_bool("point_only", False, "fit: no intervals", flag_values=values)
     text("name", None, "corpus: its name; show: also a path, or wheels", flag_values=values)
     flags.DEFINE_multi_string("domain", [], "corpus: NAME=GLOB, repeatable", flag_values=values)
@@ -154,7 +155,14 @@ def fit_command(found: flags.FlagValues) -> None:
         missing = "law" if not found.law else "table"
         raise Refused(f"--{missing}", "nothing", f"espalier fit needs --{missing}=...")
     pairs = [item.partition("=") for item in found.columns.split(",") if item]
+    for theirs, _, ours in pairs:
+        if not theirs or not ours:
+            raise Refused("--columns", found.columns, "THEIRS=OURS,..., as in size=params_total")
     columns = {theirs: ours for theirs, _, ours in pairs}
+    try:
+        flops = [float(budget) for budget in found.flops.split(",") if budget]
+    except ValueError:
+        raise Refused("--flops", found.flops, "FLOP,..., as in 1e21,1e22") from None
     print(
         fit_report(
             found.law,
@@ -162,12 +170,13 @@ def fit_command(found: flags.FlagValues) -> None:
             columns=columns or None,
             point_only=found.point_only,
             held_out=found.held_out or None,
-            out=found.out,
-            params=found.params,
-            target=found.target,
+            out=found.out or None,
+            params=found.params or None,
+            target=found.target or None,
             objective=found.objective,
             delta=found.delta,
             level=found.level,
+            flops=flops,
         )
     )
 

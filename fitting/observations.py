@@ -59,8 +59,9 @@ class Observations:
     missing `trunk` makes every run its own trunk. Runs with a `diverged_step` are left out.
 
     Raises:
-      Refused: no rows, duplicated run ids, NaN or non-positive losses, non-positive counts,
-        mixture shares outside [0, 1].
+      Refused: no rows, a column given twice, text where a number belongs, empty or duplicated run
+        ids, empty trunks, NaN or non-positive losses, non-positive counts, mixture shares outside
+        [0, 1].
     """
 
     frame: pd.DataFrame
@@ -83,11 +84,15 @@ class Observations:
           Refused: unknown file type, missing file, unknown published name, unknown column.
         """
         frame = read_frame(path)
+        mapped = list((columns or {}).values())
         for theirs, ours in (columns or {}).items():
+            if mapped.count(ours) > 1:
+                raise Refused("columns", f"{ours} from several columns", "one column for each name")
             if theirs not in frame:
                 raise Refused("columns", theirs, f"one of {', '.join(map(str, frame))}")
             if unit(ours) is None:
-                raise Refused("columns", ours, f"one of {', '.join(COLUMNS)}")
+                given = f"{theirs}={ours}"
+                raise Refused("columns", given, f"{theirs}=NAME with one of {', '.join(COLUMNS)}")
         clash = set((columns or {}).values()) & (set(frame) - set(columns or {}))
         notes = []
         for name in sorted(clash):
@@ -106,12 +111,7 @@ class Observations:
         """One numeric column, shape (rows,); Refused if it is missing or holds NaN."""
         if name not in self.frame:
             raise Refused("column", name, f"one of {', '.join(map(str, self.frame))}")
-        values = np.asarray(self.frame[name], float)
-        if not np.all(np.isfinite(values)):
-            raise Refused(
-                name, f"{int((~np.isfinite(values)).sum())} empty", "a number in each row"
-            )
-        return values
+        return finite(self.frame[name], name)
 
     def params_column(self, params: str | None = None) -> str:
         """The parameter count meant: the one named, else the only one in the table.
@@ -121,11 +121,14 @@ class Observations:
         """
         present = [name for name in PARAMETER_COUNTS if name in self.frame]
         if params is not None:
-            if params not in self.frame:
+            if params not in present:
                 raise Refused("params", params, f"one of {', '.join(present) or 'none present'}")
             return params
-        if len(present) != 1:
-            raise Refused("params", ", ".join(present) or "no count", "exactly one named count")
+        if not present:
+            accepted = f"one of {', '.join(PARAMETER_COUNTS)}, or a column mapped to one of them"
+            raise Refused("params", f"a table with {', '.join(map(str, self.frame))}", accepted)
+        if len(present) > 1:
+            raise Refused("params", ", ".join(present), "exactly one, named as params")
         return present[0]
 
 
@@ -143,11 +146,23 @@ def read_frame(path) -> pd.DataFrame:
     file = Path(text)
     if not file.is_file():
         raise Refused("table", text, "an existing .csv or .parquet file, or published:NAME")
-    if file.suffix == ".parquet":
-        return pd.read_parquet(file)
-    if text.endswith((".csv", ".csv.gz")):
+    if not text.endswith((".csv", ".csv.gz", ".parquet")):
+        raise Refused("table", text, "a file that ends in .csv, .csv.gz or .parquet")
+    try:
+        if file.suffix == ".parquet":
+            return pd.read_parquet(file)
+        # pandas renames a column that is given twice: the header is looked at as it stands.
+        header = pd.read_csv(file, comment="#", header=None, nrows=1, dtype=str).iloc[0].dropna()
+        if not all(map(str.isprintable, header)):
+            raise Refused("table", text, "a text file with a header line")
+        if header.duplicated().any():
+            raise Refused("table", f"{header[header.duplicated()].iloc[0]} twice", "a column once")
         return pd.read_csv(file, comment="#")
-    raise Refused("table", text, "a file that ends in .csv, .csv.gz or .parquet")
+    except Refused:
+        raise
+    except (ValueError, OSError, EOFError) as error:  # pandas' and pyarrow's own are of these.
+        why = " ".join(str(error).split())
+        raise Refused("table", text, f"a readable table ({why})") from None
 
 
 def _subset(frame: pd.DataFrame, name: str, subset: str) -> pd.DataFrame:
@@ -170,9 +185,39 @@ def unit(column: str) -> str | None:
     return COLUMNS[family] if "." in column and family in COLUMNS else None
 
 
+def numbers(values, name: str) -> np.ndarray:
+    """A column as floats, NaN where it is empty; Refused, by its name, for text."""
+    values = np.atleast_1d(values)
+    try:
+        return np.asarray(values, float)
+    except (TypeError, ValueError):
+        read = pd.to_numeric(pd.Series(values), errors="coerce").to_numpy(float)
+        text = np.isnan(read) & ~pd.isna(values)
+        if text.any():
+            raise Refused(name, values[text][0], "a number in each row") from None
+        return read
+
+
+def finite(values, name: str) -> np.ndarray:
+    """A column as finite floats; Refused, by its name, for text, an empty value or infinity."""
+    read = numbers(values, name)
+    bad = read[~np.isfinite(read)]
+    if len(bad):
+        given = f"{int(np.isnan(bad).sum())} empty" if np.isnan(bad).any() else bad[0]
+        raise Refused(name, given, "a number in each row")
+    return read
+
+
 def _checked(frame: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, list[str]]:
+    twice = frame.columns[frame.columns.duplicated()]
+    if len(twice):
+        raise Refused("table", f"{twice[0]} twice", "a column once")
     if "run" not in frame:
         frame["run"] = [f"run{index}" for index in range(len(frame))]
+    for name in ("run", "trunk"):
+        if name in frame and frame[name].isna().any():
+            given = f"{int(frame[name].isna().sum())} empty"
+            raise Refused(name, given, f"an id in each row, or no column {name}")
     repeated = frame["run"][frame["run"].duplicated()].unique()
     if len(repeated):
         raise Refused("run", ", ".join(map(str, repeated[:5])), "one row per run id")
@@ -188,23 +233,24 @@ def _checked(frame: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, list[
         frame["trunk"] = frame["run"].astype(str)
     for name in frame:
         if name == "loss" or str(name).startswith("loss."):
-            values = np.asarray(frame[name], float)
+            values = numbers(frame[name], name)
             # A domain that was not measured may be empty; `column` refuses it when it is used.
             bad = ~(values > 0) | np.isinf(values)
             if name != "loss":
                 bad &= ~np.isnan(values)
             if bad.any():
-                raise Refused(name, frame[name][bad].iloc[0], "a positive loss in nats/token")
-            if np.nanmedian(values) > 20:
-                _note(notes, f"{name}: median {np.median(values):g} nats/token; a perplexity?")
+                raise Refused(name, values[bad][0], "a positive loss in nats/token")
+            middle = np.median(values[~np.isnan(values)]) if not np.isnan(values).all() else 0.0
+            if middle > 20:
+                _note(notes, f"{name}: median {middle:g} nats/token; a perplexity?")
         elif name in _POSITIVE:
-            values = np.asarray(frame[name], float)
+            values = numbers(frame[name], name)
             if (values <= 0).any():
                 raise Refused(name, values[values <= 0][0], f"positive {COLUMNS[name]}")
             if name in (*PARAMETER_COUNTS, "tokens", "unique_tokens") and np.median(values) < 1e3:
                 _note(notes, f"{name}: median {np.median(values):g}; counted in millions?")
         elif str(name).startswith(("mixture.", "error.")):
-            values = np.asarray(frame[name], float)
+            values = numbers(frame[name], name)
             if ((values < 0) | (values > 1)).any():
                 raise Refused(name, values[(values < 0) | (values > 1)][0], "a share from 0 to 1")
     _check_flops(frame, notes)

@@ -35,6 +35,14 @@ def as_chinchilla(law_name: str, parameters: Mapping, experts=None) -> dict:
     raise Refused("law", law_name, "chinchilla, over_training, joint_moe")
 
 
+def budgets(flops) -> np.ndarray:
+    """One or several compute budgets as an array, FLOP; Refused unless all are positive."""
+    flops = np.atleast_1d(np.asarray(flops, float))
+    if not np.all((flops > 0) & np.isfinite(flops)):
+        raise Refused("flops", ", ".join(f"{value:g}" for value in flops), "positive FLOP")
+    return flops
+
+
 def allocate(result: Fit, flops, experts=None) -> pd.DataFrame:
     """Compute-optimal parameters and tokens, with intervals.
 
@@ -46,7 +54,7 @@ def allocate(result: Fit, flops, experts=None) -> pd.DataFrame:
       one row per budget: flops, then params, tokens, tokens_per_param, loss, each followed by
       <name>_low and <name>_high (NaN without draws).
     """
-    flops = np.atleast_1d(np.asarray(flops, float))
+    flops = budgets(flops)
     best = _with_ratio(
         allocation(as_chinchilla(result.law.name, result.parameters, experts), flops)
     )

@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 STUDY = "--config=experiments/over_training.py"
+CHINCHILLA = ("fit", "--law=chinchilla", "--table=published:chinchilla")
 SMALL = (
     "--config.widths=(16,)",
     "--config.seeds=(1,)",
@@ -92,6 +93,12 @@ def call(capsys, *args) -> tuple[int, str, str]:
         (["fit", "--law=chinchilla"], "--table"),
         (["fit", "--law=gravity", "--table=published:chinchilla"], "law: got gravity; accepted: "),
         (["fit", "--law=chinchilla", "--table=nowhere.csv"], "nowhere.csv"),
+        ([*CHINCHILLA, "--level=90"], "level: got 90.0; accepted: a number between 0 and 1"),
+        ([*CHINCHILLA, "--objective=foo"], "objective: got foo; accepted: huber, lad"),
+        ([*CHINCHILLA, "--held-out=garbage"], "held_out: got garbage; accepted: largest_decile"),
+        ([*CHINCHILLA, "--columns=tokens"], "--columns: got tokens; accepted: THEIRS=OURS"),
+        ([*CHINCHILLA, "--columns=size=tokens"], "columns: got size; accepted: one of"),
+        ([*CHINCHILLA, "--flops=1e20,many"], "--flops: got 1e20,many; accepted: FLOP"),
     ],
 )
 def test_mistakes_get_one_line_and_write_nothing(args, message, capsys, tmp_path):

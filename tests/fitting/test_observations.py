@@ -24,6 +24,10 @@ def table(**changes):
         ({"mixture.web": [0.5, 1.5]}, "mixture.web"),
         ({"error.arc": [0.5, -0.1]}, "error.arc"),
         ({"diverged_step": [3, 4]}, "table"),
+        ({"loss": ["3.0", "three"]}, "loss"),
+        ({"tokens": ["1B", "2B"]}, "tokens"),
+        ({"run": ["a", None]}, "run"),
+        ({"trunk": [None, "b"]}, "trunk"),
     ],
 )
 def test_bad_rows_are_refused_by_name(changes, field):
@@ -67,6 +71,36 @@ def test_read_csv_and_parquet_with_a_column_map(tmp_path):
         Observations.read(tmp_path / "runs.csv", {"nowhere": "loss"})
     with pytest.raises(Refused, match="sizes"):
         Observations.read(tmp_path / "runs.csv", {"N": "sizes"})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.csv", b"", "readable"),
+        ("comments.csv", b"# nothing else\n", "readable"),
+        ("ragged.csv", b"a,b\n1,2\n1,2,3,4\n", "readable"),
+        ("latin.csv", b"loss,caf\xe9\n1,2\n", "readable"),
+        ("binary.csv", bytes(range(9)) * 9, "text file"),
+        ("garbage.parquet", b"garbage" * 30, "readable"),
+        ("garbage.csv.gz", b"garbage", "readable"),
+        ("twice.csv", b"loss,tokens,loss\n1,2,3\n", "loss twice"),
+        ("table.txt", b"loss\n1\n", ".parquet"),
+        ("header.csv", b"loss,tokens\n", "0 rows"),
+    ],
+)
+def test_files_that_hold_no_table_are_refused_in_one_line(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(Refused, match=message) as refused:
+        Observations.read(tmp_path / name)
+    assert refused.value.field == "table" and "\n" not in str(refused.value)
+
+
+def test_a_folder_is_no_table_and_two_columns_are_not_one(tmp_path):
+    with pytest.raises(Refused, match="existing"):
+        Observations.read(tmp_path)
+    table().to_csv(tmp_path / "runs.csv", index=False)
+    with pytest.raises(Refused, match="several columns"):
+        Observations.read(tmp_path / "runs.csv", {"tokens": "loss", "params_total": "loss"})
 
 
 @pytest.mark.parametrize("name", ["nothing.csv", "published:nothing", "published:chinchilla:9"])
