@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from fitting.bfgs import minimise
 from fitting.fit import Fit, fit, named, problem_of
-from fitting.objective import Problem, objective_value, residuals
+from fitting.objective import ZERO, Problem, exact, objective_value, residuals
 from fitting.observations import Observations
 
 _DISTINCT = 6.0  # AICc difference; exp(-6 / 2) = 0.05 relative likelihood
@@ -65,15 +65,15 @@ def log_likelihood(problem: Problem, point: np.ndarray) -> float:
     """Log-likelihood of the residuals with a free scale, in the density of the objective.
 
     Huber density for `huber` (Besiroglu et al. 2024, arXiv:2404.10102 sec. 3), Laplace for `lad`,
-    normal for least squares; residuals in log, or the target's unit for `least_squares`.
+    normal for least squares; residuals in log, or the target's unit for `least_squares`. Residuals
+    count as no smaller than rounding, so that a law that meets every run gets a finite number.
     """
-    miss = residuals(problem, np.asarray(point)[None])[0]
-    rows = len(miss)
+    size = np.maximum(np.abs(residuals(problem, np.asarray(point)[None])[0]), ZERO)
+    rows, delta = len(size), problem.delta
     if problem.objective == "lad":
-        return float(-rows * (np.log(2 * np.mean(np.abs(miss))) + 1))
+        return float(-rows * (np.log(2 * np.mean(size)) + 1))
     if problem.objective != "huber":
-        return float(-0.5 * rows * (np.log(2 * np.pi * np.mean(miss**2)) + 1))
-    delta, size = problem.delta, np.abs(miss)
+        return float(-0.5 * rows * (np.log(2 * np.pi * np.mean(size**2)) + 1))
     mass = np.sqrt(2 * np.pi) * erf(delta / np.sqrt(2)) + 2 * np.exp(-(delta**2) / 2) / delta
 
     def negative(log_scale):
@@ -162,8 +162,8 @@ def rounding_damage(result: Fit, digits: int = 3) -> dict[str, float]:
     """What is lost when the parameters are printed with a few significant digits.
 
     Returns:
-      {"objective": relative rise, "log_likelihood": units lost, "prediction": largest relative
-      change over the fitted runs}.
+      {"objective": relative rise, inf from zero residuals; "log_likelihood": units lost;
+      "prediction": largest relative change over the fitted runs}.
     """
     problem = problem_of(result)
     law = result.law
@@ -175,7 +175,7 @@ def rounding_damage(result: Fit, digits: int = 3) -> dict[str, float]:
     point = np.array([p.to_search(rounded[p.name]) for p in law.parameters])
     before = law.predict(problem.columns, result.parameters)
     after = law.predict(problem.columns, rounded)
-    base = result.optimum.objective
+    base = 0.0 if exact(problem, result.optimum.point) else result.optimum.objective
     lost = log_likelihood(problem, result.optimum.point) - log_likelihood(problem, point)
     return {
         "objective": objective_value(problem, point) / base - 1 if base > 0 else float("inf"),
@@ -187,7 +187,10 @@ def rounding_damage(result: Fit, digits: int = 3) -> dict[str, float]:
 def convergence(result: Fit) -> Mapping[str, object]:
     """How the optimum was reached, as {label: value} for printing."""
     found = result.optimum
-    basin = "none met" if found.next_basin is None else f"{found.next_basin:.2%} higher"
+    basin = "none met"
+    if found.next_basin is not None:
+        gap = found.next_basin
+        basin = f"objective {gap:.2%} higher" if np.isfinite(gap) else "above zero residuals"
     return {
         "objective": f"{found.objective:.10g}",
         "random starts at the optimum": f"{found.share:.0%} of {found.starts}",

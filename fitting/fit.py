@@ -11,13 +11,14 @@ from fitting.held_out import checked_mask, setting_labels
 from fitting.intervals import Draws, draw, quantiles, scatter, variances, widen
 from fitting.law import Law
 from fitting.laws import law_named
-from fitting.objective import Problem, objective_and_gradient, residuals
-from fitting.observations import Observations, Refused
+from fitting.objective import Problem, exact, objective_and_gradient, residuals
+from fitting.observations import Observations, Refused, finite
 from fitting.profiles import Profile, design_effect, profile
 from fitting.solver import Optimum, solve
 
 DRAWS = 2000
 FEWEST_LEVELS = 3
+NO_RESIDUALS = "none (residuals are zero)"
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,8 @@ def fit(
     target = target or law.target
     if "params" in law.predictors:
         params = obs.params_column(params)
+    if target in law.predictors or target == params:
+        raise Refused("target", target, f"a column that {law.name} does not predict from")
     inside = obs.only(~mask)
     columns = predictor_columns(law, inside.frame, params)
     problem = Problem(law, columns, inside.column(target), objective, delta, None, fixed or {})
@@ -144,14 +147,14 @@ def fit(
     trunks = inside.frame["trunk"].astype(str).to_numpy()
     with threadpool_limits(limits=1):
         optimum = solve(problem, audits=audits, seed=seed)
-        profiles, found = (
-            ({}, None) if point_only else _profiles(problem, optimum, trunks, labels, inside)
-        )
-        if found is not None:
-            optimum = found
-            profiles, _ = _profiles(problem, optimum, trunks, labels, inside)
-        cloud = None
-        if not point_only:
+        if reason is None and exact(problem, optimum.point):
+            reason = NO_RESIDUALS
+        profiles, cloud = {}, None
+        if reason is None:
+            profiles, found = _profiles(problem, optimum, trunks, labels, inside)
+            if found is not None:
+                optimum = found
+                profiles, _ = _profiles(problem, optimum, trunks, labels, inside)
             settings = setting_labels(inside, sorted(labels))
             cloud = draw(problem, optimum.point, trunks, settings, draws, seed)
     parameters = {name: float(value[0]) for name, value in named(law, optimum.point[None]).items()}
@@ -191,10 +194,7 @@ def predictor_columns(law: Law, frame, params: str | None) -> dict[str, np.ndarr
         column = params if name == "params" else name
         if column not in frame:
             raise Refused("column", column, f"a table with {', '.join(law.predictors)}")
-        values = np.atleast_1d(np.asarray(frame[column], float))
-        if not np.all(np.isfinite(values)):
-            raise Refused(column, "an empty value", "a number in each row")
-        out[name] = values
+        out[name] = finite(frame[column], column)
     return out
 
 

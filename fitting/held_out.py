@@ -7,7 +7,11 @@ import pandas as pd
 
 from fitting.observations import Observations, Refused
 
+BASELINES = ("nearest_run", "log_linear", "chinchilla_no_floor")
 _log = logging.getLogger("fitting")
+
+
+SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)  # of the runs, by compute: where rolling fits end
 
 
 def compute(obs: Observations, params: str | None = None) -> np.ndarray:
@@ -15,7 +19,14 @@ def compute(obs: Observations, params: str | None = None) -> np.ndarray:
     for name in ("flops", "flops_6nd"):
         if name in obs.frame:
             return obs.column(name)
-    return 6 * obs.column(obs.params_column(params)) * obs.column("tokens")
+    return 6 * obs.column(obs.params_column(params)) * tokens(obs)
+
+
+def tokens(obs: Observations) -> np.ndarray:
+    """Training tokens of every run, (rows,): `tokens`, else `tokens_qat` + `tokens_fp`."""
+    if "tokens" not in obs.frame and {"tokens_qat", "tokens_fp"} <= set(obs.frame):
+        return obs.column("tokens_qat") + obs.column("tokens_fp")
+    return obs.column("tokens")
 
 
 def above_compute(obs: Observations, fraction: float = 0.25, params: str | None = None):
@@ -60,12 +71,12 @@ def baselines(obs: Observations, held_out, params=None, target: str = "loss") ->
 
     mask = checked_mask(obs, held_out)
     params = obs.params_column(params)
-    size = np.log(np.stack([obs.column(params), obs.column("tokens")], axis=1))
+    size = np.log(np.stack([obs.column(params), tokens(obs)], axis=1))
     loss, flops = obs.column(target), np.log(compute(obs, params))
     inside = ~mask
     distance = np.linalg.norm(size[mask][:, None] - size[inside][None], axis=2)
     nearest = loss[inside][np.argmin(distance, axis=1)]
-    if inside.sum() < 2:
+    if np.ptp(flops[inside]) < 1e-6:
         line = np.full(int(mask.sum()), np.nan)
     else:
         slope, base = np.polyfit(flops[inside], np.log(loss[inside]), 1)
@@ -81,6 +92,58 @@ def baselines(obs: Observations, held_out, params=None, target: str = "loss") ->
     except Refused as error:
         _log.info("baseline chinchilla_no_floor left empty: %s", error)
     return out
+
+
+def rolling(law, obs: Observations, params=None, target=None, shares=SHARES, **options):
+    """Rolling extrapolation: fits to the runs of least compute, each asked for the next ones.
+
+    Args:
+      law: a `Law` or its name; shares: of the runs, ascending; the runs up to one share are fitted,
+        those up to the next predicted. Runs of equal compute stay together.
+      options: as for `fit`.
+
+    Returns:
+      DataFrame(fitted, predicted: numbers of runs; times: largest predicted compute over largest
+      fitted; error: root mean square relative error of the law, NaN where `fit` refuses those runs;
+      nearest_run, log_linear, chinchilla_no_floor: of the baselines).
+
+    Raises:
+      Refused: the table has no compute.
+    """
+    from fitting.fit import fit
+    from fitting.laws import law_named
+
+    law = law_named(law)
+    flops = compute(obs, params)
+    place = np.round(np.log(flops), 6)
+    ends = np.sort(place)[[max(0, int(round(s * len(flops))) - 1) for s in (*shares, 1.0)]]
+    ends = np.unique(ends)
+    rows = []
+    for end, following in zip(ends[:-1], ends[1:], strict=True):
+        some = obs.only(place <= following)
+        mask = place[place <= following] > end
+        row = {"fitted": int((~mask).sum()), "predicted": int(mask.sum())}
+        row |= {"times": float(np.exp(following - end)), "error": np.nan}
+        try:
+            common = {"held_out": mask, "params": params, "target": target, "point_only": True}
+            found = fit(law, some, **common, **options)
+            row["error"] = root_mean_square(found.held_out["relative_error"])
+        except Refused as error:
+            _log.info("no fit to the %d runs of least compute: %s", row["fitted"], error)
+        try:
+            other = baselines(some, mask, params, target or law.target)
+        except Refused as error:
+            _log.info("no baselines: %s", error)
+            other = {}
+        for name in BASELINES:
+            row[name] = root_mean_square(other[name]) if name in other else np.nan
+        rows.append(row)
+    return pd.DataFrame(rows, columns=["fitted", "predicted", "times", "error", *BASELINES])
+
+
+def root_mean_square(errors) -> float:
+    """Root mean square of errors (rows,), NaN if one is."""
+    return float(np.sqrt(np.mean(np.asarray(errors, float) ** 2)))
 
 
 def setting_labels(obs: Observations, columns) -> np.ndarray:

@@ -15,6 +15,9 @@ OBJECTIVES = {
     "least_squares": "half squared residuals in the target's unit",
 }
 
+# Relative residual below which a law meets a run to rounding: double precision leaves about 1e-15.
+ZERO = 1e-12
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -35,7 +38,7 @@ class Problem:
     def __post_init__(self):
         if self.objective not in OBJECTIVES:
             raise Refused("objective", self.objective, ", ".join(OBJECTIVES))
-        if not self.delta > 0:
+        if not 0 < self.delta < np.inf:
             raise Refused("delta", self.delta, "a positive number")
         for name in self.fixed or {}:
             if name not in self.law.names:
@@ -126,6 +129,22 @@ def objective_and_gradient(problem: Problem, point: np.ndarray):
         gradient = _chain(problem, theta, terms, gather)[:, :, 0]
     gradient[np.isinf(total)] = 0.0
     return total, np.where(np.isfinite(gradient), gradient, 0.0)
+
+
+def exact(problem: Problem, point: np.ndarray) -> bool:
+    """Whether the law at a point meets every run to rounding, so that no noise is left to see."""
+    return bool(np.all(np.abs(residuals(problem, point[None])[0]) <= _rounding(problem)))
+
+
+def negligible(problem: Problem) -> float:
+    """The scaled objective of residuals at rounding: differences below it say nothing."""
+    return float(np.sum(_cost(problem, _rounding(problem))[0]))
+
+
+def _rounding(problem):
+    """Residual of every run that is rounding, (rows,), in the unit of the residuals."""
+    target = problem.target
+    return np.full_like(target, ZERO) if _in_log(problem) else ZERO * np.abs(target)
 
 
 def _cost(problem, miss):

@@ -8,6 +8,11 @@ from fitting.bfgs import curvature_inverse, minimise
 from fitting.objective import Problem, jacobian, residuals
 
 VERDICTS = ("identified", "weakly identified", "not identified")
+MEANING = (
+    "identified: the 95 % profile-likelihood interval closes within a factor of 3 (30 for "
+    "coefficients other than E) or, where the sign is free, excludes zero; weakly: it closes, but "
+    "wider; not: it is open"
+)
 _STEPS = np.array([0.5, 1, 1.5, 2, 3, 4, 6, 9, 14])
 _FEW = 8
 _THRESHOLD = 3.841458820694124  # 95 % quantile of chi-square with 1 degree of freedom
@@ -133,7 +138,9 @@ def _growth(problem: Problem, miss) -> float:
         return 2.0
     size, delta = np.abs(miss), problem.delta
     cost = np.where(size < delta, size**2 / 2, delta * (size - delta / 2))
-    return float(np.sum(np.minimum(size, delta) * size) / max(np.sum(cost), 1e-300))
+    if not np.sum(cost) > 0:
+        return 2.0  # no residuals: all of them inside delta
+    return float(np.sum(np.minimum(size, delta) * size) / np.sum(cost))
 
 
 def _crossing(place, deviance, centre, side):

@@ -13,6 +13,7 @@ from fitting.objective import (
     Problem,
     condition,
     jacobian,
+    negligible,
     objective,
     objective_value,
     residuals,
@@ -29,7 +30,8 @@ class Optimum:
 
     point: (parameters,) search coordinates; objective: unscaled; share: of random starts that end
     within 1e-6 of the objective; next_basin: relative objective of the best other basin, None if
-    there is none; gradient_norm: of the scaled objective; condition: of the Gauss-Newton Hessian.
+    there is none, inf above zero residuals; gradient_norm: of the scaled objective; condition: of
+    the Gauss-Newton Hessian.
     """
 
     point: np.ndarray
@@ -66,14 +68,14 @@ def solve(problem: Problem, audits: int = 32, polishes: int = 5, seed: int = 0) 
     polished = minimise(first, best)
     # An audit asks whether a start ends in the best basin, not where its floor is to the last
     # digit; one that leads lower is taken up again below.
-    goal = _same(np.min(polished[1]))
+    goal = _same(first, np.min(polished[1]))
     audited = minimise(first, random, enough=goal)
     points, costs, gradients = map(np.concatenate, zip(polished, audited, strict=True))
     if problem.objective == "lad":
         points, costs, gradients = _sharpen(problem, points)
     # The best once more, with fresh curvature, and audits that stopped on their way below it.
     last = replace(problem, delta=_LAD_DELTAS[-1]) if problem.objective == "lad" else problem
-    again = (costs <= goal) & (costs > _same(np.min(costs)))
+    again = (costs <= goal) & (costs > _same(last, np.min(costs)))
     again[np.argmin(costs)] = True
     points[again], costs[again], gradients[again] = minimise(last, points[again])
     order = np.argsort(costs, kind="stable")
@@ -82,10 +84,14 @@ def solve(problem: Problem, audits: int = 32, polishes: int = 5, seed: int = 0) 
     if problem.objective == "lad":
         point = _vertex(problem, point)
     tail = costs[len(best) :]
-    share = float(np.mean(tail <= _same(costs[winner]))) if audits else float("nan")
+    same = _same(last, costs[winner])
+    share = float(np.mean(tail <= same)) if audits else float("nan")
     others = [i for i in order if np.max(np.abs(points[i] - point)) > 0.05 and costs[i] < np.inf]
-    settled = [i for i in others if costs[i] > _same(costs[winner])]
-    gap = float(costs[settled[0]] / costs[winner] - 1) if settled and costs[winner] > 0 else None
+    settled = [i for i in others if costs[i] > same]
+    gap = None
+    if settled:
+        zero = costs[winner] <= negligible(last)
+        gap = float("inf") if zero else float(costs[settled[0]] / costs[winner] - 1)
     low, high = problem.bounds()
     at = problem.free & ((point <= low + 1e-6) | (point >= high - 1e-6))
     return Optimum(
@@ -100,9 +106,9 @@ def solve(problem: Problem, audits: int = 32, polishes: int = 5, seed: int = 0) 
     )
 
 
-def _same(cost: float) -> float:
+def _same(problem: Problem, cost: float) -> float:
     """Highest objective that counts as the same optimum."""
-    return cost * (1 + 1e-6) + 1e-300
+    return cost * (1 + 1e-6) + negligible(problem)
 
 
 def _fix_shapes(problem: Problem, shapes: np.ndarray) -> np.ndarray:

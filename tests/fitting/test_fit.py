@@ -5,8 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fitting import LAWS, Observations, Refused, above_compute, baselines, fit
-from fitting.held_out import largest_decile, seed_standard_deviation
+from fitting import LAWS, Observations, Refused, above_compute, baselines, evidence, fit
+from fitting.held_out import compute, largest_decile, rolling, seed_standard_deviation
+from fitting.objective import OBJECTIVES
+from tests.fitting.test_law import EVERY, settings
 
 TRUTH = {"E": 1.2, "A": 10.0, "B": 60.0, "alpha": 0.2, "beta": 0.3}
 OPTIONS = {"draws": 200, "audits": 8}
@@ -105,6 +107,9 @@ def test_point_only_gives_no_interval_and_says_why():
         ({}, {"held_out": np.ones(3, bool)}, "held_out"),
         ({}, {"objective": "l2"}, "objective"),
         ({}, {"target": "loss.c4"}, "column"),
+        ({}, {"target": "tokens"}, "target"),
+        ({}, {"params": "tokens"}, "params"),
+        ({}, {"delta": np.inf}, "delta"),
         ({}, {"level": 1.5}, "level"),
     ],
 )
@@ -113,6 +118,39 @@ def test_what_cannot_be_fitted_is_refused_by_name(change, options, field):
     with pytest.raises(Refused) as refused:
         fit("chinchilla", obs, **options)
     assert refused.value.field == field
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_runs_without_noise_are_met_and_have_no_interval(name):
+    law, rng = EVERY[name], np.random.default_rng(3)
+    complete = [values for values in law.published.values() if set(values) >= set(law.names)]
+    drawn = {p.name: rng.uniform(*p.start) if p.start else 1.1 for p in law.parameters}
+    truth = complete[0] if complete else drawn
+    columns = settings(law, 40)
+    if name == "qat_fraction":
+        columns["tokens"] = columns["tokens"] * 1e3  # elsewhere the best share may be zero
+    if name == "downstream":
+        columns["loss"] = columns["loss"] + 2
+    frame = {"params_total" if key == "params" else key: x for key, x in columns.items()}
+    frame[law.target] = law.predict(columns, truth)
+    result = fit(law, Observations(pd.DataFrame(frame)), audits=2, draws=20)
+    assert result.interval_method == "none (residuals are zero)"
+    assert result.intervals == {} == result.verdicts and result.draws is None
+    assert np.max(np.abs(result.residuals["residual"])) < 1e-12
+    assert result.predict(frame)[["low", "high"]].isna().all().all()
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_evidence_of_a_fit_without_noise_has_numbers(objective):
+    obs = ladder(between=0.0, within=0.0)
+    result = fit("chinchilla", obs, objective=objective, audits=4)
+    assert result.interval_method == "none (residuals are zero)"
+    assert result.parameters == pytest.approx(TRUTH, rel=1e-6)
+    assert result.optimum.share == 1.0
+    damage = evidence.rounding_damage(result, digits=1)
+    assert damage["objective"] == np.inf and 0 < damage["log_likelihood"] < np.inf
+    table = evidence.compare(["chinchilla", "chinchilla_no_floor"], obs, objective=objective)
+    assert list(table["verdict"]) == ["best", "worse"] and np.isfinite(table["aicc"]).all()
 
 
 def test_two_levels_of_a_predictor_are_too_few():
@@ -131,6 +169,30 @@ def test_baselines_and_splits(study):
     assert mine < np.abs(table["nearest_run"]).mean()
     assert above_compute(obs, 0.25).sum() == 7
     assert largest_decile(obs).sum() == 3
+
+
+def test_rolling_fits_predict_the_next_runs_by_compute():
+    obs = ladder(seeds=(1, 1, 1, 1, 1))
+    table = rolling("chinchilla", obs, audits=4)
+    assert (table["fitted"].diff()[1:] == table["predicted"][:-1].to_numpy()).all()
+    assert table["fitted"].iloc[-1] + table["predicted"].iloc[-1] == len(obs)
+    assert (table["times"] > 1).all()
+    assert table["error"].iloc[-1] < min(table["nearest_run"].iloc[-1], 0.02)
+    last = obs.only(np.argsort(np.argsort(compute(obs))) < table["fitted"].iloc[-1])
+    alone = fit("chinchilla", last, point_only=True, audits=4)
+    ahead = obs.frame[~obs.frame["run"].isin(last.frame["run"])]
+    miss = alone.predict(ahead)["prediction"].to_numpy() / ahead["loss"] - 1
+    assert table["error"].iloc[-1] == pytest.approx(np.sqrt(np.mean(miss**2)), rel=1e-4)
+
+
+def test_rolling_keeps_equal_compute_together_and_leaves_what_cannot_be_fitted_empty():
+    obs = ladder()
+    table = rolling("chinchilla", obs, shares=(0.05, 0.5), audits=4)
+    # The first tenth is one setting with its three seeds: no law fits that.
+    assert table["fitted"].iloc[0] == 3 and np.isnan(table["error"].iloc[0])
+    assert table["error"].iloc[1] < 0.05
+    with pytest.raises(Refused, match="column: got tokens"):
+        rolling("chinchilla", Observations(obs.frame.drop(columns="tokens")))
 
 
 def test_spread_of_seeds_pools_replicates():
