@@ -17,9 +17,9 @@ def _axes(width: float = 6.4, height: float = 4.6, columns: int = 1, rows: int =
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _footer(figure, result: Fit):
+def _footer(figure, result: Fit, what: str, first: str = ""):
     how = result.interval_method
-    text = f"{result.level:.0%} intervals: {how}" if result.intervals else f"interval: {how}"
+    text = f"{first}{result.level:.0%} {what}: {how}" if result.intervals else f"interval: {how}"
     wide = int(figure.get_figwidth() * 15)
     figure.supxlabel("\n".join(textwrap.wrap(text, wide)), fontsize=7, color="0.35")
 
@@ -71,22 +71,19 @@ def loss_against_compute(result: Fit, held_out: Observations | None = None, most
         for index, colour in enumerate(colours):
             rows = where == index
             paint = {"edgecolors": colour} if out else {"color": colour}
-            axis.scatter(size[rows], loss[rows], s=22, zorder=3, **style, **paint)
+            area = 22 if len(flops) <= 60 else 12
+            axis.scatter(size[rows], loss[rows], s=area, zorder=3, **style, **paint)
     axis.set(xscale="log", xlabel="training compute, 6 x params x tokens (FLOP)")
     axis.set_ylabel(f"{result.target} (nats/token)")
     axis.set_title(f"{result.law.name}: loss against compute", fontsize=10)
-    title = (
-        "tokens / parameter, nearest\n(open squares: held out)"
-        if len(groups) > 1
-        else "tokens / parameter, nearest"
-    )
+    title = "tokens per parameter (nearest)" + "\n(open squares: held out)" * (len(groups) > 1)
     axis.legend(title=title, fontsize=8, title_fontsize=8, frameon=False)
-    _footer(figure, result)
+    _footer(figure, result, "intervals of the law's mean")
     return figure
 
 
 def predicted_against_actual(result: Fit):
-    """Predicted against observed, held-out runs marked with their interval.
+    """Predicted against observed, with the interval of a new run's value; held-out runs marked.
 
     Returns:
       Figure; both axes in the target's unit.
@@ -94,6 +91,11 @@ def predicted_against_actual(result: Fit):
     figure, axes = _axes(5.2, 5.0)
     axis = axes[0, 0]
     table, kept = result.residuals, result.held_out
+    if result.intervals:
+        band = result.predict(result.observations.frame)
+        reach = np.abs(np.stack([band["low"], band["high"]]) - band["prediction"].to_numpy())
+        where = (table["observed"], table["predicted"])
+        axis.errorbar(*where, yerr=reach, fmt="none", ecolor="0.8", elinewidth=1, zorder=1)
     axis.scatter(table["observed"], table["predicted"], s=16, color="0.45", label="fitted")
     ends = [table["observed"], table["predicted"]]
     if len(kept):
@@ -110,20 +112,28 @@ def predicted_against_actual(result: Fit):
     axis.set(xlabel=f"observed {result.target} ({what})", ylabel=f"predicted ({what})")
     axis.set_title(f"{result.law.name}: predicted against actual", fontsize=10)
     axis.legend(fontsize=8, frameon=False)
-    _footer(figure, result)
+    _footer(figure, result, "intervals of a new run (bars)")
     return figure
 
 
 def residuals(result: Fit):
-    """Log residuals of fitted and held-out runs against the observed value.
+    """Relative residuals of fitted and held-out runs against the observed value.
 
     Returns:
-      Figure; y in per cent of the target.
+      Figure; y in per cent of the prediction; bars are the interval of a new run's value.
     """
     figure, axes = _axes(6.4, 3.6)
     axis = axes[0, 0]
     table, kept = result.residuals, result.held_out
     axis.axhline(0, color="0.7", lw=1)
+    if result.intervals:
+        band = result.predict(result.observations.frame)
+        for frame, seen, colour in ((band, table, "0.8"), (kept, kept, "C3")):
+            if not len(frame):
+                continue
+            centre = frame["prediction" if frame is band else "predicted"]
+            ends = [100 * (frame[end] / centre - 1) for end in ("low", "high")]
+            axis.vlines(seen["observed"], *ends, color=colour, lw=1, zorder=1)
     share = 100 * np.expm1(table["residual"])
     axis.scatter(table["observed"], share, s=16, color="0.45", label="fitted")
     if len(kept):
@@ -133,7 +143,7 @@ def residuals(result: Fit):
     what = _unit(result)
     axis.set(xlabel=f"observed {result.target} ({what})", ylabel="observed / predicted - 1 (%)")
     axis.set_title(f"{result.law.name}: residuals", fontsize=10)
-    _footer(figure, result)
+    _footer(figure, result, "intervals of a new run (bars)")
     return figure
 
 
@@ -151,7 +161,8 @@ def profile_likelihood(result: Fit):
     for axis in axes.ravel()[len(entries) :]:
         axis.axis("off")
     if not entries:
-        axes[0, 0].text(0.5, 0.5, "no profiles: point estimate only", ha="center", fontsize=8)
+        why = "\n".join(textwrap.wrap(f"profiles: {result.interval_method}", 40))
+        axes[0, 0].text(0.5, 0.5, why, ha="center", fontsize=8)
     units = {parameter.name: parameter for parameter in result.law.parameters}
     for axis, entry in zip(axes.ravel(), entries, strict=False):
         shown = entry.deviance <= 12
@@ -169,7 +180,8 @@ def profile_likelihood(result: Fit):
         axis.tick_params(labelsize=7)
     for axis in axes[:, 0]:
         axis.set_ylabel("deviance", fontsize=8)
-    _footer(figure, result)
+    dashed = "dashed: 95 % threshold of the profile likelihood; "
+    _footer(figure, result, "intervals of the tables", dashed)
     return figure
 
 

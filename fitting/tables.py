@@ -50,10 +50,17 @@ def as_csv(result: Fit) -> str:
 def as_markdown(result: Fit, digits: int = 6) -> str:
     """Markdown table, then the caption."""
     titles = ("parameter", "value", "interval", "unit", "verdict")
-    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
-    for row in rows(result):
-        lines.append("| " + " | ".join(_cells(row, digits)) + " |")
-    return "\n".join([*lines, "", caption(result), ""])
+    cells = [_cells(row, digits) for row in rows(result)]
+    return f"{aligned(titles, cells)}\n{caption(result)}\n"
+
+
+def aligned(titles, cells) -> str:
+    """A Markdown table whose columns also line up in a terminal; cells are texts."""
+    lines = [list(titles), *map(list, cells)]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(titles))]
+    text = ["| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([text[0], rule, *text[1:], ""])
 
 
 def as_latex(result: Fit, digits: int = 6) -> str:
@@ -97,8 +104,14 @@ def comparison(names: list[str], table: list[dict], how: str = "markdown") -> st
     return f"<table>\n{body}\n</table>\n"
 
 
+def commented(table, *comments: str) -> str:
+    """A DataFrame as CSV under comment lines that say what it is and how intervals were made."""
+    return "".join(f"# {line}\n" for line in comments) + table.to_csv(index=False)
+
+
 def _objective(result: Fit) -> str:
-    return f"huber, delta {result.delta:g}" if result.objective == "huber" else result.objective
+    text = f"objective {result.objective}"
+    return f"{text}, delta {result.delta:g}" if result.objective == "huber" else text
 
 
 def _number(value, digits: int) -> str:

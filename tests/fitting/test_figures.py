@@ -8,6 +8,7 @@ def test_figures_say_how_intervals_were_made(fitted, bare, name):
     for result, word in ((fitted[1], "trunk bootstrap"), (bare, "none (5 runs")):
         figure = getattr(figures, name)(result)
         assert word in figure.get_supxlabel()
+        assert ("bars" in figure.get_supxlabel()) == bool(figure.axes[0].collections[1:])
         assert all(axis.get_xlabel() for axis in figure.axes if axis.axison and axis.lines)
 
 

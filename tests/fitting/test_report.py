@@ -1,3 +1,5 @@
+import numpy as np
+import pandas as pd
 import pytest
 
 from fitting import Observations, Refused
@@ -8,13 +10,30 @@ def test_a_report_names_its_evidence(tmp_path):
     options = {"draws": 100, "held_out": "above:0.25", "flops": [1e21]}
     text = fit_report("over_training", "published:over_training:c4", out=tmp_path / "r", **options)
     for word in ("identified", "trunk bootstrap", "random starts", "baseline nearest_run",
-                 "Influence", "rounding", "Compute-optimal"):  # fmt: skip
+                 "Influence", "rounding", "Compute-optimal", "Rolling extrapolation"):  # fmt: skip
         assert word in text, word
     written = {file.name for file in (tmp_path / "r").iterdir()}
     names = {"report.md", "fit.csv", "fit.md", "fit.tex", "residuals.csv", "held_out.csv"}
+    names |= {"rolling.csv"}
     names |= {"influence.csv", "predicted.png", "residuals.png", "profiles.png", "loss.png"}
     assert written == names
     assert (tmp_path / "r" / "report.md").read_text() == text
+    for name in names:
+        if name.endswith(".csv"):
+            comment = (tmp_path / "r" / name).read_text().partition("\n")[0]
+            assert comment.startswith("# "), name
+            assert len(pd.read_csv(tmp_path / "r" / name, comment="#")) > 0, name
+
+
+def test_a_report_of_runs_without_noise(tmp_path):
+    size, tokens = (x.ravel() for x in np.meshgrid([1e6, 1e7, 1e8, 1e9], [1e8, 1e9, 1e10, 1e11]))
+    loss = 1.7 + 400 * size**-0.34 + 410 * tokens**-0.28
+    table = pd.DataFrame({"params_total": size, "tokens": tokens, "loss": loss})
+    table.to_csv(tmp_path / "exact.csv", index=False)
+    text = fit_report("chinchilla", tmp_path / "exact.csv", out=tmp_path / "r", flops=[1e20])
+    assert text.count("interval: none (residuals are zero)") == 4
+    assert "nan" not in text and "inf" not in text.replace("Influence", "")
+    assert (tmp_path / "r" / "profiles.png").stat().st_size > 1000
 
 
 def test_a_report_of_a_point_estimate():
@@ -31,6 +50,9 @@ def test_a_report_of_a_point_estimate():
         ("chinchilla", "published:chinchilla", {"held_out": "above:x"}, "held_out"),
         ("chinchilla", "published:chinchilla", {"held_out": "tokens>1e30"}, "held_out"),
         ("parscale", "published:chinchilla", {}, "column"),
+        ("parscale", "published:parscale:pile", {"flops": [1e20], "draws": 20}, "law"),
+        ("chinchilla", "published:chinchilla", {"flops": [-1.0], "draws": 20}, "flops"),
+        ("chinchilla", "published:chinchilla", {"held_out": "run>3"}, "run"),
         ("chinchilla", "published:parscale", {}, "tokens"),
     ],
 )
@@ -39,6 +61,15 @@ def test_refusals_write_nothing(tmp_path, law, table, options, field):
         fit_report(law, table, out=tmp_path / "none", **options)
     assert refused.value.field == field
     assert not (tmp_path / "none").exists()
+
+
+def test_a_report_goes_into_a_folder(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(Refused) as refused:
+            fit_report("over_training", "published:over_training:c4", out=out, point_only=True)
+        assert refused.value.field == "out"
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_named_splits():
@@ -50,5 +81,5 @@ def test_named_splits():
 
 def test_a_chinchilla_report_sets_the_isoflop_approach_beside_the_fit():
     text = fit_report("chinchilla", "published:chinchilla:240", draws=50)
-    assert "from this fit: 0.5139" in text
+    assert "from this fit: 0.5139 (90% interval 0." in text
     assert "from parabolas over 20 budgets" in text and "their bias in N*" in text
