@@ -56,12 +56,20 @@ def test_the_planted_qat_law_follows_the_published_best_share():
     assert np.mean(np.abs(found - optimal_fraction(*grid.T))) < 0.05
 
 
-def test_chosen_plans_replace_their_rows_only():
-    old = pd.DataFrame({"plan": ["chinchilla", "qat", "gone"], "coverage": [0.1, 0.2, 0.3]})
-    new = pd.DataFrame({"plan": ["qat", "parscale"], "coverage": [0.9, 0.8]})
-    table = coverage.merged(old, new)
-    assert list(table["plan"]) == ["chinchilla", "parscale", "qat"]
-    assert list(table["coverage"]) == [0.1, 0.8, 0.9]
+def test_rows_replace_their_own_only_and_the_table_is_whole(tmp_path):
+    def rows(**plans):
+        cells = [
+            (plan, shared, value) for plan, by in plans.items() for shared, value in by.items()
+        ]
+        return pd.DataFrame(cells, columns=["plan", "shared_variance", "coverage"])
+
+    file = tmp_path / "coverage.csv"
+    coverage.write(file, rows(qat={0.0: 0.2, 0.7: 0.3}, chinchilla={0.0: 0.1}, gone={0.0: 0.4}))
+    coverage.write(file, rows(qat={0.7: 0.9}, parscale={0.0: 0.8}))
+    table = pd.read_csv(file, comment="#")
+    assert list(table["plan"]) == ["chinchilla", "parscale", "qat", "qat"]
+    assert list(table["coverage"]) == [0.1, 0.8, 0.2, 0.9]
+    assert [found.name for found in tmp_path.iterdir()] == ["coverage.csv"]
 
 
 def test_an_unknown_plan_is_refused_with_the_list(capsys, tmp_path):
