@@ -74,11 +74,11 @@ def as_latex(result: Fit, digits: int = 6) -> str:
 
 
 def comparison(names: list[str], table: list[dict], how: str = "markdown") -> str:
-    """A list of dicts with the same keys as Markdown, CSV, LaTeX or HTML text.
+    """A list of dicts with the same keys as Markdown, CSV or LaTeX text.
 
     Args:
       names: columns, in order; table: the rows; numbers are printed with 7 digits (all in CSV).
-      how: "markdown", "csv", "latex" or "html".
+      how: "markdown", "csv" or "latex".
     """
     if how == "csv":
         lines = [
@@ -91,17 +91,9 @@ def comparison(names: list[str], table: list[dict], how: str = "markdown") -> st
     if how == "markdown":
         lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
         return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in cells]) + "\n"
-    if how == "latex":
-        body = [" & ".join(_escape(cell) for cell in row) + r" \\" for row in [names, *cells]]
-        top = [rf"\begin{{tabular}}{{{'l' * len(names)}}}"]
-        return "\n".join([*top, *body, r"\end{tabular}", ""])
-    from html import escape
-
-    def line(tag, row):
-        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) + "</tr>"
-
-    body = "\n".join([line("th", names), *[line("td", row) for row in cells]])
-    return f"<table>\n{body}\n</table>\n"
+    body = [" & ".join(_escape(cell) for cell in row) + r" \\" for row in [names, *cells]]
+    top = [rf"\begin{{tabular}}{{{'l' * len(names)}}}"]
+    return "\n".join([*top, *body, r"\end{tabular}", ""])
 
 
 def commented(table, *comments: str) -> str:

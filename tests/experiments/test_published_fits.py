@@ -14,7 +14,13 @@ def test_every_published_number_is_met(tmp_path):
             assert row["ours"] == pytest.approx(row["published"], rel=close[row["law"]]), row
             checked += 1
         assert row["intervals"], row
+        assert (row["low"] == "") == row["intervals"].startswith("none")
     assert checked == 47
+    pages = [(tmp_path / f"published_fits.{suffix}").read_text() for suffix in ("md", "html")]
+    for title in dict.fromkeys(row["table"] for row in table):
+        assert all(f"{title[1:]}" in text for text in pages), title
+    assert pages[0].count("; interval: none (5 runs, 4 parameters).") == 3
+    assert pages[1].count("<table>") == len({row["table"] for row in table})
 
 
 def test_the_bench_measures_what_it_names():
