@@ -20,7 +20,7 @@ from fitting.held_out import (
 from fitting.intervals import quantiles, widen
 from fitting.isoflop import isoflop, isoflop_bias
 from fitting.laws import law_named
-from fitting.observations import Observations, Refused
+from fitting.observations import PARAMETER_COUNTS, Observations, Refused
 from fitting.profiles import MEANING
 from fitting.use import allocate, as_chinchilla, budgets
 
@@ -105,6 +105,8 @@ def fit_report(
     obs = Observations.read(table, columns)
     if "params" in chosen.predictors:
         params = obs.params_column(params)
+    elif params is None:  # A law that names its count means that one for compute too.
+        params = next((name for name in PARAMETER_COUNTS if name in chosen.predictors), None)
     mask = split(obs, held_out, params)
     options = {"objective": objective, "delta": delta, "params": params, "target": target}
     options |= {"draws": draws, "level": level, "seed": seed}

@@ -72,6 +72,13 @@ def test_a_report_goes_into_a_folder(tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_a_law_that_names_its_count_needs_no_other_name_for_compute(tmp_path):
+    runs = Observations.read("published:parscale:pile").frame
+    runs.assign(params_total=runs["params_non_embedding"] * 1.1).to_csv(tmp_path / "runs.csv")
+    text = fit_report("parscale", tmp_path / "runs.csv", point_only=True)
+    assert "baseline nearest_run: " in text and "none: params" not in text
+
+
 def test_named_splits():
     runs = Observations.read("published:chinchilla:240")
     assert split(runs, "largest_decile").sum() == 24
