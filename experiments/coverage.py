@@ -234,8 +234,7 @@ def run(laws=tuple(PLANS), sets: int = 200, echo=print) -> pd.DataFrame:
 def summary(name: str, plan: Plan, shared: float, table: pd.DataFrame, seconds: float) -> dict:
     """One row of the coverage table from the judged sets of a plan."""
     sure = table["identified"]
-    chance = binomtest(int(table["covered"].sum()), len(table))
-    chance = chance.proportion_ci(LEVEL, method="wilson")
+    low, high = bounds(int(table["covered"].sum()), len(table))
     return {
         "plan": name,
         "runs": len(plan.frame),
@@ -243,14 +242,20 @@ def summary(name: str, plan: Plan, shared: float, table: pd.DataFrame, seconds: 
         "shared_variance": shared,
         "sets": len(table),
         "coverage": table["covered"].mean(),
-        "coverage_low": chance.low,
-        "coverage_high": chance.high,
+        "coverage_low": low,
+        "coverage_high": high,
         "identified": sure.mean(),
         "coverage_identified": table["covered"][sure].mean(),
         "coverage_other": table["covered"][~sure].mean(),
         "median_relative_width": table["width"].median(),
         "cpu_seconds": round(seconds, 1),
     }
+
+
+def bounds(covered: int, sets: int) -> tuple[float, float]:
+    """Wilson interval of a coverage, at the level of the intervals themselves."""
+    found = binomtest(covered, sets).proportion_ci(LEVEL, method="wilson")
+    return found.low, found.high
 
 
 def main(argv=None):
