@@ -30,7 +30,7 @@ from scaling.sharing import Sharing
 from scaling.speed import calibration, fleet_sizes
 from scaling.tables import write_table
 
-TERMINATED = 128 + signal.SIGTERM  # What a shell reports of a process that SIGTERM ended.
+ENDING = (signal.SIGTERM, signal.SIGUSR2)  # Signals that end a worker in good order.
 
 
 @dataclass(frozen=True)
@@ -134,24 +134,26 @@ def run(study: Study, config: ConfigDict, settings: Settings) -> None:
 def work(study: Study, config: ConfigDict, settings: Settings) -> int:
     """Trains a study's missing segments beside other workers on the store, until none is missing.
 
-    SIGTERM has it write a checkpoint, release its lease and end; returns 143 then, otherwise 0.
+    SIGTERM, or SIGUSR2 with which Slurm's jobs are told, has it write a checkpoint, release its
+    lease and end; returns 128 and the signal's number then (143 or 140), otherwise 0.
 
     Raises:
       Refused: settings that a worker of several cannot have.
     """
-    if not settings.lease_seconds > 0:
-        raise Refused("--lease-seconds", settings.lease_seconds, "more than 0")
-    if settings.fleet not in ("auto", "loop"):
-        accepted = "auto or loop: a worker trains one segment after the other; or espalier run"
-        raise Refused("--fleet", settings.fleet, accepted)
+    check_shared(settings)
     if jax.process_count() > 1:
         raise Refused("--processes", jax.process_count(), "1: a worker is one process")
     study.check()
     worker(study, make_plan(study.runs), settings)  # Refuses a mesh before anything is written.
     began = time.monotonic()
     with Leases(Store.at(settings.store), settings.lease_seconds) as leases:
-        sharing = Sharing(leases)
-        before = signal.signal(signal.SIGTERM, sharing.stop)
+        sharing, told = Sharing(leases), []
+
+        def stop(number, _) -> None:
+            told.append(number)
+            sharing.stop()
+
+        before = {number: signal.signal(number, stop) for number in ENDING}
         try:
             while True:
                 study = grown(study, config, settings)
@@ -160,12 +162,25 @@ def work(study: Study, config: ConfigDict, settings: Settings) -> int:
                 if not ended or study.then is None:
                     break
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
     count = len(sharing.trained)
     print(f"worker {leases.owner}: {count} segments finished here, no lease held", flush=True)
     if ended:
         print("the plan is done; espalier report writes tables, fit and report", flush=True)
-    return TERMINATED if sharing.stopping and not ended else 0
+    if ended or not told:
+        return 0
+    # Of both, the signal counts that asks for more: to be requeued.
+    return 128 + (signal.SIGUSR2 if signal.SIGUSR2 in told else signal.SIGTERM)
+
+
+def check_shared(settings: Settings) -> None:
+    """Refuses what a worker of several cannot have."""
+    if not settings.lease_seconds > 0:
+        raise Refused("--lease-seconds", settings.lease_seconds, "more than 0")
+    if settings.fleet not in ("auto", "loop"):
+        accepted = "auto or loop: a worker trains one segment after the other; or espalier run"
+        raise Refused("--fleet", settings.fleet, accepted)
 
 
 def train(study: Study, settings: Settings, sharing: Sharing | None = None) -> Worker | None:
