@@ -1,4 +1,4 @@
-"""The console command: `espalier plan | run | work | report | export | fit | corpus`."""
+"""The console command: `espalier plan | run | work | launch | report | export | fit | corpus`."""
 
 import contextlib
 import logging
@@ -12,6 +12,7 @@ COMMANDS = {
     "plan": "show what a study would train, what it costs and what is there already",
     "run": "train what is missing, then write tables, fit and report",
     "work": "train what is missing beside other workers on the same store",
+    "launch": "start such workers on this machine, Slurm or Ray, or a run on a TPU pod",
     "report": "write tables, fit and report from the store",
     "export": "write one run's model, packed to its bits, as safetensors",
     "fit": "fit a law to anybody's table of losses (needs no accelerator)",
@@ -65,7 +66,18 @@ def new_flags() -> flags.FlagValues:
     text("on_bad", "refuse", "corpus: skip or refuse what cannot be used", flag_values=values)
     number("held_out_fraction", 0.05, "corpus: share of documents held out", flag_values=values)
     flags.DEFINE_integer("longest", 1 << 24, "corpus: bytes of a document", flag_values=values)
-    flags.DEFINE_integer("workers", None, "corpus: processes (default: cores)", flag_values=values)
+    flags.DEFINE_integer(
+        "workers",
+        None,
+        "launch: how many (default: 1, or one per accelerator of Ray); "
+        "corpus: processes (default: cores)",
+        flag_values=values,
+    )
+    text("on", None, "launch: local, slurm, ray or tpu", flag_values=values)
+    flags.DEFINE_multi_string(
+        "option", [], "launch: KEY=VALUE for sbatch or gcloud, repeatable", flag_values=values
+    )
+    flags.DEFINE_bool("dry_run", False, "launch: print, start nothing", flag_values=values)
     return values
 
 
@@ -204,20 +216,22 @@ def corpus_command(command: str, found: flags.FlagValues) -> None:
     )
 
 
-def study_command(command: str, found: flags.FlagValues) -> int:
-    """Plans, runs or reports a study and returns the exit code."""
+def study_file(found: flags.FlagValues) -> str:
+    """Returns the file of the study that `--config` names."""
     from data.refused import Refused
-    from experiments import session
-    from experiments.study import load_module
 
     if found.config is None:
         raise Refused(
             "--config", "nothing", "FILE[:preset], as in experiments/over_training.py:cpu"
         )
-    file = config_flags.get_config_filename(found["config"]).partition(":")[0]
-    session.start(found.coordinator, found.processes, found.process)
-    study = load_module(file).study(found.config)
-    settings = session.Settings(
+    return config_flags.get_config_filename(found["config"]).partition(":")[0]
+
+
+def settings_of(found: flags.FlagValues):
+    """Returns how a study is worked on, from the flags."""
+    from experiments.session import Settings
+
+    return Settings(
         store=found.store,
         mesh=found.mesh,
         checkpoint_seconds=found.checkpoint_seconds,
@@ -228,7 +242,42 @@ def study_command(command: str, found: flags.FlagValues) -> int:
         run=found.run,
         out=found.out,
     )
-    return getattr(session, command)(study, found.config, settings) or 0
+
+
+def study_command(command: str, found: flags.FlagValues) -> int:
+    """Plans, runs or reports a study and returns the exit code."""
+    from experiments import session
+    from experiments.study import load_module
+
+    file = study_file(found)
+    session.start(found.coordinator, found.processes, found.process)
+    study = load_module(file).study(found.config)
+    return getattr(session, command)(study, found.config, settings_of(found)) or 0
+
+
+def launch_command(argv: list[str], found: flags.FlagValues) -> int:
+    """Starts workers of a study, whose mistakes are told here and not by each of them."""
+    from data.refused import Refused
+    from experiments import launchers, session
+    from experiments.study import load_module
+
+    file = study_file(found)
+    for name in ("coordinator", "processes", "process"):
+        if found[name].present:
+            raise Refused(f"--{name}", found[name].value, "none: launch says who is who")
+    session.check_shared(settings_of(found))
+    if found.on != "tpu":  # The corpus of a run on a pod may lie on its hosts alone.
+        load_module(file).study(found.config).check()
+    return launchers.launch(
+        found.on,
+        launchers.Launch(
+            launchers.handed_on(argv),
+            found.store,
+            found.workers,
+            launchers.options(found.option),
+            found.dry_run,
+        ),
+    )
 
 
 def main(argv: list[str]) -> int:
@@ -245,6 +294,8 @@ def main(argv: list[str]) -> int:
             fit_command(found)
         elif command.startswith("corpus"):
             corpus_command(command, found)
+        elif command == "launch":
+            return launch_command(argv, found)
         else:
             return study_command(command, found)
     except ValueError as error:

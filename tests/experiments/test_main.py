@@ -47,7 +47,7 @@ def call(capsys, *args) -> tuple[int, str, str]:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["grow"], "command: got grow; accepted: plan, run, work, report, export, fit"),
+        (["grow"], "command: got grow; accepted: plan, run, work, launch, report, export, fit"),
         (["plan"], "--config: got nothing; accepted: FILE[:preset]"),
         (["export", STUDY], "--run: got None; accepted: one of the study's 44 runs, such as"),
         (["plan", "--config=experiments/nowhere.py"], "experiments/over_training.py"),
