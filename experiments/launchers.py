@@ -218,7 +218,7 @@ def on_slurm(wanted: Launch) -> int:
     """Submits a job array, one worker a task, and returns without waiting for it.
 
     Raises:
-      Refused: a time that is no number of minutes, no submitit, or no Slurm on this machine.
+      Refused: a time that is no number of minutes, an array, no submitit, or no Slurm here.
     """
     needed("submitit", "slurm")
     from submitit.slurm.slurm import SlurmExecutor
@@ -232,6 +232,8 @@ def on_slurm(wanted: Launch) -> int:
     minutes, count = str(given.pop("time", "60")), wanted.workers or 1
     if not minutes.isdecimal() or not int(minutes):
         raise Refused("--option=time", minutes, "minutes, as in time=240")
+    if "array" in given:
+        raise Refused("--option", "array", "--workers=N")
     if not wanted.dry_run and not (shutil.which("srun") and shutil.which("sbatch")):
         raise Refused("--on", "slurm", "a machine with srun and sbatch, or --dry-run")
     store = Path("runs" if "://" in wanted.store else wanted.store)  # Logs are no bucket's.
@@ -315,10 +317,11 @@ def on_ray(wanted: Launch, actor: type = Actor) -> int:
                 try:
                     code = ray.get(task)
                     said = None if code == 0 or (told and code == ENDED) else f"with code {code}"
-                except ray.exceptions.RayError as error:
+                except ray.exceptions.RayActorError as error:
                     # Ray ends an actor to which SIGTERM comes before the worker's own handler.
-                    cause = getattr(error, "cause", None) or str(error).strip().partition("\n")[0]
-                    said = None if told else f"({cause})"
+                    said = None if told else f"({str(error).strip().partition(chr(10))[0]})"
+                except ray.exceptions.RayTaskError as error:
+                    said = f"({type(error.cause).__name__}: {error.cause})"
                 ray.kill(actors[index])  # What it took is another's, where some wait for a place.
                 if said:
                     print(f"worker {index} failed {said}; the others go on", flush=True)
@@ -337,7 +340,7 @@ def end(ray, actor, place) -> None:
 
     try:
         node, process = ray.get(place, timeout=1.0)
-    except ray.exceptions.GetTimeoutError:
+    except ray.exceptions.RayError:  # It waits for a place, or has just died.
         ray.kill(actor)
         return
     there = NodeAffinitySchedulingStrategy(node, soft=False)

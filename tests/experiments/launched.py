@@ -20,7 +20,6 @@ SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_TOKEN": secrets.token_hex(
 
 def interrupting(number: int) -> None:
     """Has the first worker that trains, of all with one MARKER, get a signal in a segment."""
-    import scaling.train
     from experiments import session
     from scaling.progress import Silent
 
@@ -30,7 +29,6 @@ def interrupting(number: int) -> None:
                 os.close(os.open(os.environ["MARKER"], os.O_CREAT | os.O_EXCL))
                 os.kill(os.getpid(), number)
 
-    scaling.train.DISPATCH_STEPS = 4
     session.progress = Interrupt
 
 
@@ -48,13 +46,6 @@ class Killed(Actor):
     def work(self, arguments, folder):
         interrupting(signal.SIGKILL)
         return super().work(arguments, folder)
-
-
-class Done(Actor):
-    """An actor that finds nothing to do."""
-
-    def work(self, arguments, folder):
-        return 0
 
 
 class Missing(Actor):
@@ -94,8 +85,7 @@ def run() -> None:
         )
         try:
             codes = [on_ray(Launch(tuple(flags), workers=2), Killed)]
-            codes.append(on_ray(Launch((), workers=3), Done))  # The third waits for a CPU.
-            codes.append(on_ray(Launch(()), Missing))
+            codes.append(on_ray(Launch((), workers=3), Missing))  # The third waits for a CPU.
             codes.append(on_ray(Launch(()), Told))
         finally:
             ray.shutdown()

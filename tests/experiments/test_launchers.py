@@ -83,23 +83,21 @@ def alone(done) -> pd.DataFrame:
     return table(done)
 
 
-def test_jobs_of_submitit_one_of_them_requeued_give_the_table_of_one(alone, tmp_path, monkeypatch):
+def test_a_job_of_submitit_that_is_requeued_gives_the_table_of_one(alone, tmp_path, monkeypatch):
     monkeypatch.setattr(launchers, "Task", launched.Interrupted)
     monkeypatch.setenv("MARKER", str(tmp_path / "marker"))
     monkeypatch.chdir(ROOT)
     store, logs = tmp_path / "runs", tmp_path / "logs"
     executor = submitit.LocalExecutor(logs, max_num_timeout=1)
     executor.update_parameters(timeout_min=10)
-    jobs = launchers.submit(executor, Launch((*STUDY, f"--store={store}"), workers=2))
+    (job,) = launchers.submit(executor, Launch((*STUDY, f"--store={store}")))
     try:
-        said = [(job.exception(), job.stdout(), job.stderr()) for job in jobs]
-        assert [error for error, *_ in said] == [None, None], said
+        assert job.exception() is None, job.stdout() + job.stderr()
     finally:
-        for job in jobs:
-            job.cancel()
-            job._process.wait()
-    assert sum(err.count("Requeued job") for _, _, err in said) == 1
-    assert "stopped at step" in "".join(out for _, out, _ in said)
+        job.cancel()
+        job._process.wait()
+    assert job.stderr().count("Requeued job") == 1
+    assert "stopped " in job.stdout() and "the plan is done" in job.stdout()
     assert_same(store, alone)
 
 
@@ -118,11 +116,11 @@ def test_actors_of_ray_one_of_them_killed_give_the_table_of_one(alone, tmp_path)
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     assert_same(store, alone)
-    assert "codes 1 0 1 143\n" in done.stdout, said
-    assert done.stdout.count(" failed (") == 2, said
+    assert "codes 1 1 143\n" in done.stdout, said
+    assert done.stdout.count(" failed (") == 1 + 3, said
     assert "workers: 2, each of one CPU; CPUs: 2\n" in done.stdout, said
     assert "1 of 2 workers ended well; the same command goes on\n" in done.stdout, said
-    assert "3 of 3 workers ended well\n" in done.stdout, said
+    assert "0 of 3 workers ended well; the same command goes on\n" in done.stdout, said
     assert "nowhere'); the others go on\n" in done.stdout, said
     assert "1 of 1 workers ended as told; the same command goes on\n" in done.stdout, said
 
@@ -184,6 +182,7 @@ def test_processes_are_told_to_end_and_their_end_is_told(codes, code, lines, cap
         (["--on=local", "--coordinator=auto"], "--coordinator: got auto; accepted: none"),
         (["--on=local", "--config.tokens=(1000,)"], "tokens: got 1000; accepted: enough"),
         (["--on=slurm", "--option=time=1:00:00"], "--option=time: got 1:00:00; accepted: minutes"),
+        (["--on=slurm", "--option=array=1-3"], "--option: got array; accepted: --workers=N"),
         (["--on=slurm"], "--on: got slurm; accepted: a machine with srun and sbatch, or --dry-run"),
         (["--on=tpu", *POD], "--on: got tpu; accepted: a machine with gcloud, or --dry-run"),
         (["--on=tpu", *POD[1:]], "--option=name: got nothing; accepted: the pod's"),
