@@ -136,6 +136,9 @@ def processes(commands: Sequence[Sequence[str]]) -> int:
     """
     started: list[subprocess.Popen] = []
     signals: list[int] = []
+    shape = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    # In groups of their own, so that Ctrl-C reaches the launcher alone.
+    shape |= dict(env=os.environ | {"PYTHONUNBUFFERED": "1"}, process_group=0)
 
     def hand_on(number, _) -> None:
         signals.append(number)
@@ -152,17 +155,7 @@ def processes(commands: Sequence[Sequence[str]]) -> int:
     try:
         for line in commands:
             if not signals:
-                started.append(
-                    subprocess.Popen(
-                        line,
-                        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-                        stdout=subprocess.PIPE,
-                        stderr=subprocess.STDOUT,
-                        text=True,
-                        errors="replace",
-                        process_group=0,  # Ctrl-C reaches it through the launcher alone.
-                    )
-                )
+                started.append(subprocess.Popen(line, **shape))
         showing = [
             threading.Thread(target=show, args=(index, process.stdout))
             for index, process in enumerate(started)
@@ -301,10 +294,8 @@ def on_ray(wanted: Launch, actor: type = Actor) -> int:
         taken = {f"num_{kind.lower()}s": 1, "scheduling_strategy": "SPREAD"}
         actors = [ray.remote(actor).options(**taken).remote() for _ in range(count)]
         places = [actor.place.remote() for actor in actors]
-        waiting = {
-            actor.work.remote(wanted.arguments, os.getcwd()): index
-            for index, actor in enumerate(actors)
-        }
+        tasks = [actor.work.remote(wanted.arguments, os.getcwd()) for actor in actors]
+        waiting = {task: index for index, task in enumerate(tasks)}
         failures, told = 0, False
         while waiting:
             done, _ = ray.wait(list(waiting), timeout=1.0)
@@ -405,9 +396,4 @@ HOST
 """
 
 
-PLACES = {
-    "local": on_this_machine,
-    "slurm": on_slurm,
-    "ray": on_ray,
-    "tpu": on_a_pod,
-}
+PLACES = {"local": on_this_machine, "slurm": on_slurm, "ray": on_ray, "tpu": on_a_pod}

@@ -265,8 +265,8 @@ def launch_command(argv: list[str], found: flags.FlagValues) -> int:
     for name in ("coordinator", "processes", "process"):
         if found[name].present:
             raise Refused(f"--{name}", found[name].value, "none: launch says who is who")
-    session.check_shared(settings_of(found))
-    if found.on != "tpu":  # The corpus of a run on a pod may lie on its hosts alone.
+    if found.on != "tpu":  # A pod trains one run, of a corpus that may lie on its hosts alone.
+        session.check_shared(settings_of(found))
         load_module(file).study(found.config).check()
     return launchers.launch(
         found.on,
