@@ -38,11 +38,12 @@ def trials(
     An arm is a function (rate multiple, seed) → run.
 
     Raises:
-      Refused: fewer than three rates, with which a best one could not be told from an edge.
+      Refused: fewer than three rates, with which a best one could not be told from an edge, or
+        one that is not above 0.
     """
     rates, seeds = sorted(rates), list(seeds)
-    if len(rates) < 3:
-        raise Refused("config.rates", tuple(rates), "three or more, around 1.0")
+    if len(set(rates)) < 3 or not rates[0] > 0:
+        raise Refused("config.rates", tuple(rates), "three or more above 0, around 1.0")
     return tuple(
         Trial(arm, rate, seed, build(rate, seed))
         for arm, build in arms.items()

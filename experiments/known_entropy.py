@@ -19,7 +19,7 @@ from experiments.report import Picture, Table, Text
 from experiments.study import Results, Study, preset
 from fitting import Observations, fit
 from models import ladder
-from scaling import Data, Evaluation, Optimizer, Run, chain, product, wsd
+from scaling import Data, Evaluation, Run, chain, product, wsd
 
 PRESETS = {
     "cpu": dict(
@@ -51,23 +51,13 @@ def study(config) -> Study:
         product(width=[config.width], seed=range(config.seeds), tokens=config.tokens),
         product(width=config.grid_widths, seed=range(config.grid_seeds), tokens=config.tokens),
     )
+    data = Data.of(corpus, corpus.default_mixture)
+    shape = dict(vocabulary=corpus.vocabulary, context=config.context)
     runs = []
     for point in points:
-        rung = ladder(
-            point["width"],
-            max(config.tokens),
-            vocabulary=corpus.vocabulary,
-            context=config.context,
-        )
-        runs.append(
-            Run(
-                rung.model,
-                Data(corpus.name, corpus.content_hash, corpus.default_mixture),
-                Optimizer(rung.learning_rate, rung.weight_decay),
-                point["seed"],
-                wsd(point["tokens"], config.batch_tokens, config.warmup_tokens),
-            )
-        )
+        rung = ladder(point["width"], config.tokens, **shape)
+        phases = wsd(point["tokens"], config.batch_tokens, config.warmup_tokens)
+        runs.append(Run.of(rung, data, point["seed"], phases))
     return Study(
         name="known_entropy",
         corpus=corpus,

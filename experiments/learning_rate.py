@@ -11,6 +11,7 @@ Answer     The ladder's rate, a power law in width read from this study's table,
            shown beside it.
 """
 
+import itertools
 import math
 from pathlib import Path
 
@@ -23,8 +24,8 @@ from data import load
 from experiments.report import Picture, Table, Text
 from experiments.study import Results, Study, preset
 from models import ladder
-from models.ladder import RATE_TIMES_DECAY, RATES, learning_rate
-from scaling import Data, Evaluation, Optimizer, Run, chain, product, wsd
+from models.ladder import RATES, learning_rate
+from scaling import Data, Evaluation, Optimizer, Run, wsd
 
 PRESETS = {
     "cpu": dict(
@@ -73,33 +74,15 @@ def study(config) -> Study:
     The ladder's own rate is trained beside the grid.
     """
     corpus = load(config.corpus)
-    middle = round((min(config.tokens) * max(config.tokens)) ** 0.5)
+    data = Data.of(corpus, corpus.default_mixture)
     shape = dict(vocabulary=corpus.vocabulary, context=config.context, dtype=config.dtype)
-    points = chain(
-        *(
-            product(
-                width=[width],
-                rate=[float(f"{f * RULE / width:.3g}") for f in config.factors]
-                + [learning_rate(width)],
-                seed=range(config.seeds),
-                tokens=config.tokens,
-            )
-            for width in config.widths
-        )
-    )
     runs = []
-    for point in points:
-        rung = ladder(point["width"], middle, **shape)
-        decay = RATE_TIMES_DECAY / point["rate"]
-        runs.append(
-            Run(
-                rung.model,
-                Data(corpus.name, corpus.content_hash, corpus.default_mixture),
-                Optimizer(point["rate"], float(f"{decay:.3g}")),
-                point["seed"],
-                wsd(point["tokens"], config.batch_tokens, config.warmup_tokens),
-            )
-        )
+    for width in config.widths:
+        rung = ladder(width, config.tokens, **shape)
+        rates = [float(f"{f * RULE / width:.3g}") for f in config.factors] + [rung.learning_rate]
+        for rate, seed, tokens in itertools.product(rates, range(config.seeds), config.tokens):
+            phases = wsd(tokens, config.batch_tokens, config.warmup_tokens)
+            runs.append(Run(rung.model, data, Optimizer.at(rate), seed, phases))
     return Study(
         name="learning_rate",
         corpus=corpus,

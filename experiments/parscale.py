@@ -21,7 +21,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from data import Mixture, load
+from data import Mixture, Refused, load
 from experiments.comparison import Trial, best_rates, comparison, trials, tried
 from experiments.report import Block, Picture, Table, Text
 from experiments.study import Results, Study, preset
@@ -129,8 +129,7 @@ class Bench:
 
     def __init__(self, config, corpus):
         self.config, self.most = config, max(config.streams)
-        mixture = Mixture.parse(config.mixture)
-        self.data = Data(corpus.name, corpus.content_hash, mixture)
+        self.data = Data.of(corpus, Mixture.parse(config.mixture))
         self.shape = dict(vocabulary=corpus.vocabulary, context=config.context, dtype=config.dtype)
 
     def streams(self, number: int, **fields) -> Streams:
@@ -141,6 +140,8 @@ class Bench:
     def rung(self, width: int, **fields):
         """Returns the ladder's or the published backbone of a width, and its reference rate."""
         if self.config.published_shapes:
+            if width not in PUBLISHED:
+                raise Refused("width", width, f"of published shapes one of {sorted(PUBLISHED)}")
             heads = dict(depth=36, heads=16, kv_heads=2, tied=True)
             fields = heads | {"ff_width": PUBLISHED[width]} | fields
         return ladder(width, self.config.tokens, **self.shape, **fields)

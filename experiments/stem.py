@@ -27,7 +27,7 @@ from experiments.comparison import best_rates, comparison, differences, trials, 
 from experiments.report import Block, Picture, Table, Text
 from experiments.study import Results, Study, preset
 from models import ModelConfig, Stem, ladder
-from models.ladder import RATE_TIMES_DECAY, learning_rate
+from models.ladder import learning_rate
 from scaling import Data, Evaluation, Optimizer, Run, wsd
 from scaling.plan import order
 from scaling.speed import measure
@@ -128,13 +128,12 @@ def study(config) -> Study:
 
 def all_trials(config, corpus: Corpus):
     """Returns the trials: each arm around the ladder's rate for its own width."""
-    data = Data(corpus.name, corpus.content_hash, Mixture.parse(config.mixture))
+    data = Data.of(corpus, Mixture.parse(config.mixture))
+    phases = wsd(config.tokens, config.batch_tokens, config.warmup_tokens)
 
     def builder(model: ModelConfig):
         def build(multiple: float, seed: int) -> Run:
-            rate = float(f"{multiple * learning_rate(model.width):.3g}")
-            optimizer = Optimizer(rate, float(f"{RATE_TIMES_DECAY / rate:.3g}"))
-            phases = wsd(config.tokens, config.batch_tokens, config.warmup_tokens)
+            optimizer = Optimizer.at(float(f"{multiple * learning_rate(model.width):.3g}"))
             return Run(model, data, optimizer, seed, phases)
 
         return build

@@ -32,7 +32,6 @@ from experiments.comparison import best_rates, comparison, trials, tried
 from experiments.report import Picture, Table, Text
 from experiments.study import Results, Study, preset
 from models import ModelConfig, ParameterTokens
-from models.ladder import RATE_TIMES_DECAY
 from scaling import (
     Data,
     Evaluation,
@@ -229,9 +228,8 @@ def grown(config, arm: str) -> tuple[Phase, ...]:
 
 def build(config, corpus, model: ModelConfig, phases, rate: float, seed: int) -> Run:
     """Returns a run at a peak rate."""
-    data = Data(corpus.name, corpus.content_hash, Mixture.parse(config.mixture))
-    optimizer = Optimizer(rate, float(f"{RATE_TIMES_DECAY / rate:.3g}"))
-    return Run(model, data, optimizer, seed, tuple(phases))
+    data = Data.of(corpus, Mixture.parse(config.mixture))
+    return Run(model, data, Optimizer.at(rate), seed, tuple(phases))
 
 
 def compared(config, corpus) -> tuple:
