@@ -10,12 +10,12 @@ Answer     For every seed the data law L = E + B/D^beta, fitted at a width that 
            and no power law in parameters.
 """
 
-import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.figure import Figure
 
 from data import load
 from data.markov import parse
-from experiments.report import Picture, Table, Text
+from experiments.report import Picture, Table, Text, subplots
 from experiments.study import Results, Study, preset
 from fitting import Observations, fit
 from models import ladder
@@ -131,9 +131,9 @@ def report(results: Results) -> list:
     ]
 
 
-def picture(wide: pd.DataFrame, fits: dict, entropy: float) -> plt.Figure:
+def picture(wide: pd.DataFrame, fits: dict, entropy: float) -> Figure:
     """Draws the excess of the corrected losses over the entropy rate against tokens."""
-    figure, axis = plt.subplots(figsize=(6, 4))
+    figure, axis = subplots(figsize=(6, 4))
     for seed, group in wide.groupby("seed"):
         group = group.sort_values("tokens")
         (line,) = axis.plot(group["tokens"], group["loss"] - entropy, "o", label=f"seed {seed}")
@@ -142,6 +142,4 @@ def picture(wide: pd.DataFrame, fits: dict, entropy: float) -> plt.Figure:
     axis.set(xscale="log", yscale="log", xlabel="tokens", ylabel="corrected loss − H (nats/token)")
     axis.grid(alpha=0.3, which="both")
     axis.legend()
-    figure.tight_layout()
-    plt.close(figure)
     return figure

@@ -15,13 +15,13 @@ import itertools
 import math
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from data import load
-from experiments.report import Picture, Table, Text
+from experiments.report import Picture, Table, Text, subplots
 from experiments.study import Results, Study, preset
 from models import ladder
 from models.ladder import RATES, learning_rate
@@ -203,10 +203,10 @@ def write_ladder(choice: pd.DataFrame, results: Results) -> None:
     Path(RATES).write_text(text + choice.to_csv(index=False), encoding="utf-8")
 
 
-def picture(mean: pd.DataFrame) -> plt.Figure:
+def picture(mean: pd.DataFrame) -> Figure:
     """Draws loss against rate, a panel per budget, a line per width."""
     budgets = sorted(mean["tokens"].unique())
-    figure, axes = plt.subplots(1, len(budgets), figsize=(5 * len(budgets), 4), squeeze=False)
+    figure, axes = subplots(1, len(budgets), figsize=(5 * len(budgets), 4), squeeze=False)
     for axis, tokens in zip(axes[0], budgets, strict=True):
         for width, group in mean[mean["tokens"] == tokens].groupby("width"):
             group = group.sort_values("learning_rate")
@@ -221,6 +221,4 @@ def picture(mean: pd.DataFrame) -> plt.Figure:
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("held-out loss (nats/token)")
     axes[0][-1].legend()
-    figure.tight_layout()
-    plt.close(figure)
     return figure
