@@ -92,11 +92,11 @@ def largest_shares(
       names: domains (default: the corpus's main ones).
 
     Raises:
-      Refused: a domain that the corpus lacks, tokens or epochs that are not positive.
+      Refused: a domain that the corpus lacks, tokens, epochs or a context that are not positive.
     """
     names = tuple(corpus.main if names is None else names)
     require_domains(names, corpus)
-    for field, value in (("tokens", tokens), ("epochs", epochs)):
+    for field, value in (("tokens", tokens), ("epochs", epochs), ("context", context)):
         if not value > 0:
             raise Refused(field, value, "a number above 0")
     there = {n: windows(corpus.domains[n].train_tokens, context) * context for n in names}

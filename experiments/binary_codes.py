@@ -33,10 +33,10 @@ from data import Corpus, Mixture, Refused, load
 from experiments.comparison import comparison, differences, trials, tried
 from experiments.report import Table, Text
 from experiments.study import Results, Study, preset
-from models import ModelConfig, ladder, skeleton
+from models import ModelConfig, skeleton
 from models.codes import Codes
 from models.embeddings import Learned
-from models.ladder import RATE_TIMES_DECAY
+from models.ladder import learning_rate
 from scaling import Data, Evaluation, Optimizer, Run, wsd
 from scaling.optimizer import trainable
 
@@ -137,14 +137,13 @@ def attempts(config, corpus: Corpus):
     for arm in (BASELINE, *config.arms):
         if arm not in config.arms or arm not in ARMS:
             raise Refused("config.arms", config.arms, f"{BASELINE} and any of {', '.join(ARMS)}")
-    data = Data(corpus.name, corpus.content_hash, Mixture.uniform(corpus.main))
-    reference = ladder(config.width, config.tokens).learning_rate
+    data = Data.of(corpus, Mixture.uniform(corpus.main))
+    reference = learning_rate(config.width)
     phases = wsd(config.tokens, config.batch_tokens, config.warmup_tokens)
 
     def build(arm: str) -> Callable[[float, int], Run]:
         def run(rate: float, seed: int) -> Run:
-            rate = float(f"{rate * reference:.3g}")
-            optimizer = Optimizer(rate, float(f"{RATE_TIMES_DECAY / rate:.3g}"))
+            optimizer = Optimizer.at(float(f"{rate * reference:.3g}"))
             return Run(model(config, corpus, arm, seed), data, optimizer, seed, phases)
 
         return run

@@ -7,14 +7,14 @@ rate with the lowest mean over seeds, and compared with the baseline by differen
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from scipy import stats
 
 from data import Refused
-from experiments.report import Block, Picture, Table, Text
+from experiments.report import Block, Picture, Table, Text, subplots
 from scaling import Run
 
 # What a comparison may be decided by: column of the run table → how it is called in reports.
@@ -38,11 +38,12 @@ def trials(
     An arm is a function (rate multiple, seed) → run.
 
     Raises:
-      Refused: fewer than three rates, with which a best one could not be told from an edge.
+      Refused: fewer than three rates, with which a best one could not be told from an edge, or
+        one that is not above 0.
     """
     rates, seeds = sorted(rates), list(seeds)
-    if len(rates) < 3:
-        raise Refused("config.rates", tuple(rates), "three or more, around 1.0")
+    if len(set(rates)) < 3 or not rates[0] > 0:
+        raise Refused("config.rates", tuple(rates), "three or more above 0, around 1.0")
     return tuple(
         Trial(arm, rate, seed, build(rate, seed))
         for arm, build in arms.items()
@@ -84,6 +85,14 @@ def best_rates(table: pd.DataFrame, measure: str = "bits_per_byte") -> pd.DataFr
     return pd.DataFrame(rows)
 
 
+def interval(values: pd.Series, level: float = 0.9) -> tuple[float, float]:
+    """Returns Student's interval of a mean; NaN where one value leaves none."""
+    if len(values) < 2:
+        return np.nan, np.nan
+    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std() / np.sqrt(len(values))
+    return values.mean() - half, values.mean() + half
+
+
 def differences(
     table: pd.DataFrame, baseline: str, measure: str = "bits_per_byte", level: float = 0.9
 ) -> pd.DataFrame:
@@ -101,18 +110,15 @@ def differences(
     rows = []
     for arm in best.index.drop(baseline):
         paired = (scores(arm) - scores(baseline)).dropna()
-        count, mean = len(paired), paired.mean()
-        half = np.nan
-        if count > 1:
-            half = stats.t.ppf((1 + level) / 2, count - 1) * paired.std() / np.sqrt(count)
-        resolved = "lower" if mean + half < 0 else "higher" if mean - half > 0 else "not resolved"
+        low, high = interval(paired, level)
+        resolved = "lower" if high < 0 else "higher" if low > 0 else "not resolved"
         rows.append(
             {
                 "arm": arm,
-                "difference": mean,
-                "low": mean - half,
-                "high": mean + half,
-                "seeds": count,
+                "difference": paired.mean(),
+                "low": low,
+                "high": high,
+                "seeds": len(paired),
                 "verdict": resolved,
             }
         )
@@ -181,9 +187,9 @@ def verdict_text(paired: pd.DataFrame, baseline: str, unit: str, level: str) -> 
     return "\n".join([how, "", *lines])
 
 
-def picture(table: pd.DataFrame, measure: str) -> plt.Figure:
+def picture(table: pd.DataFrame, measure: str) -> Figure:
     """Draws the measure over the rate: a line of means per arm, a dot per seed."""
-    figure, axis = plt.subplots(figsize=(7, 4.2))
+    figure, axis = subplots(figsize=(7, 4.2))
     sound = table[table["diverged_step"].isna()]
     for arm, group in sound.groupby("arm", sort=False):
         means = group.groupby("rate")[measure].mean()
@@ -196,6 +202,4 @@ def picture(table: pd.DataFrame, measure: str) -> plt.Figure:
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.grid(alpha=0.3)
     axis.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    figure.tight_layout()
-    plt.close(figure)
     return figure

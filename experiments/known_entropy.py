@@ -10,16 +10,16 @@ Answer     For every seed the data law L = E + B/D^beta, fitted at a width that 
            and no power law in parameters.
 """
 
-import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.figure import Figure
 
 from data import load
 from data.markov import parse
-from experiments.report import Picture, Table, Text
+from experiments.report import Picture, Table, Text, subplots
 from experiments.study import Results, Study, preset
 from fitting import Observations, fit
 from models import ladder
-from scaling import Data, Evaluation, Optimizer, Run, chain, product, wsd
+from scaling import Data, Evaluation, Run, chain, product, wsd
 
 PRESETS = {
     "cpu": dict(
@@ -51,23 +51,13 @@ def study(config) -> Study:
         product(width=[config.width], seed=range(config.seeds), tokens=config.tokens),
         product(width=config.grid_widths, seed=range(config.grid_seeds), tokens=config.tokens),
     )
+    data = Data.of(corpus, corpus.default_mixture)
+    shape = dict(vocabulary=corpus.vocabulary, context=config.context)
     runs = []
     for point in points:
-        rung = ladder(
-            point["width"],
-            max(config.tokens),
-            vocabulary=corpus.vocabulary,
-            context=config.context,
-        )
-        runs.append(
-            Run(
-                rung.model,
-                Data(corpus.name, corpus.content_hash, corpus.default_mixture),
-                Optimizer(rung.learning_rate, rung.weight_decay),
-                point["seed"],
-                wsd(point["tokens"], config.batch_tokens, config.warmup_tokens),
-            )
-        )
+        rung = ladder(point["width"], config.tokens, **shape)
+        phases = wsd(point["tokens"], config.batch_tokens, config.warmup_tokens)
+        runs.append(Run.of(rung, data, point["seed"], phases))
     return Study(
         name="known_entropy",
         corpus=corpus,
@@ -141,9 +131,9 @@ def report(results: Results) -> list:
     ]
 
 
-def picture(wide: pd.DataFrame, fits: dict, entropy: float) -> plt.Figure:
+def picture(wide: pd.DataFrame, fits: dict, entropy: float) -> Figure:
     """Draws the excess of the corrected losses over the entropy rate against tokens."""
-    figure, axis = plt.subplots(figsize=(6, 4))
+    figure, axis = subplots(figsize=(6, 4))
     for seed, group in wide.groupby("seed"):
         group = group.sort_values("tokens")
         (line,) = axis.plot(group["tokens"], group["loss"] - entropy, "o", label=f"seed {seed}")
@@ -152,6 +142,4 @@ def picture(wide: pd.DataFrame, fits: dict, entropy: float) -> plt.Figure:
     axis.set(xscale="log", yscale="log", xlabel="tokens", ylabel="corrected loss − H (nats/token)")
     axis.grid(alpha=0.3, which="both")
     axis.legend()
-    figure.tight_layout()
-    plt.close(figure)
     return figure

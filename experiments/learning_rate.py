@@ -11,20 +11,21 @@ Answer     The ladder's rate, a power law in width read from this study's table,
            shown beside it.
 """
 
+import itertools
 import math
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from data import load
-from experiments.report import Picture, Table, Text
+from experiments.report import Picture, Table, Text, subplots
 from experiments.study import Results, Study, preset
 from models import ladder
-from models.ladder import RATE_TIMES_DECAY, RATES, learning_rate
-from scaling import Data, Evaluation, Optimizer, Run, chain, product, wsd
+from models.ladder import RATES, learning_rate
+from scaling import Data, Evaluation, Optimizer, Run, wsd
 
 PRESETS = {
     "cpu": dict(
@@ -73,33 +74,15 @@ def study(config) -> Study:
     The ladder's own rate is trained beside the grid.
     """
     corpus = load(config.corpus)
-    middle = round((min(config.tokens) * max(config.tokens)) ** 0.5)
+    data = Data.of(corpus, corpus.default_mixture)
     shape = dict(vocabulary=corpus.vocabulary, context=config.context, dtype=config.dtype)
-    points = chain(
-        *(
-            product(
-                width=[width],
-                rate=[float(f"{f * RULE / width:.3g}") for f in config.factors]
-                + [learning_rate(width)],
-                seed=range(config.seeds),
-                tokens=config.tokens,
-            )
-            for width in config.widths
-        )
-    )
     runs = []
-    for point in points:
-        rung = ladder(point["width"], middle, **shape)
-        decay = RATE_TIMES_DECAY / point["rate"]
-        runs.append(
-            Run(
-                rung.model,
-                Data(corpus.name, corpus.content_hash, corpus.default_mixture),
-                Optimizer(point["rate"], float(f"{decay:.3g}")),
-                point["seed"],
-                wsd(point["tokens"], config.batch_tokens, config.warmup_tokens),
-            )
-        )
+    for width in config.widths:
+        rung = ladder(width, config.tokens, **shape)
+        rates = [float(f"{f * RULE / width:.3g}") for f in config.factors] + [rung.learning_rate]
+        for rate, seed, tokens in itertools.product(rates, range(config.seeds), config.tokens):
+            phases = wsd(tokens, config.batch_tokens, config.warmup_tokens)
+            runs.append(Run(rung.model, data, Optimizer.at(rate), seed, phases))
     return Study(
         name="learning_rate",
         corpus=corpus,
@@ -220,10 +203,10 @@ def write_ladder(choice: pd.DataFrame, results: Results) -> None:
     Path(RATES).write_text(text + choice.to_csv(index=False), encoding="utf-8")
 
 
-def picture(mean: pd.DataFrame) -> plt.Figure:
+def picture(mean: pd.DataFrame) -> Figure:
     """Draws loss against rate, a panel per budget, a line per width."""
     budgets = sorted(mean["tokens"].unique())
-    figure, axes = plt.subplots(1, len(budgets), figsize=(5 * len(budgets), 4), squeeze=False)
+    figure, axes = subplots(1, len(budgets), figsize=(5 * len(budgets), 4), squeeze=False)
     for axis, tokens in zip(axes[0], budgets, strict=True):
         for width, group in mean[mean["tokens"] == tokens].groupby("width"):
             group = group.sort_values("learning_rate")
@@ -238,6 +221,4 @@ def picture(mean: pd.DataFrame) -> plt.Figure:
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("held-out loss (nats/token)")
     axes[0][-1].legend()
-    figure.tight_layout()
-    plt.close(figure)
     return figure

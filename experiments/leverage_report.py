@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
+from matplotlib.figure import Figure
 
 from experiments.comparison import best_rates
 from experiments.law_report import fit_table
-from experiments.report import Block, Picture, Table, Text
+from experiments.report import Block, Picture, Table, Text, subplots
 from fitting import Fit, Observations, fit
 from fitting.intervals import quantiles, widen
 from fitting.laws import LAWS
@@ -266,11 +267,11 @@ def routing_table(table: pd.DataFrame) -> Table:
     )
 
 
-def leverage_picture(found: pd.DataFrame) -> plt.Figure:
+def leverage_picture(found: pd.DataFrame) -> Figure:
     """Draws leverage over compute: a panel over A, a panel over G, the published law beside."""
     law, low, high = LAWS["leverage"], found["flops"].min() / 3, 1e22
     flops = np.geomspace(low, high, 200)
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), sharey=True)
+    figure, axes = subplots(1, 2, figsize=(11, 4.6), sharey=True)
     fine = found.groupby("granularity")["activation_ratio"].first()
     ratio = fine[fine.index.max()]
     panels = (
@@ -279,7 +280,7 @@ def leverage_picture(found: pd.DataFrame) -> plt.Figure:
     )
     for axis, some, column, letter, title in panels:
         levels = sorted(some[column].unique())
-        colours = plt.colormaps["viridis"](np.linspace(0.05, 0.85, len(levels)))
+        colours = colormaps["viridis"](np.linspace(0.05, 0.85, len(levels)))
         for index, (level, colour) in enumerate(zip(levels, colours, strict=True)):
             group = some[some[column] == level]
             shape = {n: np.full(200, group[n].iloc[0]) for n in ("activation_ratio", "granularity")}
@@ -308,15 +309,13 @@ def leverage_picture(found: pd.DataFrame) -> plt.Figure:
         axis.minorticks_off()
         axis.legend(fontsize=9)
     axes[0].set_ylabel("efficiency leverage EL")
-    figure.tight_layout()
-    plt.close(figure)
     return figure
 
 
-def curve_picture(table: pd.DataFrame, fits: Mapping[str, Fit]) -> plt.Figure:
+def curve_picture(table: pd.DataFrame, fits: Mapping[str, Fit]) -> Figure:
     """Draws every run's loss over compute, and the power law of each arm."""
-    figure, axis = plt.subplots(figsize=(7.5, 4.8))
-    colours = plt.colormaps["viridis"](np.linspace(0, 0.9, max(len(fits) - 1, 1)))
+    figure, axis = subplots(figsize=(7.5, 4.8))
+    colours = colormaps["viridis"](np.linspace(0, 0.9, max(len(fits) - 1, 1)))
     shades = dict(zip(fits, [(0.8, 0.1, 0.1, 1.0), *colours], strict=False))
     for arm, found in fits.items():
         group = table[table["arm"] == arm]
@@ -330,6 +329,4 @@ def curve_picture(table: pd.DataFrame, fits: Mapping[str, Fit]) -> plt.Figure:
     axis.set_ylabel("held-out loss (nats/token); filled: efficient runs")
     axis.legend(fontsize=8)
     axis.grid(alpha=0.3)
-    figure.tight_layout()
-    plt.close(figure)
     return figure

@@ -6,12 +6,12 @@ and what followed from the proxies.
 
 from collections.abc import Mapping
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from experiments.comparison import differences
-from experiments.report import Block, Picture, Table, Text
+from experiments.report import Block, Picture, Table, Text, subplots
 from fitting.mixtures import baselines, cross_validate, fit_target, scores, usable
 from fitting.proposals import distances
 
@@ -211,9 +211,9 @@ def mixture_table(design, found, names) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def picture(found, crossed, arms: pd.DataFrame, pairs: pd.DataFrame) -> plt.Figure:
+def picture(found, crossed, arms: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
     """Draws predicted against observed, small against large, and the larger runs by mixture."""
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4.2))
+    figure, (left, middle, right) = subplots(1, 3, figsize=(13, 4.2))
     observed = found.proxies.loss
     shown = [name for name in crossed if name != "stratified"]
     for name, mark in zip(shown, "o^sx", strict=False):
@@ -238,6 +238,4 @@ def picture(found, crossed, arms: pd.DataFrame, pairs: pd.DataFrame) -> plt.Figu
     right.set_title("mixtures at the larger size", fontsize=10)
     for axis in (left, middle, right):
         axis.grid(alpha=0.3)
-    figure.tight_layout()
-    plt.close(figure)
     return figure

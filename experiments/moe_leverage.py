@@ -18,14 +18,14 @@ Answer     On `cpu`, 1.5e10–1.9e11 FLOPs: EL is 0.9–1.2 at the lowest comput
 
 import pandas as pd
 
-from data import Mixture, load
+from data import Mixture, Refused, load
 from experiments.comparison import Trial, tried
 from experiments.leverage_report import DENSE, leverage_report, rates_blocks
 from experiments.study import Results, Study, preset
 from models import Experts, ModelConfig, ladder
 from models.accounting import leverage_flops
-from models.ladder import RATE_TIMES_DECAY
-from scaling import Data, Evaluation, Optimizer, Run, chain, product, wsd
+from models.ladder import learning_rate
+from scaling import Data, Evaluation, Optimizer, Run, wsd, zipped
 
 # Every arm has the same FLOPs per token as the dense one in the published convention: k + E_s
 # experts of 2·width/G make up the dense feed-forward of 3·width. `experts` are the arms over A at
@@ -118,12 +118,16 @@ def get_config(name: str = "cpu"):
 
 def experts_at(routed: int, granularity: int) -> Experts:
     """Returns the mixture of an activation ratio (that of `routed` at G = 2) and a granularity."""
+    if granularity < 2 or granularity % 2:
+        raise Refused("config.granularities", granularity, "2 or a multiple of it")
     finer = granularity // 2
     return Experts(routed * finer, ACTIVE * finer, SHARED * finer, granularity=float(granularity))
 
 
 def arms(config) -> dict[str, Experts | None]:
     """Returns every arm by name: dense, then over A at G = 2, then over G at one A."""
+    if config.fine_experts not in config.experts:
+        raise Refused("config.fine_experts", config.fine_experts, f"one of {config.experts}")
     some = [experts_at(routed, 2) for routed in config.experts]
     some += [experts_at(config.fine_experts, g) for g in config.granularities if g != 2]
     return {DENSE: None} | {
@@ -155,17 +159,12 @@ def run_of(config, corpus, arm: str, width: int, tokens: int | None, rate: float
     """Builds one run; `rate` multiplies the ladder's rate (or table 7's)."""
     shape = model(config, corpus, width, arms(config)[arm])
     batch, counts, warmup = lengths(config, width, shape)
-    base = ladder(width, 10**6).learning_rate
+    base = learning_rate(width)
     if config.preset == "published":
         base = TABLE_7[width][3]
-    peak = float(f"{base * rate:.3g}")
-    return Run(
-        shape,
-        Data(corpus.name, corpus.content_hash, Mixture.parse(config.mixture)),
-        Optimizer(peak, float(f"{RATE_TIMES_DECAY / peak:.3g}")),
-        seed,
-        wsd(counts[0] if tokens is None else tokens, batch, warmup, DECAY),
-    )
+    optimizer = Optimizer.at(float(f"{base * rate:.3g}"))
+    phases = wsd(counts[0] if tokens is None else tokens, batch, warmup, DECAY)
+    return Run(shape, Data.of(corpus, Mixture.parse(config.mixture)), optimizer, seed, phases)
 
 
 def reference(config) -> str:
@@ -189,20 +188,17 @@ def sweep(config, corpus) -> tuple[Trial, ...]:
 
 def grid(config, corpus) -> tuple[Trial, ...]:
     """Builds every arm at every width, length and seed."""
-    points = chain(
-        *(
-            product(
-                arm=arms(config), width=[width], seed=range(seeds), tokens=config.tokens or [None]
-            )
-            for width, seeds in zip(config.widths, config.seeds, strict=True)
-        )
+    if len(config.rates) != 2:
+        raise Refused("config.rates", config.rates, "two, of dense and of the mixtures")
+    dense, mixture = config.rates
+    return tuple(
+        Trial(arm, rate, seed, run_of(config, corpus, arm, pair["widths"], tokens, rate, seed))
+        for pair in zipped(widths=config.widths, seeds=config.seeds)
+        for arm in arms(config)
+        for rate in [dense if arm == DENSE else mixture]
+        for seed in range(pair["seeds"])
+        for tokens in config.tokens or [None]
     )
-    out = []
-    for point in points:
-        rate = config.rates[point["arm"] != DENSE]
-        run = run_of(config, corpus, rate=rate, **point)
-        out.append(Trial(point["arm"], rate, point["seed"], run))
-    return tuple(out)
 
 
 def study(config) -> Study:

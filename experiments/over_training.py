@@ -11,12 +11,14 @@ Answer     The law, fitted without the largest width at its two largest token co
            are not publishable: the `cpu` preset proves the machinery, not the law.
 """
 
+import itertools
+
 from data import Mixture, load
 from experiments.law_report import law_report
 from experiments.report import Text
 from experiments.study import Results, Study, preset
 from models import ladder
-from scaling import Data, Evaluation, Optimizer, Run, chain, product, wsd, zipped
+from scaling import Data, Evaluation, Run, wsd, zipped
 
 # Token counts are powers of two of 250 steps, so that 20 % of each is a whole number of steps.
 # The `cpu` grid was chosen after seeing held-out errors, so its own error is no fresh test. Worst
@@ -90,31 +92,14 @@ def study(config) -> Study:
     """Builds the runs: widths × token counts × seeds, all lengths of a seed on one trunk."""
     corpus = load(config.corpus)
     mixture = Mixture.parse(config.mixture)
-    points = chain(
-        *(
-            product(width=[point["width"]], seed=range(point["seeds"]), tokens=config.tokens)
-            for point in zipped(width=config.widths, seeds=config.seeds)
-        )
-    )
-    middle = round((min(config.tokens) * max(config.tokens)) ** 0.5)
+    data = Data.of(corpus, mixture)
+    shape = dict(vocabulary=corpus.vocabulary, context=config.context, dtype=config.dtype)
     runs = []
-    for point in points:
-        rung = ladder(
-            point["width"],
-            middle,
-            vocabulary=corpus.vocabulary,
-            context=config.context,
-            dtype=config.dtype,
-        )
-        runs.append(
-            Run(
-                rung.model,
-                Data(corpus.name, corpus.content_hash, mixture),
-                Optimizer(rung.learning_rate, rung.weight_decay),
-                point["seed"],
-                wsd(point["tokens"], config.batch_tokens, config.warmup_tokens, DECAY),
-            )
-        )
+    for pair in zipped(widths=config.widths, seeds=config.seeds):
+        rung = ladder(pair["widths"], config.tokens, **shape)
+        for seed, tokens in itertools.product(range(pair["seeds"]), config.tokens):
+            phases = wsd(tokens, config.batch_tokens, config.warmup_tokens, DECAY)
+            runs.append(Run.of(rung, data, seed, phases))
     return Study(
         name="over_training",
         corpus=corpus,

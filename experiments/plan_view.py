@@ -41,11 +41,12 @@ def plan_text(
     missing: set[str],
     rates: dict[int, float],
     fleets: list[Fleet],
+    unmeasured: int = 0,
 ) -> str:
     """Returns the printed plan.
 
     `missing` are the segments to train, `rates` this device's measured FLOP/s by width, `fleets`
-    how the plan is trained together.
+    how the plan is trained together, in which `unmeasured` programs train alone.
     """
     stream = io.StringIO()
     console = Console(file=stream, width=110, highlight=False)
@@ -61,7 +62,7 @@ def plan_text(
         f"{duration(predicted_seconds(todo, rates))} on this device (measured on it; without "
         "compiling and evaluating)"
     )
-    console.print(fleet_line(fleets))
+    console.print(fleet_line(fleets, unmeasured))
     if study.awaited:
         later = make_plan(study.awaited)
         console.print(
@@ -79,11 +80,12 @@ def plan_text(
     return stream.getvalue().rstrip()
 
 
-def fleet_line(fleets: list[Fleet]) -> str:
+def fleet_line(fleets: list[Fleet], unmeasured: int) -> str:
     """Says how many segments train together, in how many programs, and what dead weight costs."""
     several = [fleet for fleet in fleets if fleet.size > 1]
+    later = f"; programs not measured on this device yet: {unmeasured} (the run does so first)"
     if not several:
-        return "fleets: none; one segment is trained after the other"
+        return "fleets: none; one segment is trained after the other" + later * (unmeasured > 0)
     programs = {(fleet.program, size) for fleet in several for _, size in fleet.sizes}
     members = sum(len(fleet.segments) for fleet in several)
     flops = sum(s.flops for fleet in several for s in fleet.segments)
@@ -91,7 +93,7 @@ def fleet_line(fleets: list[Fleet]) -> str:
     return (
         f"fleets: {members} segments in {len(several)} fleets of at most "
         f"{max(fleet.size for fleet in several)} members, {len(programs)} compiled programs; "
-        f"dead weight {1 - flops / spent:.1%} of their FLOPs"
+        f"dead weight {1 - flops / spent:.1%} of their FLOPs" + later * (unmeasured > 0)
     )
 
 
@@ -159,7 +161,9 @@ def segment_line(segment: Segment, plan: Plan, done: bool) -> str:
 def saving(plan: Plan, rates: dict[int, float]) -> str:
     """Says what sharing prefixes saves against training every run alone with the same seeds."""
     seconds = predicted_seconds(plan.segments.values(), rates)
-    apart = [segment for run in plan.runs for segment in make_plan([run]).segments.values()]
+    apart = [
+        Segment(run.until(index), 0, None) for run in plan.runs for index in range(len(run.phases))
+    ]
     ratio = plan.tokens / plan.tokens_alone
     return (
         f"sharing: {number(plan.tokens)} tokens instead of {number(plan.tokens_alone)} "

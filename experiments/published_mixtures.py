@@ -11,9 +11,9 @@ mixtures is left out.
 import argparse
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from fitting.mixtures import (
     REGRESSORS,
@@ -160,9 +160,10 @@ def proposal_table(found: dict, train: Proxies, mixtures: dict[str, np.ndarray])
     return pd.DataFrame(rows)
 
 
-def picture(table: pd.DataFrame, mixtures: dict[str, np.ndarray], train: Proxies) -> plt.Figure:
+def picture(table: pd.DataFrame, mixtures: dict[str, np.ndarray], train: Proxies) -> Figure:
     """Draws rank correlations with intervals by size, and the shares that are proposed."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.6), width_ratios=(1, 1.25))
+    figure = Figure(figsize=(12, 4.6), layout="tight")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
     names = [name for name in table["predictor"].unique() if name != "stratified"]
     for index, name in enumerate(names):
         rows = table[table["predictor"] == name]
@@ -187,8 +188,6 @@ def picture(table: pd.DataFrame, mixtures: dict[str, np.ndarray], train: Proxies
     right.set_title("Proposed mixtures (the eight largest domains)", fontsize=10)
     right.grid(alpha=0.3, axis="x")
     right.legend(fontsize=8)
-    figure.tight_layout()
-    plt.close(figure)
     return figure
 
 

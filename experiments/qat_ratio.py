@@ -26,7 +26,7 @@ from data import Mixture, load
 from experiments.qat_report import report
 from experiments.study import Study, preset
 from models import ladder
-from scaling import Data, Evaluation, Optimizer, Quantize, Run, classic, fused, product, wsd
+from scaling import Data, Evaluation, Quantize, Run, classic, fused, product, wsd, zipped
 from scaling.combine import shares
 
 SCHEDULES = {"classic": classic, "fused": fused}
@@ -89,23 +89,22 @@ def tried(config, schedule: str) -> tuple[float, ...]:
 
 def trials(config, corpus) -> list[Trial]:
     """Builds sizes × seeds × token counts × (plain, or schedules × shares × bits)."""
-    data = Data(corpus.name, corpus.content_hash, Mixture.parse(config.mixture))
-    middle = round((min(config.tokens) * max(config.tokens)) ** 0.5)
+    data = Data.of(corpus, Mixture.parse(config.mixture))
     found = []
     shape = dict(vocabulary=corpus.vocabulary, context=config.context, dtype=config.dtype)
     # First seeds first: a study that is stopped early has one trunk of every size.
-    sizes = [(s, w) for w, n in zip(config.widths, config.seeds, strict=True) for s in range(n)]
+    pairs = zipped(widths=config.widths, seeds=config.seeds)
+    sizes = [(seed, pair["widths"]) for pair in pairs for seed in range(pair["seeds"])]
     for seed, width in sorted(sizes):
-        rung = ladder(width, middle, **shape)
-        optimizer = Optimizer(rung.learning_rate, rung.weight_decay)
+        rung = ladder(width, config.tokens, **shape)
         for tokens in config.tokens:
             length = (tokens, config.batch_tokens, config.warmup_tokens)
-            plain = Run(rung.model, data, optimizer, seed, wsd(*length, DECAY))
+            plain = Run.of(rung, data, seed, wsd(*length, DECAY))
             found.append(Trial("plain", 0.0, plain))
             for schedule, build in SCHEDULES.items():
                 for point in product(fraction=tried(config, schedule), bits=config.bits):
                     phases = build(*length, point["fraction"], Quantize(point["bits"]))
-                    run = Run(rung.model, data, optimizer, seed, phases)
+                    run = Run.of(rung, data, seed, phases)
                     found.append(Trial(schedule, point["fraction"], run))
     return found
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from experiments.comparison import interval
 from experiments.qat_figures import (
     fusion_figure,
     gain,
@@ -272,8 +273,8 @@ def fusion(paired: pd.DataFrame) -> pd.DataFrame:
         equal = group.groupby("trunk")["gain"].mean()
         lowest = best_of_each(paired[paired["bits"] == bits])
         best = 100 * (1 - np.exp(lowest["fused"] - lowest["classic"])).groupby("trunk").mean()
-        low, high = student(equal)
-        best_low, best_high = student(best)
+        low, high = interval(equal)
+        best_low, best_high = interval(best)
         by_share = group.groupby("fraction")["gain"].mean()
         at = {f"at share {share:g}": value for share, value in by_share.items()}
         rows.append(
@@ -305,14 +306,6 @@ def best_of_each(paired: pd.DataFrame) -> pd.DataFrame:
     best = means.loc[means.groupby(key)["loss"].idxmin(), [*key, "fraction"]]
     chosen = best.merge(paired, on=[*key, "fraction"])
     return chosen.pivot(index=["trunk", "tokens"], columns="schedule", values="loss").dropna()
-
-
-def student(values: pd.Series) -> tuple[float, float]:
-    """Returns Student's interval of a mean; NaN from a single value."""
-    if len(values) < 2:
-        return np.nan, np.nan
-    half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std() / np.sqrt(len(values))
-    return values.mean() - half, values.mean() + half
 
 
 def fusion_text(gains: pd.DataFrame) -> str:

@@ -31,7 +31,7 @@ from experiments.study import MOST_EPOCHS, Results, Study, preset
 from fitting.mixtures import Proxies, enough, fit_target, usable
 from fitting.proposals import Bounds, convex, needs_epochs, simulate
 from models import count, ladder
-from scaling import Data, Evaluation, Optimizer, Run, wsd
+from scaling import Data, Evaluation, Run, wsd
 
 # `kl` is a fifth of Olmix's 0.05, chosen before anything was trained; of a few domains of one
 # kind of text none needs the prior's protection as much as among the Pile's seventeen.
@@ -189,14 +189,8 @@ class Design:
 
     def run(self, width: int, tokens: int, mixture: Mixture, seed: int) -> Run:
         """A run on a mixture."""
-        rung = self.rung(width, tokens)
-        return Run(
-            rung.model,
-            Data(self.corpus.name, self.corpus.content_hash, mixture),
-            Optimizer(rung.learning_rate, rung.weight_decay),
-            seed,
-            wsd(tokens, self.config.batch_tokens, self.config.warmup_tokens),
-        )
+        phases = wsd(tokens, self.config.batch_tokens, self.config.warmup_tokens)
+        return Run.of(self.rung(width, tokens), Data.of(self.corpus, mixture), seed, phases)
 
     def proxy(self, mixture: Mixture) -> Run:
         """A proxy run."""

@@ -62,6 +62,12 @@ pre { overflow-x: auto; background: #f6f6f6; padding: .6rem; font-size: 13px }
 """
 
 
+def subplots(*shape: int, figsize: tuple[float, float], **settings):
+    """Returns a figure and its axes as `plt.subplots` does, without keeping the figure open."""
+    figure = Figure(figsize=figsize, layout="tight")
+    return figure, figure.subplots(*shape, **settings)
+
+
 def cell(value) -> str:
     """Writes a table's value for a person: five significant digits, dashes for what is absent."""
     if value is None or value is pd.NA or (isinstance(value, float) and value != value):

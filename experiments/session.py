@@ -109,10 +109,11 @@ def plan(study: Study, config: ConfigDict, settings: Settings) -> None:
     planned = make_plan(study.runs)
     work = worker(study, planned, settings)
     rates = calibration(cache_folder() / "speed")
-    found = []
+    found, sizes = [], fleet_sizes(settings.fleet, measuring=False)
     if work.way is not None:
-        found = fleets_of(planned, work.mesh, fleet_sizes(settings.fleet))
-    print(plan_text(study, planned, epochs, work.missing(), rates, found))
+        found = fleets_of(planned, work.mesh, sizes)
+    unmeasured = len({fleet.program for fleet in found if not sizes(fleet.program)})
+    print(plan_text(study, planned, epochs, work.missing(), rates, found, unmeasured))
 
 
 def run(study: Study, config: ConfigDict, settings: Settings) -> None:

@@ -16,18 +16,18 @@ Answer     cpu: at equal active params and FLOPs STEM is lower by 0.07 to 0.10 b
 
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 import models
 from data import Corpus, Mixture, Reader, load
 from experiments.comparison import best_rates, comparison, differences, trials, tried
-from experiments.report import Block, Picture, Table, Text
+from experiments.report import Block, Picture, Table, Text, subplots
 from experiments.study import Results, Study, preset
 from models import ModelConfig, Stem, ladder
-from models.ladder import RATE_TIMES_DECAY, learning_rate
+from models.ladder import learning_rate
 from scaling import Data, Evaluation, Optimizer, Run, wsd
 from scaling.plan import order
 from scaling.speed import measure
@@ -128,13 +128,12 @@ def study(config) -> Study:
 
 def all_trials(config, corpus: Corpus):
     """Returns the trials: each arm around the ladder's rate for its own width."""
-    data = Data(corpus.name, corpus.content_hash, Mixture.parse(config.mixture))
+    data = Data.of(corpus, Mixture.parse(config.mixture))
+    phases = wsd(config.tokens, config.batch_tokens, config.warmup_tokens)
 
     def builder(model: ModelConfig):
         def build(multiple: float, seed: int) -> Run:
-            rate = float(f"{multiple * learning_rate(model.width):.3g}")
-            optimizer = Optimizer(rate, float(f"{RATE_TIMES_DECAY / rate:.3g}"))
-            phases = wsd(config.tokens, config.batch_tokens, config.warmup_tokens)
+            optimizer = Optimizer.at(float(f"{multiple * learning_rate(model.width):.3g}"))
             return Run(model, data, optimizer, seed, phases)
 
         return build
@@ -335,12 +334,12 @@ def reading(corpus: Corpus, run: Run, config) -> list[Block]:
     return [Text(said), Table("rows", pd.DataFrame(rows), "Rows of a table by tokens seen.")]
 
 
-def picture(table: pd.DataFrame, stems: list[str]) -> plt.Figure:
+def picture(table: pd.DataFrame, stems: list[str]) -> Figure:
     """Draws bits per byte at the best rate over active and over total params."""
     best = best_rates(table).set_index("arm")
     costs = table.groupby("arm", sort=False)[["params_active", "params_total"]].first()
     dense = [arm for arm in costs.index if arm not in stems]
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True)
+    figure, axes = subplots(1, 2, figsize=(10, 4.2), sharey=True)
     for axis, column in zip(axes, costs.columns, strict=True):
         line = costs.loc[dense, column].sort_values()
         error = dict(capsize=3, ms=6)
@@ -357,6 +356,4 @@ def picture(table: pd.DataFrame, stems: list[str]) -> plt.Figure:
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("held-out bits per byte (mean, sd over seeds)")
     axes[1].legend(fontsize=9)
-    figure.tight_layout()
-    plt.close(figure)
     return figure

@@ -56,6 +56,10 @@ class Study:
     then: Callable[[Results], tuple[Run, ...]] | None = None
     awaited: tuple[Run, ...] = ()
 
+    def __post_init__(self):
+        if not self.runs:
+            raise Refused("study", "no runs", "values of its configuration that give at least one")
+
     def check(self) -> dict[str, float]:
         """Checks every run against the corpus and returns the epochs of each domain at most.
 

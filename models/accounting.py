@@ -1,6 +1,7 @@
 """What a model costs: parameters, bytes and FLOPs, by the rules of the README's accounting."""
 
 import functools
+from collections import Counter
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -40,9 +41,9 @@ class Accounts:
 def parts_count(config: ModelConfig) -> Count:
     """Sums the counts that the parts declare."""
     norm, layers = count_block(config), Count()
-    for layer in (config.layer(index) for index in range(config.depth)):
+    for layer, times in Counter(map(config.layer, range(config.depth))).items():
         for place in PLACES[1:]:
-            layers += part(layer, place).count(layer) + norm
+            layers += times * (part(layer, place).count(layer) + norm)
     layers = count_streams(config, layers)
     return (
         part(config, "embedding").count(config) + layers + count_final(config) + Head.count(config)

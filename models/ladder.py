@@ -3,6 +3,7 @@
 import csv
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,11 +51,20 @@ def best_rates(path: Path = RATES) -> tuple[tuple[int, float], ...]:
 
 def learning_rate(width: int) -> float:
     """Returns the peak rate for a width: a power law through the measured best rates."""
+    if width < 1:
+        raise Refused("width", width, "1 or more")
     pairs = [(math.log(w), math.log(r)) for w, r in best_rates()]
     mean_x, mean_y = (sum(axis) / len(pairs) for axis in zip(*pairs, strict=True))
     spread = sum((x - mean_x) ** 2 for x, _ in pairs)
     slope = sum((x - mean_x) * (y - mean_y) for x, y in pairs) / spread
     return float(f"{math.exp(mean_y + slope * (math.log(width) - mean_x)):.3g}")
+
+
+def weight_decay(rate: float) -> float:
+    """Returns AdamW's decay for a peak rate: their product is kept along the ladder."""
+    if not rate > 0:
+        raise Refused("learning_rate", rate, "more than 0")
+    return float(f"{RATE_TIMES_DECAY / rate:.3g}")
 
 
 def batch_tokens(tokens: int, context: int) -> int:
@@ -63,15 +73,18 @@ def batch_tokens(tokens: int, context: int) -> int:
     return context * 2 ** max(0, round(math.log2(sequences)))
 
 
-def ladder(width: int, tokens: int, **model) -> Rung:
+def ladder(width: int, tokens: int | Sequence[int], **model) -> Rung:
     """Returns the rung of a width for a budget of about `tokens`.
 
-    For runs of several lengths on one trunk `tokens` is their geometric mean. `model` overrides
-    fields of the configuration.
+    For runs of several lengths on one trunk, a sequence, it is the geometric mean of the shortest
+    and the longest. `model` overrides fields of the configuration.
 
     Raises:
-      Refused: a width that is not a multiple of 8.
+      Refused: a width that is not a multiple of 8, or a length below 1.
     """
+    lengths = (tokens,) if isinstance(tokens, int) else tokens
+    if min(lengths) < 1:
+        raise Refused("tokens", tokens, "1 or more")
     if width < 8 or width % 8:
         raise Refused("width", width, "a multiple of 8")
     heads = max(FEWEST_HEADS, width // LARGEST_HEAD)
@@ -80,5 +93,5 @@ def ladder(width: int, tokens: int, **model) -> Rung:
     shape = dict(depth=max(FEWEST_LAYERS, round(width / WIDTH_PER_LAYER)), heads=heads)
     config = ModelConfig(**{"width": width} | shape | model)
     rate = learning_rate(width)
-    decay = float(f"{RATE_TIMES_DECAY / rate:.3g}")
-    return Rung(config, batch_tokens(tokens, config.context), rate, decay)
+    middle = round(math.sqrt(min(lengths) * max(lengths)))
+    return Rung(config, batch_tokens(middle, config.context), rate, weight_decay(rate))

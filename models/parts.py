@@ -92,6 +92,9 @@ class Count:
     def __add__(self, other: "Count") -> "Count":
         return Count(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Count)))
 
+    def __rmul__(self, times: int) -> "Count":
+        return Count(*(times * getattr(self, f.name) for f in fields(Count)))
+
     @classmethod
     def dense(cls, params: int, **shares) -> "Count":
         """Counts parameters that are all read, each once in a matrix product, by every token."""

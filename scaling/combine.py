@@ -37,6 +37,17 @@ def chain(*sweeps: Iterable[Mapping]) -> Iterator[dict]:
             yield point
 
 
+def steps_in(tokens: int, batch_tokens: int) -> int:
+    """Returns the whole number of steps nearest to a length.
+
+    Raises:
+      Refused: a batch of no tokens.
+    """
+    if batch_tokens < 1:
+        raise Refused("batch_tokens", batch_tokens, "1 or more")
+    return round(tokens / batch_tokens)
+
+
 def wsd(
     tokens: int,
     batch_tokens: int,
@@ -52,7 +63,7 @@ def wsd(
     Raises:
       Refused: a length that leaves no stable or no decay step.
     """
-    steps = round(tokens / batch_tokens)
+    steps = steps_in(tokens, batch_tokens)
     decay_steps = round(steps * decay_fraction)
     if not 0 < decay_steps < steps:
         accepted = (
@@ -140,7 +151,7 @@ def shares(tokens: int, batch_tokens: int, fraction: float) -> tuple[int, int]:
     Raises:
       Refused: a fraction that leaves one of them without a step.
     """
-    steps = round(tokens / batch_tokens)
+    steps = steps_in(tokens, batch_tokens)
     quantised = round(steps * fraction)
     if not 0 < quantised < steps:
         accepted = f"one that leaves steps before and after the switch ({steps} in all)"

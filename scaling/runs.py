@@ -11,8 +11,9 @@ import numpy as np
 
 import data
 import models
-from data import Mixture, Refused
+from data import Corpus, Mixture, Refused
 from models import ModelConfig, Settings
+from models.ladder import Rung, weight_decay
 
 NUMERICS = 1  # Enters every run's identity; raised when a golden table of training changes.
 
@@ -119,6 +120,11 @@ class Data:
     content: str
     mixture: Mixture
 
+    @classmethod
+    def of(cls, corpus: Corpus, mixture: Mixture) -> "Data":
+        """Returns a mixture of an opened corpus."""
+        return cls(corpus.name, corpus.content_hash, mixture)
+
 
 @dataclass(frozen=True)
 class Optimizer:
@@ -133,6 +139,11 @@ class Optimizer:
     b2: float = 0.98
     epsilon: float = 1e-8
     clip: float = 1.0
+
+    @classmethod
+    def at(cls, rate: float) -> "Optimizer":
+        """Returns the optimizer of a peak rate with the weight decay that the ladder gives it."""
+        return cls(rate, weight_decay(rate))
 
     def __post_init__(self):
         for name in ("learning_rate", "epsilon", "clip"):
@@ -149,6 +160,12 @@ class Run:
     optimizer: Optimizer
     seed: int
     phases: tuple[Phase, ...]
+
+    @classmethod
+    def of(cls, rung: Rung, data: Data, seed: int, phases: tuple[Phase, ...]) -> "Run":
+        """Returns the run of a rung of the ladder, at its own rate."""
+        optimizer = Optimizer(rung.learning_rate, rung.weight_decay)
+        return cls(rung.model, data, optimizer, seed, phases)
 
     def __post_init__(self):
         if not 0 <= self.seed < 2**31:

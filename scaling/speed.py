@@ -1,5 +1,6 @@
 """How fast this device trains, measured; what a plan will take; and share of peak."""
 
+import functools
 import hashlib
 import json
 import time
@@ -113,11 +114,12 @@ def measure_fleet(config: ModelConfig, batch_tokens: int, size: int) -> float:
     return size * steps * batch_tokens / best
 
 
-def most(program: Program) -> int:
+def most(program: Program, measuring: bool = True) -> int:
     """Returns the fleet size of a program that trains the most tokens per second on this device.
 
     Sizes double from one as long as that is faster; what was measured is kept on disk. On CPUs only
-    sizes are tried whose activations stay in the caches, where fleets can win at all.
+    sizes are tried whose activations stay in the caches, where fleets can win at all. Without
+    `measuring`, which compiles a program per size, what was not measured before is 0.
     """
     config, batch = program.config, program.batch_tokens
     bound = LARGEST_FLEET
@@ -130,6 +132,8 @@ def most(program: Program) -> int:
     file = cache_folder() / "speed" / f"{device_key()}-fleets.json"
     known = json.loads(file.read_text()) if file.exists() else {}
     if key not in known:
+        if not measuring:
+            return 0
         best, size = (measure_fleet(config, batch, 1), 1), 2
         while size <= bound:
             speed = measure_fleet(config, batch, size)
@@ -142,14 +146,14 @@ def most(program: Program) -> int:
     return known[key]["size"]
 
 
-def fleet_sizes(choice: str) -> Callable[[Program], int]:
-    """Turns `auto`, `loop` or a number into the fleet size of a program.
+def fleet_sizes(choice: str, measuring: bool = True) -> Callable[[Program], int]:
+    """Turns `auto`, `loop` or a number into the fleet size of a program; `measuring` as in `most`.
 
     Raises:
       Refused: anything else.
     """
     if choice == "auto":
-        return most
+        return functools.partial(most, measuring=measuring)
     if choice == "loop":
         return lambda program: 1
     if not choice.isdecimal() or int(choice) < 1:

@@ -1,11 +1,13 @@
 """Best with best, paired by seed: what a comparison may and may not conclude."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from data import Refused
-from experiments.comparison import best_rates, comparison, differences, trials, tried
+from experiments.comparison import best_rates, comparison, differences, interval, trials, tried
 from tests.corpora import study_runs
 
 
@@ -92,3 +94,10 @@ def test_trials_cover_arms_rates_and_seeds_and_find_their_rows(corpus):
     assert len(tried(made, runs)) == 5 and set(tried(made, runs)["arm"]) == {"narrow"}
     with pytest.raises(Refused, match=r"config.rates: got \(1.0, 2.0\)"):
         trials(arms, (1.0, 2.0), range(2))
+
+
+def test_one_seed_leaves_no_interval():
+    low, high = interval(pd.Series([3.0]))
+    assert math.isnan(low) and math.isnan(high)
+    low, high = interval(pd.Series([1.0, 2.0, 3.0]))
+    assert low < 2 < high

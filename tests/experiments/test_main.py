@@ -140,10 +140,14 @@ def test_a_tampered_corpus_is_refused(tmp_path, capsys):
     assert code == 2 and "content hash" in err and err.count("\n") == 1
 
 
-def test_plan_run_again_and_report(tmp_path, capsys):
+def test_plan_run_again_and_report(tmp_path, capsys, monkeypatch):
     store = f"--store={tmp_path / 'store'}"
-    code, out, _ = call(capsys, "plan", STUDY, *SMALL, store)
+    with monkeypatch.context() as patch:  # Nothing known of fleets: a plan does not measure them.
+        patch.setattr("scaling.speed.cache_folder", lambda: tmp_path)
+        patch.setattr("scaling.speed.measure_fleet", None)
+        code, out, _ = call(capsys, "plan", STUDY, *SMALL, store, "--mesh=data:1")
     assert code == 0
+    assert "fleets: none" in out and "not measured on this device yet: 1 (the run" in out
     for words in ("2 runs, 4 segments", "tokens/param", "sharing: ", "(0.7333)", "memory: about"):
         assert words in out, out
     assert "epochs per domain" in out and "0 of 4 segments are there" in out

@@ -1,10 +1,12 @@
 """Every study file, and what a study checks."""
 
+import importlib
 import warnings
 from dataclasses import replace
 
 import pytest
 
+import models
 from data import Refused
 from experiments.study import load_module, studies
 from scaling import plan
@@ -30,6 +32,46 @@ def test_a_study_says_what_it_asks_and_plans_from_every_preset(file):
             assert study.check()
     with pytest.raises(Refused, match="preset: got nothing; accepted: cpu"):
         module.get_config("nothing")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("over_training", {"tokens": (0,)}, "tokens: got .*; accepted: 1 or more"),
+        ("over_training", {"tokens": (-8, 8)}, "tokens: got .*; accepted: 1 or more"),
+        ("over_training", {"batch_tokens": 0}, "batch_tokens: got 0; accepted: 1 or more"),
+        ("over_training", {"seeds": (0,) * 5}, "study: got no runs; accepted: values of its conf"),
+        ("qat_ratio", {"seeds": (1,)}, "'seeds': 1.*; accepted: axes of equal length"),
+        ("moe_leverage", {"widths": (16,)}, "'widths': 1.*; accepted: axes of equal length"),
+        ("moe_leverage", {"granularities": (2, 3)}, "config.granularities: got 3; accepted: 2 or"),
+        ("moe_leverage", {"experts": (4, 8)}, "config.fine_experts: got 16; accepted: one of"),
+        ("moe_leverage", {"rates": (1.0,)}, "config.rates: got .*; accepted: two, of dense and"),
+        ("moe_leverage", {"sweep_rates": (0.0,)}, "learning_rate: got 0.0; accepted: more than 0"),
+        ("learning_rate", {"factors": (0.0,)}, "learning_rate: got 0.0; accepted: more than 0"),
+        ("learning_rate", {"widths": (0,)}, "width: got 0; accepted: a multiple of 8"),
+        ("learning_rate", {"seeds": 0}, "study: got no runs; accepted: values of its conf"),
+        ("binary_codes", {"tokens": -1}, "tokens: got -1; accepted"),
+        (
+            "binary_codes",
+            {"rates": (0.0, 1.0, 2.0)},
+            "config.rates: got .*; accepted: three or more",
+        ),
+        ("binary_codes", {"width": 0}, "width: got 0; accepted: 1 or more"),
+        ("stem", {"seeds": -1}, "study: got no runs; accepted: values of its conf"),
+        ("parscale", {"published_shapes": True}, "width: got 32; accepted: of published shapes"),
+        ("regmix", {"context": 0}, "context: got 0; accepted: a number above 0"),
+        ("tokenformer_growth", {"rows": (8,)}, "config.rows: got .*; accepted: as many as config"),
+        ("tokenformer_growth", {"baseline": (44, 2)}, "config.baseline: got .*; accepted: width"),
+        ("tokenformer_growth", {"rate": 0.0}, "learning_rate: got 0.0; accepted: more than 0"),
+    ],
+)
+def test_values_that_make_no_study_are_refused_in_one_line(name, values, message):
+    module = importlib.import_module(f"experiments.{name}")
+    config = module.get_config()
+    config.update(values)
+    with pytest.raises((Refused, models.Refused), match=message) as refused:
+        module.study(config)
+    assert "\n" not in str(refused.value)
 
 
 def test_more_than_four_epochs_need_to_be_meant(corpus):

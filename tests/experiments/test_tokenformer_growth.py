@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from data import load
+from experiments import growth_report
 from experiments import tokenformer_growth as growth
 from experiments.report import write_report
 from experiments.study import Results
@@ -104,11 +105,11 @@ def test_the_report_finds_what_was_planted(config, trials, tmp_path):
     looks = growth.looks(config, corpus)
     runs = planted(config, trials, looks)
     table = growth.tried(trials, runs)
-    saved = growth.saved(table, config.budgets)
+    saved = growth_report.saved(table, config.budgets)
     # Interpolated between budgets a factor of two apart, in the logarithm of compute.
     np.testing.assert_allclose(saved["compute saved (%)"], 20, atol=0.5)
     assert not saved["seeds beyond the budgets"].any()
-    jumps = growth.jumps(growth.looked(looks, runs), config.rows)
+    jumps = growth_report.jumps(growth.looked(looks, runs), config.rows)
     random = jumps["new rows"].str.startswith("random")
     np.testing.assert_allclose(jumps.loc[random, "jump (nats/token)"], 0.51)
     np.testing.assert_allclose(jumps.loc[~random, "jump (nats/token)"], 0, atol=1e-12)
@@ -118,10 +119,3 @@ def test_the_report_finds_what_was_planted(config, trials, tmp_path):
     text = (tmp_path / "report.md").read_text()
     assert "cost the same training FLOPs" in text
     assert "**grown, exact**: +20" in text and "(resolved)" in text
-
-
-def test_a_missing_budget_leaves_no_interval_of_one_seed():
-    low, high = growth.interval([3.0])
-    assert math.isnan(low) and math.isnan(high)
-    low, high = growth.interval([1.0, 2.0, 3.0])
-    assert low < 2 < high
