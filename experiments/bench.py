@@ -19,6 +19,8 @@ import models
 from data import Mixture, Order, Piece, load
 from data.build import build
 from data.reader import tokens_per_second
+from experiments.bench_mfu import mfu
+from experiments.peer import peer
 from experiments.report import pipes
 from models import Experts, Stem, ladder
 from models.codes import Codes
@@ -296,7 +298,8 @@ def main() -> None:
     here, root = environment(), Path(__file__).parents[1]
     date = time.strftime("%Y-%m-%d")
     print(f"{here['device']}, {here['cpus']} visible CPUs, jax {here['jax']}, {date}\n")
-    for part in (training, zoo, fleets, overhead, reading, corpora, starting, leaf, relaunch):
+    parts = (training, mfu, peer, zoo, fleets, overhead, reading, corpora, starting, leaf, relaunch)
+    for part in parts:
         part()
     sys.stdout.flush()
     # In its own process, so that its memory is the fits' and not this one's.

@@ -33,6 +33,7 @@ def new_flags() -> flags.FlagValues:
     number("checkpoint_seconds", 60.0, "most work that a kill can undo", flag_values=values)
     number("stop_after", None, "stop cleanly after so many seconds", flag_values=values)
     text("fleet", "auto", "runs in one program: auto, loop or a largest number", flag_values=values)
+    text("profile", None, "run: folder for a trace of some steps", flag_values=values)
     number("lease_seconds", 60.0, "work: silence before others take over", flag_values=values)
     flags.DEFINE_bool("keep_params", False, "keep each run's parameters", flag_values=values)
     text("coordinator", None, "host:port of process 0, or `auto` on a pod", flag_values=values)
@@ -239,6 +240,7 @@ def settings_of(found: flags.FlagValues):
         keep_params=found.keep_params,
         fleet=found.fleet,
         lease_seconds=found.lease_seconds,
+        profile=found.profile,
         run=found.run,
         out=found.out,
     )
@@ -246,10 +248,13 @@ def settings_of(found: flags.FlagValues):
 
 def study_command(command: str, found: flags.FlagValues) -> int:
     """Plans, runs or reports a study and returns the exit code."""
+    from data.refused import Refused
     from experiments import session
     from experiments.study import load_module
 
     file = study_file(found)
+    if found.profile is not None and command != "run":
+        raise Refused("--profile", found.profile, f"espalier run, not espalier {command}")
     session.start(found.coordinator, found.processes, found.process)
     study = load_module(file).study(found.config)
     return getattr(session, command)(study, found.config, settings_of(found)) or 0
@@ -265,6 +270,8 @@ def launch_command(argv: list[str], found: flags.FlagValues) -> int:
     for name in ("coordinator", "processes", "process"):
         if found[name].present:
             raise Refused(f"--{name}", found[name].value, "none: launch says who is who")
+    if found.profile is not None and found.on != "tpu":
+        raise Refused("--profile", found.profile, "espalier run, or launch --on=tpu")
     if found.on != "tpu":  # A pod trains one run, of a corpus that may lie on its hosts alone.
         session.check_shared(settings_of(found))
         load_module(file).study(found.config).check()

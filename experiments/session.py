@@ -29,6 +29,7 @@ from scaling.runs import canonical
 from scaling.sharing import Sharing
 from scaling.speed import calibration, fleet_sizes
 from scaling.tables import write_table
+from scaling.trace import Trace
 
 ENDING = (signal.SIGTERM, signal.SIGUSR2)  # Signals that end a worker in good order.
 
@@ -44,6 +45,7 @@ class Settings:
     keep_params: bool = False
     fleet: str = "auto"
     lease_seconds: float = 60.0
+    profile: str | None = None
     run: str | None = None
     out: str | None = None
 
@@ -65,7 +67,9 @@ def folder(study: Study, config: ConfigDict, settings: Settings) -> epath.Path:
     return epath.Path(settings.store) / "studies" / f"{study.name}-{config.preset}"
 
 
-def worker(study: Study, planned: Plan, settings: Settings, show=None, way=None) -> Worker:
+def worker(
+    study: Study, planned: Plan, settings: Settings, show=None, way=None, trace=None
+) -> Worker:
     """Returns the worker that trains a study's plan, in fleets where they pay unless told how."""
     mesh = make_mesh(settings.mesh)
     most = fleet_sizes(settings.fleet)
@@ -84,6 +88,7 @@ def worker(study: Study, planned: Plan, settings: Settings, show=None, way=None)
         keep_params=settings.keep_params,
         progress=show or Silent(),
         way=way or (None if alone else in_fleets(most)),
+        trace=trace or Trace(),
     )
 
 
@@ -119,14 +124,19 @@ def plan(study: Study, config: ConfigDict, settings: Settings) -> None:
 def run(study: Study, config: ConfigDict, settings: Settings) -> None:
     """Trains what the store lacks, runs that follow from others included, then reports."""
     began = time.monotonic()
+    trace = Trace(settings.profile if jax.process_index() == 0 else None)
     while True:
         study = grown(study, config, settings)
         left = settings.stop_after and settings.stop_after - (time.monotonic() - began)
-        work = train(study, replace(settings, stop_after=left))
-        if work is None:
-            return
-        if study.then is None:
+        work = train(study, replace(settings, stop_after=left), trace=trace)
+        if work is None or study.then is None:
             break
+    if trace.file is not None:
+        print(f"trace: {trace.file} (open it in ui.perfetto.dev)")
+    elif not trace.over:
+        print("no trace: no segment to train had steps enough")
+    if work is None:
+        return
     if jax.process_index() == 0:
         report(study, config, settings)
     work.barrier("report written")
@@ -184,12 +194,14 @@ def check_shared(settings: Settings) -> None:
         raise Refused("--fleet", settings.fleet, accepted)
 
 
-def train(study: Study, settings: Settings, sharing: Sharing | None = None) -> Worker | None:
+def train(
+    study: Study, settings: Settings, sharing: Sharing | None = None, trace: Trace | None = None
+) -> Worker | None:
     """Trains a study's missing segments; None when the time allowed ended first."""
     study.check()
     planned = make_plan(study.runs)
     show = progress() if jax.process_index() == 0 else None
-    work = worker(study, planned, settings, show, sharing)
+    work = worker(study, planned, settings, show, sharing, trace)
     missing = work.missing()
     say = print if jax.process_index() == 0 else lambda *_: None
     say(f"{study.name}: {len(planned.segments)} segments, {len(missing)} to train")

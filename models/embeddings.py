@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from models.config import ModelConfig, Refused, Settings
-from models.parts import EMBEDDING, HEAD, Count, normal, parameter
+from models.parts import EMBEDDING, HEAD, Count, normal, parameter, product
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Head(nnx.Module):
 
 def logits(x: Float[Array, "... D"], kernel: Float[Array, "D V"]) -> Float[Array, "... V"]:
     """Multiplies in the type of `x` and accumulates in float32."""
-    return jnp.matmul(x, kernel.astype(x.dtype), preferred_element_type=jnp.float32)
+    return product(jnp.float32, x, kernel.astype(x.dtype))
 
 
 def cross_entropy(

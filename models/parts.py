@@ -1,5 +1,6 @@
 """What every part of the zoo is made of: declared parameters, their groups, and counts."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
@@ -108,7 +109,37 @@ class Count:
 
 def project(x: jax.Array, kernel: nnx.Param) -> jax.Array:
     """Multiplies [..., in] by a kernel [in, out] in the type of `x`."""
-    return x @ kernel[...].astype(x.dtype)
+    return product(x.dtype, x, kernel[...].astype(x.dtype))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def product(dtype: jnp.dtype, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Multiplies [..., in] by [in, out] and returns `dtype`, with a gradient that is fast on CPUs.
+
+    JAX's own rule writes the kernel's gradient as (gradientᵀ x)ᵀ. XLA's CPU back end makes of it a
+    product with a transposed copy of the gradient: half as fast as xᵀ gradient (60 and 150 GFLOP/s
+    at 1,024 × 128 by 1,024 × 344, one thread of a Zen 5), and the copy is written by column.
+    """
+    return jnp.matmul(x, kernel, preferred_element_type=dtype)
+
+
+def product_forward(dtype, x, kernel):
+    """Keeps both factors."""
+    return product(dtype, x, kernel), (x, kernel)
+
+
+def product_backward(dtype, factors, gradient):
+    """Returns gradient kernelᵀ and xᵀ gradient, each in the type of what it is the gradient of."""
+    x, kernel = factors
+    rows = tuple(range(x.ndim - 1))
+    contract = functools.partial(jax.lax.dot_general, preferred_element_type=x.dtype)
+    return (
+        contract(gradient, kernel, (((x.ndim - 1,), (1,)), ((), ()))),
+        contract(x, gradient, ((rows, rows), ((), ()))),
+    )
+
+
+product.defvjp(product_forward, product_backward)
 
 
 class RMSNorm(nnx.Module):

@@ -179,6 +179,7 @@ class Training:
         step, seconds = self.resume() or (0, {})
         if step == 0:
             self.start()
+        trace = self.worker.trace
         left = [s for s in self.fleet.segments if s.id in self.starts and s.id not in self.ends]
         for segment in left:
             if segment.id in self.worker.todo:
@@ -190,13 +191,15 @@ class Training:
         self.arrange(step)
         while left:
             stop = min(s.steps for s in left)
-            count = min(self.program.dispatch_steps, stop - step)
-            self.hold(step, *self.dispatch(step, count))
+            count = trace.cut(min(self.program.dispatch_steps, stop - step))
+            take = functools.partial(self.dispatch, step, count)
+            self.hold(step, *trace.dispatch(step, take))
             step += count
             save, halt = self.worker.due_now()
             if step == stop or save or halt:
                 self.settle()
             if step == stop:
+                trace.close()  # What follows is evaluation, and another program where rows end.
                 self.finish(step)
             left = [s for s in left if s.id not in self.ends]
             shrinks = len(self.fleet.rows(step)) < len(self.rows)

@@ -207,8 +207,12 @@ def predicted_bytes(segment: Segment) -> int:
     feed-forward widths and one row of attention scores per head, twice where the softmax is
     kept too, plus three rows of logits.
     """
-    config = segment.config
+    return training_bytes(segment.config, segment.phase.batch_tokens)
+
+
+def training_bytes(config: ModelConfig, batch_tokens: int) -> int:
+    """Predicts the device memory of training a configuration, as `predicted_bytes` says."""
     size = 2 if config.dtype == "bfloat16" else 4
     layer = 6 * config.width + 3 * config.inner_width + 2 * config.heads * config.context
     per_token = size * config.depth * layer + 4 * 3 * config.vocabulary
-    return 16 * models.count(config).params_total + per_token * segment.phase.batch_tokens
+    return 16 * models.count(config).params_total + per_token * batch_tokens

@@ -1,5 +1,6 @@
 """The worker: trains what a plan lacks, depth first, handing a trunk's state to its children."""
 
+import functools
 import logging
 import math
 import time
@@ -22,6 +23,7 @@ from scaling.optimizer import State, fresh, initial
 from scaling.plan import Plan, Segment, order
 from scaling.progress import Silent
 from scaling.store import Store
+from scaling.trace import Trace
 from scaling.train import Program, advance, evaluate, on_mesh, warm
 
 # A training loss above this multiple of ln V, the loss of a uniform guess, counts as diverged.
@@ -69,6 +71,7 @@ class Worker:
     (`fleet.in_fleets`, `sharing.Sharing`). `shares` says that other workers go on from what this
     one trains: it checkpoints the end of every segment that others follow. `alive` is asked between
     dispatches; it says False for the worker to stop, and may raise to have it leave a segment.
+    `trace` looks at some steps of the first segment.
     """
 
     plan: Plan
@@ -83,6 +86,7 @@ class Worker:
     way: Callable[["Worker"], None] | None = None
     shares: bool = False
     alive: Callable[[], bool] = lambda: True
+    trace: Trace = field(default_factory=Trace)
 
     def missing(self) -> set[str]:
         """Lists the segments that have no record, or none of this evaluation where one is due."""
@@ -122,6 +126,7 @@ class Worker:
             else:
                 self.way(self)
         finally:
+            self.trace.close()
             self.progress.end()
         return len(todo)
 
@@ -214,11 +219,12 @@ class Worker:
             meter.loss = self.loss_at(segment, step)
         peak, decay = segment.run.optimizer.learning_rate, segment.run.optimizer.weight_decay
         while step < segment.run.steps:
-            count = min(program.dispatch_steps, segment.run.steps - step)
+            count = self.trace.cut(min(program.dispatch_steps, segment.run.steps - step))
             inside = segment.offset + step - segment.first_step
             rates = peak * phase.rates(inside, inside + count)
             windows = reader.read(count)
-            state, metrics = advance(program, state, windows, rates, decay)
+            take = functools.partial(advance, program, state, windows, rates, decay)
+            state, metrics = self.trace.dispatch(step, take)
             # The dispatch before this one has ended or is about to: reading it costs no waiting.
             meter.read()
             meter.hold(step, rates, metrics)
@@ -235,6 +241,7 @@ class Worker:
                     self.tensorboard(segment)
             if stop:
                 raise Stopped(f"stopped at step {step} of {segment.run.steps} of {segment.id}")
+        self.trace.close()
         meter.flush()
         if not segment.steps and found is None and self.due(segment, step)[0]:
             self.save(segment, step, state, meter.seconds)

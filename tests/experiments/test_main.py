@@ -51,6 +51,11 @@ def call(capsys, *args) -> tuple[int, str, str]:
         (["plan"], "--config: got nothing; accepted: FILE[:preset]"),
         (["export", STUDY], "--run: got None; accepted: one of the study's 44 runs, such as"),
         (["plan", "--config=experiments/nowhere.py"], "experiments/over_training.py"),
+        (
+            ["plan", STUDY, "--profile=x"],
+            "--profile: got x; accepted: espalier run, not espalier plan",
+        ),
+        (["run", STUDY, "--profile=gs://x"], "--profile: got gs://x; accepted: a folder on this"),
         (["plan", f"{STUDY}:huge"], "preset: got huge; accepted: cpu, laptop, gpu, pod"),
         (
             ["plan", STUDY, "--config.widht=3"],
@@ -166,12 +171,16 @@ def test_plan_run_again_and_report(tmp_path, capsys, monkeypatch):
 
     study = replace(study, report=lambda results: [Text(f"{len(results.runs)} runs.")])
     assert isinstance(study, Study)
-    settings = session.Settings(store=str(tmp_path / "store"), mesh="data:1")
+    settings = session.Settings(
+        store=str(tmp_path / "store"), mesh="data:1", profile=str(tmp_path / "trace")
+    )
     session.run(study, config, settings)
     first = capsys.readouterr().out
     assert "4 to train" in first and "trained 4 segments" in first
+    assert f"trace: {tmp_path / 'trace'}" in first
     session.run(study, config, settings)
-    assert "nothing to train" in capsys.readouterr().out
+    again = capsys.readouterr().out
+    assert "nothing to train" in again and "no trace: " in again
     out = tmp_path / "store" / "studies" / "over_training-cpu"
     assert {"report.md", "report.html", "runs.csv", "runs.parquet", "evals.csv"} <= {
         f.name for f in out.iterdir()

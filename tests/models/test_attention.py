@@ -41,6 +41,25 @@ def test_explicit_products_equal_the_library_call():
     np.testing.assert_allclose(attend(query, key, value, mask), swap(library), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_the_gradient_is_that_of_the_plain_formula(groups):
+    query, key, value, weigh = (
+        random((2, h, 8, 4), i) for i, h in enumerate((4, groups, groups, 4))
+    )
+    mask = visible(jnp.asarray([[0, 5, 0, 7, 8, 0, 1, 2], [0, 1, 2, 3, 4, 5, 6, 7]]), 0, 8)
+
+    def plain(query, key, value, mask):
+        key, value = (jnp.repeat(x, 4 // groups, axis=1) for x in (key, value))
+        scores = jnp.where(mask, jnp.einsum("bhlk,bhsk->bhls", query, key) / 2, -jnp.inf)
+        return jnp.einsum("bhls,bhsk->bhlk", jax.nn.softmax(scores, axis=-1), value)
+
+    gradient = lambda f: jax.grad(
+        lambda *inputs: jnp.sum(weigh * f(*inputs, mask)), argnums=(0, 1, 2)
+    )(query, key, value)
+    for ours, theirs in zip(gradient(attend), gradient(plain), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("separator", [None, 0])
 def test_every_position_sees_itself_and_nothing_later(separator):
     tokens = jnp.asarray([[0, 5, 0, 7, 8, 0]])
