@@ -39,6 +39,7 @@ def new_flags() -> flags.FlagValues:
     text("coordinator", None, "host:port of process 0, or `auto` on a pod", flag_values=values)
     flags.DEFINE_integer("processes", None, "number of processes", flag_values=values)
     flags.DEFINE_integer("process", None, "number of this process", flag_values=values)
+    number("join_seconds", 300.0, "several processes: wait for the others", flag_values=values)
     text("run", None, "export: the run's id, as in the run table", flag_values=values)
     text("law", None, "fit: the law's name", flag_values=values)
     text("table", None, "fit: CSV or Parquet file, or published:NAME", flag_values=values)
@@ -248,16 +249,23 @@ def settings_of(found: flags.FlagValues):
 
 def study_command(command: str, found: flags.FlagValues) -> int:
     """Plans, runs or reports a study and returns the exit code."""
-    from data.refused import Refused
+    from data import Refused, cache_folder
     from experiments import session
     from experiments.study import load_module
+    from scaling import processes
+    from scaling.environment import compilation_cache
 
     file = study_file(found)
     if found.profile is not None and command != "run":
         raise Refused("--profile", found.profile, f"espalier run, not espalier {command}")
-    session.start(found.coordinator, found.processes, found.process)
-    study = load_module(file).study(found.config)
-    return getattr(session, command)(study, found.config, settings_of(found)) or 0
+    several = {name: found[name].value for name in ("coordinator", "processes", "process")}
+    for name, value in several.items():
+        if command != "run" and value is not None:
+            raise Refused(f"--{name}", value, f"none with {command}: espalier run has processes")
+    compilation_cache(cache_folder() / "compiled")
+    with processes.joined(**several, seconds=found.join_seconds):
+        study = load_module(file).study(found.config)
+        return getattr(session, command)(study, found.config, settings_of(found)) or 0
 
 
 def launch_command(argv: list[str], found: flags.FlagValues) -> int:

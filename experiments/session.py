@@ -1,8 +1,10 @@
 """One call of the command on a study: plan it, run it, report it."""
 
+import contextlib
 import json
 import signal
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import jax
@@ -15,8 +17,7 @@ from data import Refused, cache_folder
 from experiments.plan_view import plan_text
 from experiments.report import Block, write_report
 from experiments.study import Results, Study
-from scaling import Stopped, Store, Worker, checkpoint, make_mesh, tables
-from scaling.environment import compilation_cache
+from scaling import Stopped, Store, Worker, checkpoint, make_mesh, processes, tables
 from scaling.events import write_events
 from scaling.fleet import in_fleets
 from scaling.grouping import planned as fleets_of
@@ -31,7 +32,7 @@ from scaling.speed import calibration, fleet_sizes
 from scaling.tables import write_table
 from scaling.trace import Trace
 
-ENDING = (signal.SIGTERM, signal.SIGUSR2)  # Signals that end a worker in good order.
+ENDING = (signal.SIGTERM, signal.SIGUSR2)  # Signals that end training in good order.
 
 
 @dataclass(frozen=True)
@@ -50,25 +51,19 @@ class Settings:
     out: str | None = None
 
 
-def start(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    """Turns on the compilation cache and, where asked for, several processes.
-
-    `coordinator` is host:port, or "auto" where the cluster says who is who.
-    """
-    compilation_cache(cache_folder() / "compiled")
-    if coordinator == "auto":
-        jax.distributed.initialize()
-    elif coordinator is not None:
-        jax.distributed.initialize(coordinator, processes, process)
-
-
 def folder(study: Study, config: ConfigDict, settings: Settings) -> epath.Path:
     """Returns where a study's tables and report are written."""
     return epath.Path(settings.store) / "studies" / f"{study.name}-{config.preset}"
 
 
 def worker(
-    study: Study, planned: Plan, settings: Settings, show=None, way=None, trace=None
+    study: Study,
+    planned: Plan,
+    settings: Settings,
+    show=None,
+    way=None,
+    alive=lambda: True,
+    trace: Trace | None = None,
 ) -> Worker:
     """Returns the worker that trains a study's plan, in fleets where they pay unless told how."""
     mesh = make_mesh(settings.mesh)
@@ -88,6 +83,7 @@ def worker(
         keep_params=settings.keep_params,
         progress=show or Silent(),
         way=way or (None if alone else in_fleets(most)),
+        alive=alive,
         trace=trace or Trace(),
     )
 
@@ -121,25 +117,57 @@ def plan(study: Study, config: ConfigDict, settings: Settings) -> None:
     print(plan_text(study, planned, epochs, work.missing(), rates, found, unmeasured))
 
 
-def run(study: Study, config: ConfigDict, settings: Settings) -> None:
-    """Trains what the store lacks, runs that follow from others included, then reports."""
+@contextlib.contextmanager
+def signalled(stop: Callable[[], None] = lambda: None) -> Iterator[list[int]]:
+    """Gives the ending signals that have come so far, and calls `stop` at each."""
+    told: list[int] = []
+
+    def note(number, _) -> None:
+        told.append(number)
+        stop()
+
+    before = {number: signal.signal(number, note) for number in ENDING}
+    try:
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def code(told: list[int]) -> int:
+    """Returns the exit code after training that ended early: 128 and the signal's number, or 0."""
+    if not told:
+        return 0
+    # Of both, the signal counts that asks for more: to be requeued.
+    return 128 + (signal.SIGUSR2 if signal.SIGUSR2 in told else signal.SIGTERM)
+
+
+def run(study: Study, config: ConfigDict, settings: Settings) -> int:
+    """Trains what the store lacks, runs that follow from others included, then reports.
+
+    SIGTERM or SIGUSR2, to any of several processes, has it write a checkpoint and end; returns 143
+    or 140 then in the process that it was sent to, otherwise 0.
+    """
     began = time.monotonic()
     trace = Trace(settings.profile if jax.process_index() == 0 else None)
-    while True:
-        study = grown(study, config, settings)
-        left = settings.stop_after and settings.stop_after - (time.monotonic() - began)
-        work = train(study, replace(settings, stop_after=left), trace=trace)
-        if work is None or study.then is None:
-            break
+    with signalled() as told:
+        alive = lambda: not told
+        while True:
+            study = grown(study, config, settings)
+            left = settings.stop_after and settings.stop_after - (time.monotonic() - began)
+            ended = train(study, replace(settings, stop_after=left), None, alive, trace) is not None
+            if not ended or study.then is None:
+                break
     if trace.file is not None:
         print(f"trace: {trace.file} (open it in ui.perfetto.dev)")
     elif not trace.over:
         print("no trace: no segment to train had steps enough")
-    if work is None:
-        return
+    if not ended:
+        return code(told)
     if jax.process_index() == 0:
         report(study, config, settings)
-    work.barrier("report written")
+    processes.barrier("report written")
+    return 0
 
 
 def work(study: Study, config: ConfigDict, settings: Settings) -> int:
@@ -152,37 +180,23 @@ def work(study: Study, config: ConfigDict, settings: Settings) -> int:
       Refused: settings that a worker of several cannot have.
     """
     check_shared(settings)
-    if jax.process_count() > 1:
-        raise Refused("--processes", jax.process_count(), "1: a worker is one process")
     study.check()
     worker(study, make_plan(study.runs), settings)  # Refuses a mesh before anything is written.
     began = time.monotonic()
     with Leases(Store.at(settings.store), settings.lease_seconds) as leases:
-        sharing, told = Sharing(leases), []
-
-        def stop(number, _) -> None:
-            told.append(number)
-            sharing.stop()
-
-        before = {number: signal.signal(number, stop) for number in ENDING}
-        try:
+        sharing = Sharing(leases)
+        with signalled(sharing.stop) as told:
             while True:
                 study = grown(study, config, settings)
                 left = settings.stop_after and settings.stop_after - (time.monotonic() - began)
                 ended = train(study, replace(settings, stop_after=left), sharing) is not None
                 if not ended or study.then is None:
                     break
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
     count = len(sharing.trained)
     print(f"worker {leases.owner}: {count} segments finished here, no lease held", flush=True)
     if ended:
         print("the plan is done; espalier report writes tables, fit and report", flush=True)
-    if ended or not told:
-        return 0
-    # Of both, the signal counts that asks for more: to be requeued.
-    return 128 + (signal.SIGUSR2 if signal.SIGUSR2 in told else signal.SIGTERM)
+    return 0 if ended else code(told)
 
 
 def check_shared(settings: Settings) -> None:
@@ -195,13 +209,17 @@ def check_shared(settings: Settings) -> None:
 
 
 def train(
-    study: Study, settings: Settings, sharing: Sharing | None = None, trace: Trace | None = None
+    study: Study,
+    settings: Settings,
+    sharing: Sharing | None = None,
+    alive=lambda: True,
+    trace: Trace | None = None,
 ) -> Worker | None:
     """Trains a study's missing segments; None when the time allowed ended first."""
     study.check()
     planned = make_plan(study.runs)
     show = progress() if jax.process_index() == 0 else None
-    work = worker(study, planned, settings, show, sharing, trace)
+    work = worker(study, planned, settings, show, sharing, alive, trace)
     missing = work.missing()
     say = print if jax.process_index() == 0 else lambda *_: None
     say(f"{study.name}: {len(planned.segments)} segments, {len(missing)} to train")
@@ -214,7 +232,7 @@ def train(
     spent = f"{time.monotonic() - began:.0f} s, {time.process_time() - cpu:.0f} CPU-seconds"
     done = "trained" if sharing is None else "trained here or elsewhere"
     say(f"{done} {len(missing)} segments in {spent}" if missing else "nothing to train")
-    work.barrier("trained")  # Every process reads the same losses after it.
+    processes.barrier("trained")  # Every process reads the same losses after it.
     return work
 
 

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field, replace
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from data import Corpus, HeldOut, Reader
 from models import ModelConfig
-from scaling import checkpoint
+from scaling import checkpoint, processes
 from scaling.environment import differences, environment
 from scaling.events import write_events
 from scaling.mesh import of_one_run, place, state_shardings
@@ -116,7 +115,7 @@ class Worker:
         """
         self.began = self.saved = time.monotonic()
         todo = self.missing()
-        self.barrier("plan read")
+        processes.agree(self.store.path, f"{sorted(todo)} {self.mesh.shape} {self.keep_params}")
         self.needed = {id for missing in todo for id in (s.id for s in self.plan.path(missing))}
         self.todo = todo
         self.progress.begin([s for s in self.plan.segments.values() if s.id in todo])
@@ -174,7 +173,7 @@ class Worker:
         Warns where it was written under an environment that takes sums in another order.
         """
         found = checkpoint.restore(self.store.folder(segment.id), segment.config, self.mesh)
-        for difference in differences(found[1]["environment"]) if found else ():
+        for difference in differences(found[1]["environment"]) if found and self.writes else ():
             logging.warning(
                 "segment %s resumes under another environment (%s): it will not be "
                 "bit-equal to an uninterrupted one",
@@ -229,6 +228,8 @@ class Worker:
             meter.read()
             meter.hold(step, rates, metrics)
             step += count
+            if jax.process_count() > 1:  # Two programs that exchange data at a time can deadlock.
+                jax.block_until_ready((state, metrics))
             save, stop = self.due(segment, step)
             if step == segment.run.steps or save or stop:
                 meter.read()
@@ -287,8 +288,7 @@ class Worker:
             needs = any(id in self.needed for id in self.plan.children.get(segment.id, ()))
             keeps = self.keep_params and segment.id in self.plan.leaves
             save = ((save or self.shares) and needs) or keeps
-        if jax.process_count() > 1:
-            save, stop = multihost_utils.broadcast_one_to_all(np.array([save, stop])).tolist()
+        save, stop = processes.any_of(save, stop)
         return save, stop
 
     def due_now(self) -> tuple[bool, bool]:
@@ -297,11 +297,6 @@ class Worker:
         over = self.stop_after is not None and now - self.began >= self.stop_after
         stop = not self.alive() or over
         return now - self.saved >= self.checkpoint_seconds, stop
-
-    def barrier(self, name: str) -> None:
-        """Waits until every process of a multi-process run is here."""
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices(name)
 
     def evaluate(self, segment: Segment, state: State) -> dict[str, float]:
         """Evaluates on every domain's held-out windows and appends the result to `eval.jsonl`.

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 STUDY = "--config=experiments/over_training.py"
 CHINCHILLA = ("fit", "--law=chinchilla", "--table=published:chinchilla")
+TOGETHER = ("--coordinator=127.0.0.1:1",)  # Where nobody listens.
 SMALL = (
     "--config.widths=(16,)",
     "--config.seeds=(1,)",
@@ -95,6 +97,19 @@ def call(capsys, *args) -> tuple[int, str, str]:
         (["work", STUDY, "--mesh=rows:2"], "mesh: got rows:2"),
         (["work", STUDY, "--lease-seconds=0"], "--lease-seconds: got 0.0; accepted: more than 0"),
         (["work", STUDY, "--fleet=4"], "--fleet: got 4; accepted: auto or loop"),
+        (["run", STUDY, "--processes=2"], "--processes: got 2; accepted: --coordinator=HOST:PORT"),
+        (["run", STUDY, "--process=1"], "--process: got 1; accepted: --coordinator=HOST:PORT"),
+        (["run", STUDY, *TOGETHER, "--processes=2", "--process=2"], "--process: got 2; accepted: "),
+        (["run", STUDY, *TOGETHER, "--process=0"], "--processes: got None; accepted: how many"),
+        (
+            ["run", STUDY, "--coordinator=10.0.0.1", "--processes=2", "--process=0"],
+            "--coordinator: got 10.0.0.1; accepted: HOST:PORT",
+        ),
+        (
+            ["run", STUDY, *TOGETHER, "--processes=2", "--process=1", "--join-seconds=0.1"],
+            "--coordinator: got 127.0.0.1:1; accepted: where process 0 listens; none within 0.1 s",
+        ),
+        (["work", STUDY, *TOGETHER], "--coordinator: got 127.0.0.1:1; accepted: none with work"),
         (["fit", "--law=chinchilla"], "--table"),
         (["fit", "--law=gravity", "--table=published:chinchilla"], "law: got gravity; accepted: "),
         (["fit", "--law=chinchilla", "--table=nowhere.csv"], "nowhere.csv"),
@@ -112,6 +127,15 @@ def test_mistakes_get_one_line_and_write_nothing(args, message, capsys, tmp_path
     assert out == "" and err.startswith("espalier: ") and err.count("\n") == 1
     assert message in err
     assert not (tmp_path / "store").exists()
+
+
+def test_a_coordinator_at_a_port_that_is_taken_is_refused(capsys):
+    with socket.create_server(("", 0)) as taken:
+        here = f"127.0.0.1:{taken.getsockname()[1]}"
+        several = (f"--coordinator={here}", "--processes=2", "--process=0")
+        code, out, err = call(capsys, "run", STUDY, *several)
+    assert code == 2 and out == "" and err.count("\n") == 1
+    assert f"--coordinator: got {here}; accepted: a port that is free in process 0" in err
 
 
 def test_a_mistake_leaves_the_process_with_code_two():

@@ -144,6 +144,13 @@ def test_impossible_meshes_are_refused_by_name(spec, message):
     assert message in str(refused.value)
 
 
+def test_a_mesh_without_the_devices_of_some_process_is_refused(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(Refused, match="got data:4; accepted: a product of sizes of 8: every proc"):
+        make_mesh("data:4")
+    assert make_mesh("data:4,fsdp:2").size == 8
+
+
 def test_batches_that_do_not_divide_are_refused():
     mesh = make_mesh("data:8")
     assert shards(mesh) == 8
