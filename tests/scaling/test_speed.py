@@ -77,10 +77,11 @@ def test_the_fleet_size_is_measured_once_and_kept(tmp_path, monkeypatch, mesh):
     monkeypatch.setattr(speed, "measure_fleet", measured)
     tiny = Program.of(model(), Optimizer(1.0), 256, mesh)
     assert fleet_sizes("auto", measuring=False)(tiny) == 0 and asked == []
-    assert speed.most(tiny) == 4 and asked == [1, 2, 4, 8]
-    assert fleet_sizes("auto", measuring=False)(tiny) == 4 and asked == [1, 2, 4, 8]
+    assert speed.most(tiny) == 4 and set(asked) == {1, 2, 4, 8}
+    count = len(asked)
+    assert speed.most(tiny) == 4 and fleet_sizes("auto", measuring=False)(tiny) == 4
     wide = Program.of(model(width=64), Optimizer(1.0), 1024, mesh)
-    assert speed.most(wide) == 1 and asked == [1, 2, 4, 8]
+    assert speed.most(wide) == 1 and len(asked) == count
 
 
 def test_a_fleet_size_may_be_forced_and_nothing_else(mesh):
