@@ -12,7 +12,7 @@ from experiments.study import Study
 from scaling.grouping import Fleet
 from scaling.plan import Plan, Segment
 from scaling.plan import plan as make_plan
-from scaling.speed import predicted_bytes, predicted_seconds
+from scaling.speed import largest, predicted_bytes, predicted_seconds
 
 MOST_LINES = 60  # Of runs, and of the tree, that are printed before the rest is only counted.
 
@@ -70,10 +70,10 @@ def plan_text(
             f"{number(later.tokens)} tokens, {number(later.flops)}FLOPs, about "
             f"{duration(predicted_seconds(later.segments.values(), rates))} more"
         )
-    largest = max(plan.segments.values(), key=predicted_bytes)
+    most = largest(plan.segments.values())
     console.print(
-        f"memory: about {number(predicted_bytes(largest))}B for the largest segment "
-        f"(width {largest.config.width}, batch {largest.phase.batch_tokens} tokens)"
+        f"memory: about {number(predicted_bytes(most))}B for the largest segment "
+        f"(width {most.config.width}, batch {most.phase.batch_tokens} tokens)"
     )
     shown = ", ".join(f"{name} {count:.2f}" for name, count in epochs.items() if count)
     console.print(f"epochs per domain, at most: {shown}")

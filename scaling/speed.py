@@ -18,10 +18,10 @@ from scaling.environment import environment
 from scaling.fleet import Source, by_run
 from scaling.fleet import compiled as together
 from scaling.mesh import make_mesh
-from scaling.optimizer import initial
+from scaling.optimizer import abstract, initial
 from scaling.plan import Segment
 from scaling.runs import Optimizer, canonical
-from scaling.train import Program, advance, on_mesh
+from scaling.train import WINDOW_TYPE, Program, advance, on_mesh
 
 # Dense bfloat16 peak in FLOP/s of one device, from the vendors' data sheets.
 PEAK = {
@@ -203,19 +203,40 @@ def predicted_seconds(segments: Iterable[Segment], rates: dict[int, float]) -> f
     return float(sum(segment.flops / speed(segment) for segment in segments))
 
 
-def predicted_bytes(segment: Segment) -> int:
-    """Predicts device memory: parameters, gradients and two moments in float32, and activations.
+def largest(segments: Iterable[Segment]) -> Segment:
+    """Returns the segment that needs the most memory, judged by what its products write."""
 
-    Activations are those that the backward pass keeps: per token and layer about 6 widths, 3
-    feed-forward widths and one row of attention scores per head, twice where the softmax is
-    kept too, plus three rows of logits.
-    """
+    def judged(segment):
+        accounts = models.count(segment.config)
+        written = accounts.flops_forward / (2 * segment.config.width)
+        return 16 * accounts.params_total + 4 * written * segment.phase.batch_tokens
+
+    return max(segments, key=judged)
+
+
+def predicted_bytes(segment: Segment) -> int:
+    """Predicts the device memory of training a segment, as `training_bytes` says."""
     return training_bytes(segment.config, segment.phase.batch_tokens)
 
 
 def training_bytes(config: ModelConfig, batch_tokens: int) -> int:
-    """Predicts the device memory of training a configuration, as `predicted_bytes` says."""
-    size = 2 if config.dtype == "bfloat16" else 4
-    layer = 6 * config.width + 3 * config.inner_width + 2 * config.heads * config.context
-    per_token = size * config.depth * layer + 4 * 3 * config.vocabulary
-    return 16 * models.count(config).params_total + per_token * batch_tokens
+    """Predicts device memory: parameters, gradients and two moments in float32, and activations.
+
+    Activations are what the backward pass keeps of the forward one, found by tracing both without
+    compiling; XLA computes some of them again and needs a little beside them. Weights are among
+    what is kept, and are counted once.
+    """
+    state = abstract(config)
+    train = {path: x for path, x in state.params.items() if path in state.moments}
+    rest = {path: x for path, x in state.params.items() if path not in train}
+
+    def kept(train, rest, buffers, windows):
+        loss = lambda train: models.loss(config, rest | train, buffers, windows)
+        return jax.vjp(loss, train, has_aux=True)[1]
+
+    shape = (batch_tokens // config.context, config.context + 1)
+    windows = jax.ShapeDtypeStruct(shape, WINDOW_TYPE)
+    residuals = jax.eval_shape(kept, train, rest, state.buffers, windows)
+    size = lambda tree: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+    activations = max(0, size(residuals) - size(state.params))
+    return 4 * size(train) + size(rest) + activations

@@ -21,7 +21,7 @@ def numerics() -> list[int]:
     return [models.NUMERICS, data.NUMERICS, scaling.NUMERICS]
 
 
-def check(name: str, values: dict, close) -> None:
+def assert_golden(name: str, values: dict, close) -> None:
     """Fails unless a golden table holds and belongs to the present NUMERICS."""
     golden = json.loads((FOLDER / f"{name}.json").read_text())
     hint = (

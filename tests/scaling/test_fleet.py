@@ -86,11 +86,14 @@ def test_a_member_trains_as_it_would_alone(count, corpus, mesh, tmp_path):
 
 
 @pytest.mark.parametrize("name", ZOO)
-def test_every_architecture_trains_in_a_fleet_of_three(name, corpus, mesh, tmp_path):
-    runs = members(corpus, 3, config=CONFIGS[name])
+def test_every_architecture_trains_in_a_fleet_of_three(name, corpus, mesh, tmp_path, monkeypatch):
+    monkeypatch.setattr(scaling.train, "DISPATCH_STEPS", 4)  # The program of test_zoo's runs.
+    runs = members(corpus, 3, steps=(20,), config=CONFIGS[name])
     alone = work(corpus, mesh, tmp_path / "alone", runs)
     together = work(corpus, mesh, tmp_path / "fleet", runs, most=3)
-    np.testing.assert_allclose(curves(together), curves(alone), rtol=1e-5)
+    # Another order of sums can round a quantised weight to its neighbouring level.
+    rtol = 1e-5 if CONFIGS[name].quantization is None else 1e-3
+    np.testing.assert_allclose(curves(together), curves(alone), rtol=rtol)
 
 
 def test_fleets_of_one_change_no_bit(corpus, mesh, tmp_path):
@@ -172,18 +175,20 @@ def test_a_stopped_fleet_goes_on_to_the_same_bits(corpus, mesh, tmp_path, monkey
         assert left == right
 
 
-def test_a_killed_fleet_goes_on_to_the_same_bits_in_a_fresh_process(corpus, tmp_path):
+def test_a_killed_fleet_goes_on_to_the_same_bits_in_a_fresh_process(
+    corpus, mesh, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(scaling.train, "DISPATCH_STEPS", 4)
     where = next(iter(corpus.domains.values())).folder
-    common = ("--corpus", where, "--kinds", "wsd", "--members", 3)
-    died = process(*common, "--stores", tmp_path / "cut", "--kill-at", 100)
+    common = ("--corpus", where, "--kinds", "wsd", "--members", 3, "--stores", tmp_path)
+    died = process(*common, "--kill-at", 100)
     assert died.returncode == -signal.SIGKILL, died.stderr
-    for name in ("cut", "whole"):
-        ended = process(*common, "--stores", tmp_path / name)
-        assert ended.returncode == 0, ended.stderr
+    ended = process(*common)
+    assert ended.returncode == 0, ended.stderr
     runs = seeds(study_runs("wsd", corpus), 3)
-    cut, whole = (Store.at(tmp_path / name / "wsd") for name in ("cut", "whole"))
+    cut, whole = Store.at(tmp_path / "wsd"), work(corpus, mesh, tmp_path / "whole", runs, most=3)
     for run in runs:
-        assert cut.done(run.identity)["loss"] == whole.done(run.identity)["loss"]
+        assert cut.done(run.identity)["loss"] == whole.store.done(run.identity)["loss"]
     assert not any((cut.path / "fleets").iterdir())
 
 

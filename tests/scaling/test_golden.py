@@ -11,7 +11,7 @@ from scaling import Optimizer, make_mesh
 from scaling.optimizer import initial
 from scaling.train import Program, advance, on_mesh
 from tests.corpora import small_corpus
-from tests.golden import check
+from tests.golden import assert_golden
 from tests.zoo import CONFIGS
 
 
@@ -49,8 +49,8 @@ def orders() -> dict:
 
 
 def test_one_step_is_what_it_was():
-    check("steps", steps(), lambda old, new: np.isclose(old, new, rtol=2e-5))
+    assert_golden("steps", steps(), lambda old, new: np.isclose(old, new, rtol=2e-5))
 
 
 def test_the_order_is_what_it_was():
-    check("order", orders(), lambda old, new: old == new)
+    assert_golden("order", orders(), lambda old, new: old == new)

@@ -70,8 +70,23 @@ def assert_equal_bits(left, right) -> None:
         assert np.array_equal(np.asarray(a), np.asarray(b)), path
 
 
+class Interrupt(Silent):
+    """Ends the worker once so many steps have been seen."""
+
+    def __init__(self, at: int):
+        self.steps, self.at = 0, at
+
+    def update(self, segment, step, loss, speed):
+        self.steps += scaling.train.DISPATCH_STEPS
+        if self.steps >= self.at:
+            raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_run_through_the_tree_equals_the_run_alone(kind, corpus, mesh, tmp_path):
+def test_a_run_through_the_tree_equals_the_run_alone_and_one_interrupted(
+    kind, corpus, mesh, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(scaling.train, "DISPATCH_STEPS", 4)
     runs = study_runs(kind, corpus)
     shared = work(corpus, mesh, tmp_path / "shared", runs, keep_params=True)
     assert len(losses(shared)) == len(runs)
@@ -85,6 +100,11 @@ def test_a_run_through_the_tree_equals_the_run_alone(kind, corpus, mesh, tmp_pat
         assert_equal_bits(end_state(alone, run), end_state(shared, run))
     ends = [json.dumps(losses(shared)[run.identity]) for run in runs]
     assert len(set(ends)) == len(runs)
+    steps = sum(segment.steps for segment in shared.plan.segments.values())
+    stop = Interrupt(random.Random(kind).randrange(8, steps))
+    with pytest.raises(KeyboardInterrupt):
+        work(corpus, mesh, tmp_path / "cut", runs, checkpoint_seconds=0.0, progress=stop)
+    assert_equal_records(work(corpus, mesh, tmp_path / "cut", runs), shared)
 
 
 def process(*args) -> subprocess.CompletedProcess:
@@ -93,38 +113,44 @@ def process(*args) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
 
 
-def test_a_killed_run_resumed_in_a_fresh_process_equals_the_uninterrupted_one(corpus, tmp_path):
-    where = next(iter(corpus.domains.values())).folder
-    rng = random.Random(0)
-    for kind in KINDS:
-        steps = sum(s.steps for s in plan(study_runs(kind, corpus)).segments.values())
-        kill = rng.randrange(8, steps)
-        died = process(
-            "--corpus", where, "--stores", tmp_path / "cut", "--kinds", kind, "--kill-at", kill
+def assert_equal_records(cut: Worker, whole: Worker) -> None:
+    """Compares all that two stores have of every segment of a plan, but for the times."""
+    keep = ("step", "loss", "grad_norm", "learning_rate", "tokens")
+    for id in whole.plan.segments:
+        first, second = (worker.store.done(id) for worker in (cut, whole))
+        assert first["loss"] == second["loss"]
+        assert first["train_loss"] == second["train_loss"]
+        left, right = (
+            [[r[k] for k in keep] for r in worker.store.read(id, "metrics")]
+            for worker in (cut, whole)
         )
+        assert left == right
+
+
+def test_a_killed_run_resumed_in_a_fresh_process_equals_the_uninterrupted_one(
+    corpus, mesh, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(scaling.train, "DISPATCH_STEPS", 4)
+    where, kinds = next(iter(corpus.domains.values())).folder, ("frozen", "grown")
+    common = ("--corpus", where, "--stores", tmp_path / "cut")
+    whole = {
+        kind: work(corpus, mesh, tmp_path / "whole" / kind, study_runs(kind, corpus))
+        for kind in kinds
+    }
+    rng = random.Random(0)
+    for kind in kinds:
+        steps = sum(segment.steps for segment in whole[kind].plan.segments.values())
+        died = process(*common, "--kinds", kind, "--kill-at", rng.randrange(8, steps))
         assert died.returncode == -signal.SIGKILL, died.stderr
-    resumed = process("--corpus", where, "--stores", tmp_path / "cut", "--kinds", ",".join(KINDS))
+    resumed = process(*common, "--kinds", ",".join(kinds))
     assert resumed.returncode == 0, resumed.stderr
-    whole = process("--corpus", where, "--stores", tmp_path / "whole", "--kinds", ",".join(KINDS))
-    assert whole.returncode == 0, whole.stderr
-    for kind in KINDS:
-        cut, uncut = (Store.at(tmp_path / name / kind) for name in ("cut", "whole"))
-        segments = plan(study_runs(kind, corpus)).segments.values()
-        for segment in segments:
-            first, second = cut.done(segment.id), uncut.done(segment.id)
-            assert first["loss"] == second["loss"], kind
-            assert first["train_loss"] == second["train_loss"], kind
-            keep = ("step", "loss", "grad_norm", "learning_rate", "tokens")
-            left, right = (
-                [[r[k] for k in keep] for r in s.read(segment.id, "metrics")] for s in (cut, uncut)
-            )
-            assert left == right, kind
-            assert not (cut.folder(segment.id) / "checkpoint").exists()
     # What was there when the process died is not trained again.
-    counts = [json.loads(line) for line in resumed.stdout.splitlines()]
-    assert sum(sum(c.values()) for c in counts) < sum(
-        len(plan(study_runs(kind, corpus)).segments) for kind in KINDS
-    )
+    trained = sum(n for line in resumed.stdout.splitlines() for n in json.loads(line).values())
+    assert trained < sum(len(worker.plan.segments) for worker in whole.values())
+    for kind, worker in whole.items():
+        store = Store.at(tmp_path / "cut" / kind)
+        assert_equal_records(Worker(worker.plan, store, corpus, EVALUATION, mesh), worker)
+        assert not any((store.folder(id) / "checkpoint").exists() for id in worker.plan.segments)
 
 
 def test_a_second_run_trains_nothing_and_compiles_nothing(corpus, mesh, tmp_path):
@@ -177,13 +203,8 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(
     monkeypatch.setattr(scaling.train, "DISPATCH_STEPS", 4)
     runs = study_runs("wsd", corpus)[:1]
 
-    class Interrupt(Silent):
-        def update(self, segment, step, loss, speed):
-            if step >= 10:
-                raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        work(corpus, mesh, tmp_path / "cut", runs, checkpoint_seconds=0.0, progress=Interrupt())
+        work(corpus, mesh, tmp_path / "cut", runs, checkpoint_seconds=0.0, progress=Interrupt(12))
     first = next(iter(plan(runs).segments))
     saved = sorted((tmp_path / "cut" / "segments" / first / "checkpoint").iterdir())
     steps = sorted(int(folder.name) for folder in saved if folder.name.isdecimal())

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 
@@ -9,7 +10,8 @@ import scaling.train
 from data import Mixture
 from scaling import Data, Evaluation, Optimizer, Run, Stopped, Store, Worker, make_mesh, plan, wsd
 from scaling.optimizer import initial
-from scaling.train import Program, advance, on_mesh
+from scaling.speed import predicted_bytes
+from scaling.train import WINDOW_TYPE, Program, advance, compiled, on_mesh, place_windows
 from tests.corpora import STEP
 from tests.scaling.test_worker import assert_equal_bits, end_state
 from tests.zoo import CONFIGS
@@ -57,17 +59,22 @@ def test_a_part_branches_stops_and_goes_on_to_the_same_bits(
 
 def train(config, spec: str, steps: int) -> np.ndarray:
     """Returns the losses of some steps over a random walk of symbols."""
-    program = Program.of(config, OPTIMIZER, 512, make_mesh(spec))
+    program = Program.of(config, OPTIMIZER, STEP, make_mesh(spec))
     state = on_mesh(program, initial(config, 0))
     rng = np.random.default_rng(0)
-    shape = (steps, 512 // config.context, config.context + 1)
+    shape = (steps, STEP // config.context, config.context + 1)
     walk = np.cumsum(rng.integers(-2, 3, shape), axis=2) % 24 + 40
-    state, metrics = advance(program, state, walk, np.full(steps, 0.005), 0.01)
-    return np.asarray(metrics["nll"])[:steps]
+    losses = []
+    for begin in range(0, steps, program.dispatch_steps):
+        some = walk[begin : begin + program.dispatch_steps]
+        state, metrics = advance(program, state, some, np.full(len(some), 0.005), 0.01)
+        losses.append(np.asarray(metrics["nll"])[: len(some)])
+    return np.concatenate(losses)
 
 
 @pytest.mark.parametrize("name", ZOO)
-def test_a_part_trains_alike_in_bfloat16_and_on_eight_devices(name):
+def test_a_part_trains_alike_in_bfloat16_and_on_eight_devices(name, monkeypatch):
+    monkeypatch.setattr(scaling.train, "DISPATCH_STEPS", 4)  # One program with the test above.
     config = CONFIGS[name]
     one = train(config, "data:1", 20)
     assert one[-1] < one[0] - 0.2
@@ -76,3 +83,22 @@ def test_a_part_trains_alike_in_bfloat16_and_on_eight_devices(name):
     np.testing.assert_allclose(train(config, "fsdp:4,data:2", 20), one, rtol=rtol)
     half = train(replace(config, dtype="bfloat16"), "data:1", 20)
     np.testing.assert_allclose(half, one, rtol=0.02)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_predicted_memory_is_near_what_xla_plans(name, corpus, mesh, monkeypatch):
+    monkeypatch.setattr(scaling.train, "DISPATCH_STEPS", 4)
+    segment = next(plan(branches(name, corpus)[:1]).walk())
+    program = Program.of(segment.config, OPTIMIZER, STEP, mesh)
+    windows = np.zeros((4, program.sequences, segment.config.context + 1), WINDOW_TYPE)
+    with jax.set_mesh(mesh):
+        lowered = compiled(program).lower(
+            on_mesh(program, initial(segment.config, 0)),
+            place_windows(mesh, windows),
+            np.zeros(4, np.float32),
+            np.float32(0),
+            np.int32(4),
+        )
+    planned = lowered.compile().memory_analysis()
+    used = planned.temp_size_in_bytes + planned.argument_size_in_bytes
+    assert 2 / 3 < predicted_bytes(segment) / used < 3 / 2
