@@ -81,6 +81,7 @@ def joined(
     try:
         ending.reason = f"not all processes were there within {seconds:g} s"
         meet(coordinator, processes, process, seconds)
+        barrier("met")  # Devices meet here for the first time, while no process is far behind.
         ending.reason = "another process is gone"
         yield
         jax.distributed.shutdown()
@@ -153,6 +154,17 @@ def barrier(name: str) -> None:
     """Waits until every process is here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def compile_together(function, *inputs) -> None:
+    """Compiles a jitted function in all processes before any of them calls it.
+
+    Compiling may take one process far longer than another, and where devices meet in a program for
+    the first time, on CPUs, those that are there wait for the others for 30 seconds only.
+    """
+    if jax.process_count() > 1:
+        function.lower(*inputs).compile()
+        barrier("compiled")
 
 
 def agree(store: epath.Path, task: str) -> None:
