@@ -140,11 +140,14 @@ def processes(commands: Sequence[Sequence[str]]) -> int:
     # In groups of their own, so that Ctrl-C reaches the launcher alone.
     shape |= dict(env=os.environ | {"PYTHONUNBUFFERED": "1"}, process_group=0)
 
+    def tell(process) -> None:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM if len(signals) == 1 else signal.SIGKILL)
+
     def hand_on(number, _) -> None:
         signals.append(number)
         for process in started:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM if len(signals) == 1 else signal.SIGKILL)
+            tell(process)
 
     def show(index: int, output) -> None:
         with output:
@@ -154,15 +157,18 @@ def processes(commands: Sequence[Sequence[str]]) -> int:
     before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         for line in commands:
-            if not signals:
-                started.append(subprocess.Popen(line, **shape))
+            if signals:
+                break
+            started.append(subprocess.Popen(line, **shape))
+            if signals:  # They came while it was started, before it stood in the list.
+                tell(started[-1])
         showing = [
             threading.Thread(target=show, args=(index, process.stdout))
             for index, process in enumerate(started)
         ]
         for thread in showing:
             thread.start()
-        codes = [process.wait() for process in started]
+        codes = [ended(process) for process in started]
         for thread in showing:
             thread.join()
     finally:
@@ -175,6 +181,17 @@ def processes(commands: Sequence[Sequence[str]]) -> int:
             print(f"worker {index} failed with code {code}; the others go on", flush=True)
             failures += 1
     return verdict(failures, len(commands), bool(signals))
+
+
+def ended(process: subprocess.Popen) -> int:
+    """Waits for a process and returns its code, while signals go on being handled.
+
+    The kernel gives a second signal to any thread, and Python handles it in the main one, where it
+    interrupts no system call: a wait without a timeout would sleep through it.
+    """
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(timeout=1.0)
 
 
 @dataclass(frozen=True)

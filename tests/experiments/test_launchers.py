@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import threading
 from pathlib import Path
 
 import pandas as pd
@@ -169,6 +170,30 @@ def test_processes_are_told_to_end_and_their_end_is_told(codes, code, lines, cap
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
     out = capsys.readouterr().out
     assert all(line in out for line in lines), out
+
+
+class Starting(subprocess.Popen):
+    """A process that a signal comes for before whoever starts it has it in hand."""
+
+    def __init__(self, *args, **settings):
+        super().__init__(*args, **settings)
+        signal.raise_signal(signal.SIGTERM)
+
+
+class Elsewhere(subprocess.Popen):
+    """A process whose launcher gets the signal in a thread other than the one that waits."""
+
+    def __init__(self, *args, **settings):
+        super().__init__(*args, **settings)
+        here = lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+        threading.Timer(0.2, here).start()
+
+
+@pytest.mark.parametrize("kind", [Starting, Elsewhere])
+def test_no_signal_is_slept_through(kind, capsys, monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", kind)
+    assert launchers.processes([[sys.executable, "-c", WAITS]]) == launchers.ENDED
+    assert "1 of 1 workers ended as told" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

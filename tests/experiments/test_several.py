@@ -15,7 +15,7 @@ from scaling.processes import LOST
 from tests.experiments import one_run
 
 ROOT = Path(__file__).parents[2]
-GUARD = 900  # Seconds after which a process counts as hanging.
+GUARD = 300  # Seconds after which a process counts as hanging.
 
 
 def free_port() -> int:
