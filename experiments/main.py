@@ -1,4 +1,4 @@
-"""The console command: `espalier plan | run | work | launch | report | export | fit | corpus`."""
+"""The console command `espalier`: its commands, its flags, and what is told of a mistake."""
 
 import contextlib
 import logging
@@ -15,6 +15,7 @@ COMMANDS = {
     "launch": "start such workers on this machine, Slurm or Ray, or a run on a TPU pod",
     "report": "write tables, fit and report from the store",
     "export": "write one run's model, packed to its bits, as safetensors",
+    "sample": "print texts with which one run's model goes on after a prompt",
     "fit": "fit a law to anybody's table of losses (needs no accelerator)",
     "corpus build": "tokenize your own text into a corpus that studies read",
     "corpus show": "show a corpus's domains, tokens, bytes, documents, tokenizer and hash",
@@ -40,7 +41,14 @@ def new_flags() -> flags.FlagValues:
     flags.DEFINE_integer("processes", None, "number of processes", flag_values=values)
     flags.DEFINE_integer("process", None, "number of this process", flag_values=values)
     number("join_seconds", 300.0, "several processes: wait for the others", flag_values=values)
-    text("run", None, "export: the run's id, as in the run table", flag_values=values)
+    text("run", None, "export, sample: the run's id, as in the run table", flag_values=values)
+    text("prompt", "", "sample: the text to go on after", flag_values=values)
+    flags.DEFINE_integer(
+        "tokens", None, "sample: tokens to draw (default: up to the context)", flag_values=values
+    )
+    number("temperature", 1.0, "sample: of the draw; 0 takes the likeliest", flag_values=values)
+    flags.DEFINE_integer("samples", 1, "sample: how many texts", flag_values=values)
+    flags.DEFINE_integer("seed", 0, "sample: of the draw", flag_values=values)
     text("law", None, "fit: the law's name", flag_values=values)
     text("table", None, "fit: CSV or Parquet file, or published:NAME", flag_values=values)
     text("columns", "", "fit: THEIRS=OURS,... column names", flag_values=values)
@@ -244,6 +252,11 @@ def settings_of(found: flags.FlagValues):
         profile=found.profile,
         run=found.run,
         out=found.out,
+        prompt=found.prompt,
+        tokens=found.tokens,
+        temperature=found.temperature,
+        samples=found.samples,
+        seed=found.seed,
     )
 
 

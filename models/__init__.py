@@ -11,6 +11,7 @@ from models.ladder import Rung, ladder
 from models.moe import Experts, sparsity
 from models.parscale import Streams
 from models.quantize import Quantization
+from models.sample import sample
 from models.stem import Stem, swap_rows
 from models.tokenformer import ParameterTokens
 from models.transformer import Transformer, held_out_nll, loss, skeleton
@@ -34,7 +35,8 @@ __all__ = [
     "held_out_nll",
     "ladder",
     "loss",
+    "sample",
     "skeleton",
-    "swap_rows",
     "sparsity",
+    "swap_rows",
 ]

@@ -13,14 +13,16 @@ from models.parts import Count, RMSNorm, normal, parameter, project
 MASKED = -1e30  # Finite, so that a fully masked row stays free of NaN.
 
 
-def rotate(x_BHLK: Array, base: float) -> Array:
+def rotate(x_BHLK: Array, base: float, start: int | Array = 0) -> Array:
     """Rotates pairs of coordinates by their position (Su et al. 2021, RoFormer, eq. 34).
 
-    Pairs are (i, i + K/2); the angle of pair i at position l is l·base^(−2i/K).
+    Pairs are (i, i + K/2); the angle of pair i at position l is l·base^(−2i/K). The first of the L
+    positions is `start`.
     """
     length, size = x_BHLK.shape[-2:]
     frequencies = base ** (-jnp.arange(0, size, 2, dtype=jnp.float32) / size)
-    angles = jnp.arange(length, dtype=jnp.float32)[:, None] * frequencies[None, :]
+    positions = (start + jnp.arange(length)).astype(jnp.float32)
+    angles = positions[:, None] * frequencies[None, :]
     cos, sin = (f(angles)[None, None] for f in (jnp.cos, jnp.sin))
     first, second = jnp.split(x_BHLK.astype(jnp.float32), 2, axis=-1)
     rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
@@ -162,7 +164,8 @@ def between_tokens(
     """Lets tokens attend to tokens: split into heads, QK-norm, rotate, attend, join the heads.
 
     What every attention shares, however it makes queries, keys and values from the stream. `part`
-    has the model's `config` and, with QK-norm, `query_norm` and `key_norm`.
+    has the model's `config` and, with QK-norm, `query_norm` and `key_norm`. Where tokens came
+    before (`inputs.past`), theirs are attended to as well.
     """
     config = part.config
     batch, length, _ = query.shape
@@ -171,7 +174,10 @@ def between_tokens(
     value = heads(value, config.group_heads)
     if config.qk_norm:
         query, key = part.query_norm(query), part.key_norm(key)
-    query, key = rotate(query, config.rope_base), rotate(key, config.rope_base)
+    start = 0 if inputs.past is None else inputs.past.length
+    query, key = (rotate(x, config.rope_base, start) for x in (query, key))
+    if inputs.past is not None:
+        key, value = inputs.past.joined(key, value)
     mixed = attend_with_prefix(query, key, value, inputs)
     return jnp.swapaxes(mixed, 1, 2).reshape(batch, length, -1)
 

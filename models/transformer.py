@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from models.attention import Attention, visible
+from models.cache import Past
 from models.codes import CodeEmbedding
 from models.config import ModelConfig, Refused
 from models.embeddings import Head, LearnedEmbedding, cross_entropy, logits
@@ -56,8 +57,9 @@ class Inputs(NamedTuple):
     """What every part may read besides the residual stream."""
 
     tokens: Array  # [B, L] token ids.
-    mask: Array  # [1 or B, 1, L, L], true where the query (first L) may read the key.
+    mask: Array  # [1 or B, 1, L, S], true where the query (L) may read the key (S = L, or cached).
     prefix: Prefix | None = None  # The layer's own, where the model runs several streams.
+    past: Past | None = None  # Keys and values of the tokens before these, where some are kept.
 
 
 class Block(nnx.Module):
@@ -93,13 +95,22 @@ class Transformer(nnx.Module):
         if not config.tied:
             self.head = Head(config)
 
-    def hidden(self, tokens: Int[Array, "B L"]) -> tuple[Float[Array, "B L D"], dict]:
-        """Returns the normed final hidden states, and what the layers report (`together`)."""
+    def hidden(
+        self, tokens: Int[Array, "B L"], past: Past | None = None
+    ) -> tuple[Float[Array, "B L D"], dict]:
+        """Returns the normed final hidden states, and what the layers report (`together`).
+
+        With a `past`, the tokens go on where it ends, and it takes up their keys and values.
+        """
         config = self.config
         x = self.embedding(tokens, jnp.dtype(config.dtype))
         x, tokens = per_stream(config, x), per_stream(config, tokens)
-        inputs = Inputs(tokens, visible(tokens, config.separator, tokens.shape[1]))
-        run = looped if len(self.layers) <= LOOPED_LAYERS else scanned
+        if past is None:
+            mask = visible(tokens, config.separator, tokens.shape[1])
+        else:
+            mask = past.mask(tokens, config.separator)
+        inputs = Inputs(tokens, mask, past=past)
+        run = looped if past is not None or len(self.layers) <= LOOPED_LAYERS else scanned
         x, reports = run(self.layers, along_batch(x), inputs)
         x = self.final_norm(x)
         if config.streams is None:
@@ -107,9 +118,11 @@ class Transformer(nnx.Module):
         x, report = self.aggregation(x)
         return along_batch(x), reports | report
 
-    def __call__(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L V"]:
-        """Returns next-token logits in float32."""
-        x, _ = self.hidden(tokens)
+    def __call__(
+        self, tokens: Int[Array, "B L"], past: Past | None = None
+    ) -> Float[Array, "B L V"]:
+        """Returns next-token logits in float32; `past` as in `hidden`."""
+        x, _ = self.hidden(tokens, past)
         return logits(x, self.head_kernel())
 
     def head_kernel(self) -> Float[Array, "D V"]:

@@ -49,9 +49,13 @@ def call(capsys, *args) -> tuple[int, str, str]:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["grow"], "command: got grow; accepted: plan, run, work, launch, report, export, fit"),
+        (["grow"], "command: got grow; accepted: plan, run, work, launch, report, export, sample"),
         (["plan"], "--config: got nothing; accepted: FILE[:preset]"),
         (["export", STUDY], "--run: got None; accepted: one of the study's 44 runs, such as"),
+        (
+            ["sample", STUDY, "--run=x"],
+            "--run: got x; accepted: one of the study's 44 runs, such as",
+        ),
         (["plan", "--config=experiments/nowhere.py"], "experiments/over_training.py"),
         (
             ["plan", STUDY, "--profile=x"],

@@ -125,7 +125,9 @@ def test_the_report_finds_what_was_planted(blocks, config, study, tmp_path):
     assert pictures == {"penalty", "optimum", "fusion", "memory"}
 
 
-def test_an_exported_run_is_what_was_trained(study, config, tmp_path, capsys):
+def test_an_exported_run_is_what_was_trained_and_goes_on_after_a_prompt(
+    study, config, tmp_path, capsys
+):
     from safetensors.numpy import load_file
 
     small = qat_ratio.get_config("cpu")
@@ -147,6 +149,12 @@ def test_an_exported_run_is_what_was_trained(study, config, tmp_path, capsys):
     other = session.Settings(store=str(tmp_path / "none"), run=run.identity, out=str(out))
     with pytest.raises(ValueError, match="--run: got .*one that was trained with --keep-params"):
         session.export(tiny, small, other)
+    asked = session.Settings(
+        store=str(store.path), run=run.identity, prompt="def ", samples=2, tokens=8
+    )
+    session.sample(tiny, small, asked)
+    said = capsys.readouterr().out
+    assert said.count("\ndef ") == 2 and "--- 2, " in said and "after 8 tokens" in said
 
 
 def test_parabolas_find_their_lowest_point():

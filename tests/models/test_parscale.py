@@ -1,8 +1,4 @@
-"""Properties of ParScale's streams, by the codes PS1 to PS10.
-
-The project has no decoder with a cache, so of PS5 the tests hold what a cache would rely on:
-causality, unrotated prefixes, and positions that do not count them.
-"""
+"""Properties of ParScale's streams, by the codes PS1 to PS10."""
 
 import re
 from dataclasses import replace
@@ -14,8 +10,10 @@ import pytest
 
 from models import ModelConfig, Refused, Streams, count, loss, skeleton
 from models.attention import attend, attend_with_prefix, rotate, visible
+from models.cache import Cache
 from models.parscale import kept
 from models.parts import Count
+from models.sample import extend
 from models.transformer import PARTS, Inputs
 from scaling import make_mesh
 from scaling.mesh import batched, replicated
@@ -182,6 +180,23 @@ def test_PS5_a_shorter_sequence_gives_the_first_logits_of_a_longer_one():
     params = values(CONFIG)
     whole = logits(params)
     np.testing.assert_allclose(logits(params, TOKENS[:, :7]), whole[:, :7], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("config", [CONFIG, GROUPED], ids=["plain", "grouped, normed, documents"])
+def test_PS5_decoding_with_a_cache_equals_the_whole_pass(config):
+    params, tokens = values(config), windows(config)[:, :10]
+    tokens[0, 4] = tokens[1, 6] = 0
+    step = jax.jit(lambda cache, some: extend(config, params, {}, cache, some))
+    cache, found = Cache.empty(config, *tokens.shape), []
+    for at in range(tokens.shape[1]):
+        some, cache = step(cache, tokens[:, at : at + 1])
+        found.append(some)
+        assert int(cache.length) == at + 1  # Positions are those of tokens: no prefix among them.
+    streams, heads = config.streams.count, config.group_heads
+    rows = (tokens.shape[0] * streams, heads, tokens.shape[1], config.key_size)
+    assert {x.shape for layer in cache.layers for x in layer} == {rows}
+    whole = jax.jit(lambda p: skeleton(config).merge(p, {})(tokens))(params)
+    np.testing.assert_allclose(np.concatenate(found, 1), whole, rtol=2e-4, atol=2e-5)
 
 
 def test_PS6_a_masked_prefix_is_none_and_a_prefix_of_zeros_is_not():
