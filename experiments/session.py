@@ -74,7 +74,7 @@ def worker(
 ) -> Worker:
     """Returns the worker that trains a study's plan, in fleets where they pay unless told how."""
     mesh = make_mesh(settings.mesh)
-    most = fleet_sizes(settings.fleet)
+    most = fleet_sizes(settings.fleet, planned.segments.values(), mesh)
     # Several data or fsdp devices, or processes, serve one segment after the other.
     alone = settings.fleet == "loop" or (
         settings.fleet == "auto" and (shards(mesh) > 1 or jax.process_count() > 1)
@@ -117,7 +117,8 @@ def plan(study: Study, config: ConfigDict, settings: Settings) -> None:
     planned = make_plan(study.runs)
     work = worker(study, planned, settings)
     rates = calibration(cache_folder() / "speed")
-    found, sizes = [], fleet_sizes(settings.fleet, measuring=False)
+    found = []
+    sizes = fleet_sizes(settings.fleet, planned.segments.values(), work.mesh, measuring=False)
     if work.way is not None:
         found = fleets_of(planned, work.mesh, sizes)
     unmeasured = len({fleet.program for fleet in found if not sizes(fleet.program)})

@@ -1,6 +1,5 @@
 """How fast this device trains, measured; what a plan will take; and share of peak."""
 
-import functools
 import hashlib
 import json
 import time
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 import models
 from data import Refused, cache_folder
@@ -40,9 +40,16 @@ CALIBRATION_STEPS = 8
 
 LARGEST_FLEET = 64
 WORTH = 1.02  # A larger fleet must be faster by this much: a smaller one wastes less at its end.
-# Members × batch tokens × width up to which a fleet was faster than a loop on a CPU with 1 MiB of
-# second-level cache; beyond, its activations leave the cache and it is 10–40 % slower.
-CPU_FLEET_ACTIVATIONS = 1 << 16
+TURNS = 9  # Of timing every size once.
+# Members × batch tokens × width up to which fleets of more than two were ever the fastest on a CPU
+# with 1 MiB of second-level cache; beyond, their activations leave it. Two members were 15 % slower
+# than the loop on a quiet machine at width 128, and 15 % faster beside other work: always tried.
+CPU_FLEET_ACTIVATIONS = 1 << 17
+# Training FLOPs from which a program's fleet size is worth measuring on a CPU: some 3 minutes there
+# (at width 64), of which a fleet saves a tenth, against seconds of compiling for each size.
+CPU_FLEET_FLOPS = 1e13
+# Members × batch tokens × width × steps of one timed call, which takes a tenth of a second or so.
+TIMED_ACTIVATIONS = 1 << 20
 
 
 def peak_flops() -> tuple[float, str]:
@@ -67,27 +74,72 @@ def peak_flops() -> tuple[float, str]:
 
 def measure(config: ModelConfig, batch_tokens: int, steps: int = CALIBRATION_STEPS) -> float:
     """Returns training tokens per second of a configuration on this process's first device."""
-    program = Program.of(config, Optimizer(1e-3), batch_tokens, make_mesh("data:1"))
-    state = on_mesh(program, initial(config, 0))
-    shape = (steps, program.sequences, config.context + 1)
-    windows = np.random.default_rng(0).integers(0, config.vocabulary, shape).astype(np.int32)
-    rates, best = np.full(steps, 1e-3), np.inf
+    train = alone(config, batch_tokens, 1, steps)
+    best = np.inf
     for _ in range(4):
         began = time.perf_counter()
-        state, metrics = advance(program, state, windows, rates, 0.0)
-        jax.block_until_ready(metrics)
+        train()
         best = min(best, time.perf_counter() - began)
     return steps * batch_tokens / best
 
 
-def measure_fleet(config: ModelConfig, batch_tokens: int, size: int) -> float:
-    """Returns the training tokens per second of all members of a fleet together.
+def fleet_speeds(config: ModelConfig, batch_tokens: int, sizes: Iterable[int]) -> dict[int, float]:
+    """Returns the training tokens per second of all members together by the fleet's size.
 
-    One member is measured as the loop trains it; more read random windows in one program.
+    Sizes are timed in turns and compared within a turn, so that what else the device does hits all
+    alike. Sizes that its memory does not hold are left out.
     """
-    if size == 1:
-        return measure(config, batch_tokens)
-    mesh, steps = make_mesh("run:1"), CALIBRATION_STEPS
+    calls: dict[int, Callable[[], float]] = {}
+    for size in sorted(sizes):
+        try:
+            calls[size] = timed(config, batch_tokens, size)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            break
+    turns = np.log([[call() for call in calls.values()] for _ in range(TURNS)])
+    level = turns.mean(axis=1)
+    speeds = np.exp(np.median(turns - level[:, None], axis=0) + np.median(level))
+    return dict(zip(calls, speeds.tolist(), strict=True))
+
+
+def timed(config: ModelConfig, batch_tokens: int, size: int) -> Callable[[], float]:
+    """Compiles what trains a fleet, and returns what times one call: tokens per second.
+
+    One member is trained as the loop trains it; more read random windows in one program.
+    """
+    each = TIMED_ACTIVATIONS // (size * batch_tokens * config.width)
+    steps = min(max(each, 1), CALIBRATION_STEPS)
+    train = (alone if size == 1 else members)(config, batch_tokens, size, steps)
+    train()  # The first call compiles.
+
+    def call() -> float:
+        began = time.perf_counter()
+        train()
+        return size * steps * batch_tokens / (time.perf_counter() - began)
+
+    return call
+
+
+def alone(config: ModelConfig, batch_tokens: int, size: int, steps: int) -> Callable[[], None]:
+    """Returns what trains one configuration for some steps on the first device."""
+    program = Program.of(config, Optimizer(1e-3), batch_tokens, make_mesh("data:1"))
+    state = on_mesh(program, initial(config, 0))
+    shape = (steps, program.sequences, config.context + 1)
+    windows = np.random.default_rng(0).integers(0, config.vocabulary, shape).astype(np.int32)
+    rates = np.full(steps, 1e-3)
+
+    def train() -> None:
+        nonlocal state
+        state, metrics = advance(program, state, windows, rates, 0.0)
+        jax.block_until_ready(metrics)
+
+    return train
+
+
+def members(config: ModelConfig, batch_tokens: int, size: int, steps: int) -> Callable[[], None]:
+    """Returns what trains a fleet of equal members for some steps on the first device."""
+    mesh = make_mesh("run:1")
     program = Program.of(config, Optimizer(1e-3), batch_tokens, mesh)
     lead = lambda x: np.broadcast_to(np.asarray(x), (size, *np.shape(x)))
     state = jax.device_put(jax.tree.map(lead, initial(config, 0)), by_run(mesh))
@@ -102,31 +154,29 @@ def measure_fleet(config: ModelConfig, batch_tokens: int, size: int) -> float:
         np.zeros(1, np.int32),
     )
     rates = lead(np.full(program.dispatch_steps, 1e-3, np.float32))
-    best = np.inf
-    with jax.set_mesh(mesh):
-        for _ in range(4):
-            began = time.perf_counter()
+
+    def train() -> None:
+        nonlocal state
+        with jax.set_mesh(mesh):
             state, metrics = together(program)(
                 state, source, rates, lead(np.float32(0)), np.int32(steps)
             )
-            jax.block_until_ready(metrics)
-            best = min(best, time.perf_counter() - began)
-    return size * steps * batch_tokens / best
+        jax.block_until_ready(metrics)
+
+    return train
 
 
 def most(program: Program, measuring: bool = True) -> int:
     """Returns the fleet size of a program that trains the most tokens per second on this device.
 
-    Sizes double from one as long as that is faster; what was measured is kept on disk. On CPUs only
-    sizes are tried whose activations stay in the caches, where fleets can win at all. Without
-    `measuring`, which compiles a program per size, what was not measured before is 0.
+    What was measured is kept on disk. On CPUs larger sizes than two are tried only while their
+    activations stay in the caches. Without `measuring`, which compiles a program per size, what was
+    not measured before is 0.
     """
     config, batch = program.config, program.batch_tokens
     bound = LARGEST_FLEET
     if jax.default_backend() == "cpu":
-        bound = CPU_FLEET_ACTIVATIONS // (batch * config.width)
-        if bound < 4:
-            return 1
+        bound = min(bound, max(2, CPU_FLEET_ACTIVATIONS // (batch * config.width)))
     text = json.dumps([canonical(config), batch], sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
     file = cache_folder() / "speed" / f"{device_key()}-fleets.json"
@@ -134,29 +184,30 @@ def most(program: Program, measuring: bool = True) -> int:
     if key not in known:
         if not measuring:
             return 0
-        size, fastest = 1, 0.0
-        while 2 * size <= bound:
-            # In turns, so that other work on the device does not decide.
-            pairs = [[measure_fleet(config, batch, n) for n in (2 * size, size)] for _ in range(2)]
-            larger, smaller = map(max, zip(*pairs, strict=True))
-            fastest = max(fastest, smaller)
-            if larger < fastest * WORTH:
-                break
-            size, fastest = 2 * size, larger
-        known[key] = {"size": size, "tokens_per_second": round(fastest)}
+        speeds = fleet_speeds(config, batch, [1 << i for i in range(bound.bit_length())])
+        known[key] = next(s for s in speeds if speeds[s] * WORTH >= max(speeds.values()))
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(known, indent=1) + "\n")
-    return known[key]["size"]
+    return known[key]
 
 
-def fleet_sizes(choice: str, measuring: bool = True) -> Callable[[Program], int]:
-    """Turns `auto`, `loop` or a number into the fleet size of a program; `measuring` as in `most`.
+def fleet_sizes(
+    choice: str, segments: Iterable[Segment], mesh: Mesh, measuring: bool = True
+) -> Callable[[Program], int]:
+    """Turns `auto`, `loop` or a number into the fleet size of a program that segments share.
+
+    With `auto` it is what `most` says, on CPUs of programs that train for long enough.
 
     Raises:
       Refused: anything else.
     """
     if choice == "auto":
-        return functools.partial(most, measuring=measuring)
+        flops: dict[Program, float] = {}
+        for s in segments:
+            program = Program.of(s.config, s.run.optimizer, s.phase.batch_tokens, mesh)
+            flops[program] = flops.get(program, 0.0) + s.flops
+        least = CPU_FLEET_FLOPS if jax.default_backend() == "cpu" else 0.0
+        return lambda program: most(program, measuring) if flops[program] >= least else 1
     if choice == "loop":
         return lambda program: 1
     if not choice.isdecimal() or int(choice) < 1:

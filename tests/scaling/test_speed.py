@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import jax
+import numpy as np
 import pytest
 
 from data import Refused
@@ -12,10 +14,10 @@ from scaling.speed import (
     fleet_sizes,
     largest,
     measure,
-    measure_fleet,
     peak_flops,
     predicted_bytes,
     predicted_seconds,
+    timed,
 )
 from scaling.train import Program
 from tests.corpora import STEP, model, study_runs
@@ -51,30 +53,63 @@ def test_the_largest_segment_is_the_widest_on_the_largest_batch(corpus):
     assert predicted_bytes(found) > 16 * count(found.config).params_total
 
 
-def test_the_fleet_size_is_measured_once_and_kept(tmp_path, monkeypatch, mesh):
+@pytest.fixture
+def measured(tmp_path, monkeypatch):
+    """Fleets of a device on which 2 members are slower than 1, and 16 and 32 the fastest."""
     asked = []
+    speeds = {1: 100.0, 2: 90.0, 4: 150.0, 8: 149.0, 16: 180.0, 32: 181.0, 64: 10.0}
 
-    def measured(config, batch, size):
+    def timed(config, batch, size):
         asked.append(size)
-        return {1: 100.0, 2: 150.0, 4: 180.0, 8: 175.0}[size]
+        return lambda: speeds[size]
 
     monkeypatch.setattr(speed, "cache_folder", lambda: tmp_path)
-    monkeypatch.setattr(speed, "measure_fleet", measured)
-    tiny = Program.of(model(), Optimizer(1.0), 256, mesh)
-    assert fleet_sizes("auto", measuring=False)(tiny) == 0 and asked == []
-    assert speed.most(tiny) == 4 and set(asked) == {1, 2, 4, 8}
-    count = len(asked)
-    assert speed.most(tiny) == 4 and fleet_sizes("auto", measuring=False)(tiny) == 4
-    wide = Program.of(model(width=64), Optimizer(1.0), 1024, mesh)
-    assert speed.most(wide) == 1 and len(asked) == count
+    monkeypatch.setattr(speed, "timed", timed)
+    return asked
+
+
+def test_the_fleet_size_is_measured_once_and_kept(measured, mesh):
+    tiny = Program.of(model(), Optimizer(1.0), 64, mesh)
+    assert speed.most(tiny, measuring=False) == 0 and measured == []
+    assert speed.most(tiny) == 16 and measured == [1, 2, 4, 8, 16, 32, 64]
+    assert speed.most(tiny) == 16 and speed.most(tiny, measuring=False) == 16
+    wide = Program.of(model(width=128), Optimizer(1.0), 1024, mesh)
+    assert speed.most(wide) == 1 and measured[7:] == [1, 2]
+
+
+def test_sizes_are_compared_within_a_turn(monkeypatch):
+    slowed = iter(np.repeat([1.0, 0.1, 0.5] * 3, 2))  # What else the device does, turn by turn.
+    own = {1: 100.0, 4: 125.0}
+    timed = lambda config, batch, size: lambda: own[size] * next(slowed)
+    monkeypatch.setattr(speed, "timed", timed)
+    assert speed.fleet_speeds(model(), 64, (1, 4)) == pytest.approx({1: 50.0, 4: 62.5})
+
+
+def test_sizes_that_memory_does_not_hold_are_left_out(monkeypatch):
+    def full(config, batch, size):
+        if size > 2:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        return lambda: 100.0 * size
+
+    monkeypatch.setattr(speed, "timed", full)
+    assert speed.fleet_speeds(model(), 64, (1, 2, 4, 8)) == pytest.approx({1: 100.0, 2: 200.0})
+
+
+def test_fleets_are_measured_where_training_takes_long_enough(measured, corpus, mesh, monkeypatch):
+    segments = list(plan(study_runs("wsd", corpus)).walk())
+    programs = {Program.of(s.config, s.run.optimizer, s.phase.batch_tokens, mesh) for s in segments}
+    (program,) = programs
+    assert fleet_sizes("auto", segments, mesh)(program) == 1 and measured == []
+    monkeypatch.setattr(speed, "CPU_FLEET_FLOPS", sum(s.flops for s in segments))
+    assert fleet_sizes("auto", segments, mesh)(program) == 16 and measured
 
 
 def test_a_fleet_size_may_be_forced_and_nothing_else(mesh):
     tiny = Program.of(model(), Optimizer(1.0), 256, mesh)
-    assert fleet_sizes("loop")(tiny) == 1 and fleet_sizes("12")(tiny) == 12
+    assert fleet_sizes("loop", (), mesh)(tiny) == 1 and fleet_sizes("12", (), mesh)(tiny) == 12
     with pytest.raises(Refused, match="fleet: got many; accepted: auto, loop or the largest"):
-        fleet_sizes("many")
+        fleet_sizes("many", (), mesh)
 
 
 def test_a_fleet_is_measured_whole():
-    assert measure_fleet(model(), 64, 2) > 0
+    assert timed(model(), 64, 2)() > 0

@@ -57,7 +57,16 @@ def test_a_part_branches_stops_and_goes_on_to_the_same_bits(
     assert curve[-1] < curve[0] - 0.2
 
 
-def train(config, spec: str, steps: int) -> np.ndarray:
+def stable_rate(config) -> float:
+    """A rate at which another order of sums stays within 1e-5 for 50 steps.
+
+    At 0.004 it does not where weights are quantised: from about step 20 on some are rounded to
+    their other level, first one, then dozens, and losses differ by up to 4e-4.
+    """
+    return 0.004 if config.quantization is None else 0.001
+
+
+def train(config, spec: str, steps: int = 50) -> np.ndarray:
     """Returns the losses of some steps over a random walk of symbols."""
     program = Program.of(config, OPTIMIZER, STEP, make_mesh(spec))
     state = on_mesh(program, initial(config, 0))
@@ -67,7 +76,9 @@ def train(config, spec: str, steps: int) -> np.ndarray:
     losses = []
     for begin in range(0, steps, program.dispatch_steps):
         some = walk[begin : begin + program.dispatch_steps]
-        state, metrics = advance(program, state, some, np.full(len(some), 0.005), 0.01)
+        state, metrics = advance(
+            program, state, some, np.full(len(some), stable_rate(config)), 0.01
+        )
         losses.append(np.asarray(metrics["nll"])[: len(some)])
     return np.concatenate(losses)
 
@@ -76,12 +87,10 @@ def train(config, spec: str, steps: int) -> np.ndarray:
 def test_a_part_trains_alike_in_bfloat16_and_on_eight_devices(name, monkeypatch):
     monkeypatch.setattr(scaling.train, "DISPATCH_STEPS", 4)  # One program with the test above.
     config = CONFIGS[name]
-    one = train(config, "data:1", 20)
+    one = train(config, "data:1")
     assert one[-1] < one[0] - 0.2
-    # Another order of sums can round a quantised weight to its neighbouring level.
-    rtol = 1e-5 if config.quantization is None else 1e-3
-    np.testing.assert_allclose(train(config, "fsdp:4,data:2", 20), one, rtol=rtol)
-    half = train(replace(config, dtype="bfloat16"), "data:1", 20)
+    np.testing.assert_allclose(train(config, "fsdp:4,data:2"), one, rtol=1e-5)
+    half = train(replace(config, dtype="bfloat16"), "data:1")
     np.testing.assert_allclose(half, one, rtol=0.02)
 
 
