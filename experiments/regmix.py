@@ -1,7 +1,9 @@
 """Does a mixture proposed from small proxies beat simple ones at a larger size?
 
-Command    espalier run --config=experiments/regmix.py:cpu
-           (the runs of the proposal follow from the proxies' losses; one call trains both)
+Command    espalier run --config=experiments/regmix.py:cpu --fleet=4
+           (the runs of the proposal follow from the proxies' losses; one call trains both. The
+           proxies train in fleets, which at their size are a tenth to a third faster on two CPU
+           cores; on a GPU `--fleet=auto`, the default, finds the size)
 Cost       cpu: 7 CPU-minutes; gpu: some hours on one accelerator, see `espalier plan`
 Compared   RegMix, Liu et al. 2024 (arXiv:2407.01492): 512 proxies of 1M parameters rank mixtures
            at 1B with a Spearman correlation of 0.97 (LightGBM), where the target's own share
