@@ -177,7 +177,8 @@ def test_plan_run_again_and_report(tmp_path, capsys, monkeypatch):
     store = f"--store={tmp_path / 'store'}"
     with monkeypatch.context() as patch:  # Nothing known of fleets: a plan does not measure them.
         patch.setattr("scaling.speed.cache_folder", lambda: tmp_path)
-        patch.setattr("scaling.speed.measure_fleet", None)
+        patch.setattr("scaling.speed.timed", None)
+        patch.setattr("scaling.speed.CPU_FLEET_FLOPS", 0.0)
         code, out, _ = call(capsys, "plan", STUDY, *SMALL, store, "--mesh=data:1")
     assert code == 0
     assert "fleets: none" in out and "not measured on this device yet: 1 (the run" in out
