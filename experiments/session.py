@@ -60,7 +60,12 @@ class Settings:
 
 def folder(study: Study, config: ConfigDict, settings: Settings) -> epath.Path:
     """Returns where a study's tables and report are written."""
-    return epath.Path(settings.store) / "studies" / f"{study.name}-{config.preset}"
+    return epath.Path(settings.store) / "studies" / full_name(study, config)
+
+
+def full_name(study: Study, config: ConfigDict) -> str:
+    """Returns the name of a study with its preset."""
+    return f"{study.name}-{config.preset}"
 
 
 def worker(
@@ -156,9 +161,10 @@ def run(study: Study, config: ConfigDict, settings: Settings) -> int:
     SIGTERM or SIGUSR2, to any of several processes, has it write a checkpoint and end; returns 143
     or 140 then in the process that it was sent to, otherwise 0.
     """
+    refuse_early(study, settings)
     began = time.monotonic()
     trace = Trace(settings.profile if jax.process_index() == 0 else None)
-    with signalled() as told:
+    with signalled() as told, alone(study, config, settings):
         alive = lambda: not told
         while True:
             study = grown(study, config, settings)
@@ -178,6 +184,13 @@ def run(study: Study, config: ConfigDict, settings: Settings) -> int:
     return 0
 
 
+def alone(study: Study, config: ConfigDict, settings: Settings):
+    """Keeps a study to this run while it trains, which its first process sees to."""
+    if jax.process_index() > 0:
+        return contextlib.nullcontext()
+    return Store.at(settings.store).reserved(full_name(study, config), shared=False)
+
+
 def work(study: Study, config: ConfigDict, settings: Settings) -> int:
     """Trains a study's missing segments beside other workers on the store, until none is missing.
 
@@ -188,10 +201,13 @@ def work(study: Study, config: ConfigDict, settings: Settings) -> int:
       Refused: settings that a worker of several cannot have.
     """
     check_shared(settings)
-    study.check()
-    worker(study, make_plan(study.runs), settings)  # Refuses a mesh before anything is written.
+    refuse_early(study, settings)
     began = time.monotonic()
-    with Leases(Store.at(settings.store), settings.lease_seconds) as leases:
+    store = Store.at(settings.store)
+    with (
+        store.reserved(full_name(study, config), shared=True),
+        Leases(store, settings.lease_seconds) as leases,
+    ):
         sharing = Sharing(leases)
         with signalled(sharing.stop) as told:
             while True:
@@ -205,6 +221,12 @@ def work(study: Study, config: ConfigDict, settings: Settings) -> int:
     if ended:
         print("the plan is done; espalier report writes tables, fit and report", flush=True)
     return 0 if ended else code(told)
+
+
+def refuse_early(study: Study, settings: Settings) -> None:
+    """Refuses runs, and a mesh, that cannot be before anything is written."""
+    study.check()
+    worker(study, make_plan(study.runs), settings)
 
 
 def check_shared(settings: Settings) -> None:

@@ -4,6 +4,8 @@
 of all, `done.json`. A store may be any path that `etils.epath` opens.
 """
 
+import contextlib
+import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 
 from etils import epath
 
+from data import Refused
 from scaling.plan import Segment
 from scaling.runs import canonical
 
@@ -35,6 +38,31 @@ class Store:
         """Returns a finished segment's record, or None."""
         file = self.folder(id) / "done.json"
         return json.loads(file.read_text()) if file.exists() else None
+
+    @contextlib.contextmanager
+    def reserved(self, name: str, shared: bool) -> Iterator[None]:
+        """Keeps a study to one process inside, or to those that share it (leases settle the rest).
+
+        The lock is the kernel's and ends with the process, killed or not. Object stores and file
+        systems without locks have none: there two that train the same segments write double lines.
+
+        Raises:
+          Refused: another process has it that does not share it, or this one would not.
+        """
+        if not is_local(self.path):
+            yield
+            return
+        folder = self.path / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / name, "w") as file:
+            try:
+                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            except BlockingIOError:
+                accepted = "one espalier run of a study at a time, or any number of espalier work"
+                raise Refused(f"--store={self.path}", f"{name} in training", accepted) from None
+            except OSError:
+                pass  # A network file system without locks.
+            yield
 
     def finish(self, id: str, record: dict) -> None:
         """Writes `done.json`; finishing twice is harmless, since both records say the same."""

@@ -224,6 +224,19 @@ def test_plan_run_again_and_report(tmp_path, capsys, monkeypatch):
     assert "4 of 4 segments are there" in said and "✓" in said
 
 
+def test_a_run_beside_workers_of_the_same_study_is_refused_and_they_beside_it(tmp_path, capsys):
+    from scaling import Store
+
+    store = tmp_path / "runs"
+    for command, other_shares in (("run", True), ("run", False), ("work", False)):
+        with Store.at(store).reserved("over_training-cpu", shared=other_shares):
+            code, out, err = call(
+                capsys, command, STUDY, *SMALL, f"--store={store}", "--mesh=data:1"
+            )
+        assert code == 2 and out == "" and "over_training-cpu in training; accepted: one" in err
+    assert [file.name for file in store.iterdir()] == ["locks"]
+
+
 def test_a_worker_ends_on_sigterm_with_its_code_and_another_goes_on(tmp_path, capsys, monkeypatch):
     import scaling.train
     from experiments import session

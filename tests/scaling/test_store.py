@@ -5,6 +5,7 @@ import json
 import pytest
 from etils import epath
 
+from data import Refused
 from scaling import Store, plan
 from scaling import store as module
 from scaling.store import Records, lines, parts, write_atomically
@@ -83,3 +84,20 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     write_atomically(file, "two")
     assert file.read_text() == "two"
     assert [f.name for f in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_study_is_one_process_s_or_that_of_several_that_share_it(tmp_path):
+    store = Store.at(tmp_path / "runs")
+    alone, shared = (lambda s=s: store.reserved("study-cpu", shared=s) for s in (False, True))
+    refused = "in training; accepted: one espalier run of a study at a time, or any number"
+    with alone(), store.reserved("other-cpu", shared=False):
+        for again in (alone, shared):
+            with pytest.raises(Refused, match=refused), again():
+                pass
+    with shared(), shared():
+        with pytest.raises(Refused, match=refused), alone():
+            pass
+    with alone():
+        pass
+    with Store.at("gs://bucket/runs").reserved("study-cpu", shared=False):
+        pass  # A bucket has no locks.
