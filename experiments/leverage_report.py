@@ -326,7 +326,8 @@ def curve_picture(table: pd.DataFrame, fits: Mapping[str, Fit]) -> Figure:
         curve = found.predict({"flops": line}, new_run=False)["prediction"]
         axis.plot(line, curve, "-", lw=1.2, color=shades[arm], label=arm)
     axis.set(xscale="log", xlabel="C = M·D (FLOPs, published convention)")
-    axis.set_ylabel("held-out loss (nats/token); filled: efficient runs")
+    axis.set_ylabel("held-out loss (nats/token)")
+    axis.plot([], [], ".", ms=4, alpha=0.4, color="black", label="not compute-efficient: left out")
     axis.legend(fontsize=8)
     axis.grid(alpha=0.3)
     return figure

@@ -267,9 +267,16 @@ def train(
 
 
 def report(study: Study, config: ConfigDict, settings: Settings) -> None:
-    """Writes tables, TensorBoard files and the report from what the store has."""
+    """Writes tables, TensorBoard files and the report from what the store has.
+
+    Raises:
+      Refused: no run of the study has ended there.
+    """
     study = grown(study, config, settings)
     found, out = results(study, config, settings), folder(study, config, settings)
+    if not len(found.runs):
+        accepted = f"a store where a run of {full_name(study, config)} has ended"
+        raise Refused("--store", settings.store, accepted)
     write_table(found.runs, out, "runs")
     write_table(found.evals, out, "evals")
     curves(found.plan, Store.at(settings.store), out)

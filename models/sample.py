@@ -18,7 +18,8 @@ def extend(
     """Returns the logits after each of the next L tokens, and the cache with them.
 
     They are those of the whole sequence at once. Experts with a capacity are the exception: which
-    tokens they drop depends on how many come together.
+    tokens they drop depends on how many come together. All tokens together are at most as many as
+    the cache has positions.
     """
     past = Past(cache)
     logits = skeleton(config).merge(params, buffers)(tokens, past)
