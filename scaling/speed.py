@@ -48,8 +48,9 @@ CPU_FLEET_ACTIVATIONS = 1 << 17
 # Training FLOPs from which a program's fleet size is worth measuring on a CPU: some 3 minutes there
 # (at width 64), of which a fleet saves a tenth, against seconds of compiling for each size.
 CPU_FLEET_FLOPS = 1e13
-# Members × batch tokens × width × steps of one timed call, which takes a tenth of a second or so.
-TIMED_ACTIVATIONS = 1 << 20
+# Members × batch tokens × width × steps of one timed call: a tenth of a second or so on a CPU; on
+# accelerators more, since a call of one step there is mostly dispatch.
+TIMED_ACTIVATIONS, TIMED_ON_ACCELERATORS = 1 << 20, 1 << 26
 
 
 def peak_flops() -> tuple[float, str]:
@@ -108,8 +109,8 @@ def timed(config: ModelConfig, batch_tokens: int, size: int) -> Callable[[], flo
 
     One member is trained as the loop trains it; more read random windows in one program.
     """
-    each = TIMED_ACTIVATIONS // (size * batch_tokens * config.width)
-    steps = min(max(each, 1), CALIBRATION_STEPS)
+    work = TIMED_ACTIVATIONS if jax.default_backend() == "cpu" else TIMED_ON_ACCELERATORS
+    steps = min(max(work // (size * batch_tokens * config.width), 1), CALIBRATION_STEPS)
     train = (alone if size == 1 else members)(config, batch_tokens, size, steps)
     train()  # The first call compiles.
 
