@@ -14,8 +14,13 @@ import threading
 import tests.conftest  # noqa: F401 — the same settings as in the tests.
 from experiments.launchers import ENDED, Actor, Launch, Task, on_ray
 
-# Ray asks nothing of the network, and keeps its token out of the home folder.
-SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+# Ray asks nothing of the network, keeps its token out of the home folder, and lets workers have
+# their share of a busy machine.
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    "RAY_worker_niceness": "0",
+}
 
 
 def interrupting(number: int) -> None:
