@@ -270,16 +270,17 @@ def report(study: Study, config: ConfigDict, settings: Settings) -> None:
     """Writes tables, TensorBoard files and the report from what the store has.
 
     Raises:
-      Refused: no run of the study has ended there.
+      Refused: nothing of the study is there.
     """
     study = grown(study, config, settings)
     found, out = results(study, config, settings), folder(study, config, settings)
-    if not len(found.runs):
-        accepted = f"a store where a run of {full_name(study, config)} has ended"
+    store = Store.at(settings.store)
+    if not any(store.folder(id).exists() for id in found.plan.segments):
+        accepted = f"a store in which {full_name(study, config)} has been trained"
         raise Refused("--store", settings.store, accepted)
     write_table(found.runs, out, "runs")
     write_table(found.evals, out, "evals")
-    curves(found.plan, Store.at(settings.store), out)
+    curves(found.plan, store, out)
     absent = len(found.plan.runs) + len(study.awaited) - len(found.runs)
     blocks: list[Block] = study.report(found)
     write_report(out, study, config, blocks, absent)

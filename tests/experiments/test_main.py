@@ -56,7 +56,7 @@ def call(capsys, *args) -> tuple[int, str, str]:
             ["sample", STUDY, "--run=x"],
             "--run: got x; accepted: one of the study's 44 runs, such as",
         ),
-        (["report", STUDY], "accepted: a store where a run of over_training-cpu has ended"),
+        (["report", STUDY], "accepted: a store in which over_training-cpu has been trained"),
         (["plan", "--config=experiments/nowhere.py"], "experiments/over_training.py"),
         (
             ["plan", STUDY, "--profile=x"],
