@@ -6,7 +6,7 @@ LOCK := requirements.lock
 .PHONY: help install corpus study test lint bench coverage golden lock clean
 
 help:
-	@echo "make study     install and run the over-training study (about 5 CPU-minutes)"
+	@echo "make study     install and run the over-training study (about 6 CPU-minutes)"
 	@echo "make test      install and run the test suite"
 	@echo "make bench     speed of training, reading, fitting and starting, as ratios of one run"
 	@echo "make coverage  coverage of the fits' intervals on planted data (30 CPU-minutes)"
