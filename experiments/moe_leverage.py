@@ -1,7 +1,7 @@
 """How much dense compute is a mixture of experts worth, by activation ratio and granularity?
 
 Command    espalier run --config=experiments/moe_leverage.py:cpu
-Cost       cpu: 13 CPU-minutes; gpu: 2e18 FLOPs, about four hours on one accelerator (estimated,
+Cost       cpu: 11 CPU-minutes; gpu: 2e18 FLOPs, about four hours on one accelerator (estimated,
            not run); published: see `espalier plan` (needs a corpus, --config.corpus=NAME)
 Compared   Tian et al. 2025 (arXiv:2507.17702): efficiency leverage EL = C_dense/C_moe at equal loss
            follows EL = Â^(a + d·log10 C + γ(log2 G)² + β·log2 G), Â = A + 0.0163, with a = 1.23,

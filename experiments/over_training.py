@@ -1,7 +1,7 @@
 """How do held-out losses depend on parameters and tokens when small models are over-trained?
 
 Command    espalier run --config=experiments/over_training.py:cpu
-Cost       cpu: 5 CPU-minutes; laptop: 45 CPU-minutes;
+Cost       cpu: 5 to 7 CPU-minutes; laptop: 45 CPU-minutes;
            gpu: about an hour on one accelerator; pod: see `espalier plan`
 Compared   Gadre et al. 2024 (arXiv:2403.08540): L = E + (a·M^η + b·M^−η)·C^−η with M tokens per
            parameter and C = 6·params_total·tokens; 104 models on three data sets gave η from

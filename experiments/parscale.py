@@ -1,7 +1,7 @@
 """What are parallel streams worth, in parameters and in compute?
 
 Command    espalier run --config=experiments/parscale.py:cpu
-Cost       cpu: 11 CPU-minutes; gpu: 197 PFLOPs, about an hour at 50 TFLOP/s; published: see
+Cost       cpu: 10 CPU-minutes; gpu: 197 PFLOPs, about an hour at 50 TFLOP/s; published: see
            `espalier plan`, with a corpus of one's own
 Compared   Chen et al. 2025 (ParScale, arXiv:2505.10475): L = E + (A/(N·(k·ln P + 1)))^α with N =
            params_non_embedding, those of the streams included; 42 billion tokens, N from 0.54e9

@@ -2,7 +2,7 @@
 
 Command    espalier run --config=experiments/qat_ratio.py:cpu
            espalier run --config=experiments/qat_ratio.py:gpu --stop-after=480   (again until done)
-Cost       cpu: 13 CPU-minutes (912 segments, 57,882,624 tokens instead of 170,496,000 apart);
+Cost       cpu: 11 CPU-minutes (912 segments, 57,882,624 tokens instead of 170,496,000 apart);
            gpu: 875 PFLOPs, about an hour and a quarter at a fifth of an H200's peak; not run yet,
            its plan is experiments/results/qat_ratio-gpu/plan.txt
 Compared   Dremov et al. 2025 (arXiv:2509.22935; 86M to 2.2B parameters, 2.3B to 1.4T tokens): the

@@ -1,7 +1,7 @@
 """Is a table per token worth its parameters in place of a feed-forward's up-projection?
 
 Command    espalier run --config=experiments/stem.py:cpu
-Cost       cpu: 13 CPU-minutes; gpu: not run, see
+Cost       cpu: 10 CPU-minutes; gpu: not run, see
            `espalier plan`; published: `espalier plan` with a corpus of a 128,256-token vocabulary
            as --config.corpus=FOLDER
 Compared   STEM (arXiv:2601.10639): at 1B parameters and 1T tokens, tables in 5 of 16 layers take

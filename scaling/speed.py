@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -41,9 +42,10 @@ CALIBRATION_STEPS = 8
 LARGEST_FLEET = 64
 WORTH = 1.02  # A larger fleet must be faster by this much: a smaller one wastes less at its end.
 TURNS = 9  # Of timing every size once.
+TIMED_SECONDS = 0.15  # Of calls at least: short ones after another size's find the caches cold.
 # Members × batch tokens × width up to which fleets of more than two were ever the fastest on a CPU
-# with 1 MiB of second-level cache; beyond, their activations leave it. Two members were 15 % slower
-# than the loop on a quiet machine at width 128, and 15 % faster beside other work: always tried.
+# with 1 to 2 MiB of second-level cache; beyond, their activations leave it. Two members were 15 %
+# slower than the loop at width 128 in one measurement and up to 15 % faster in others: always tried.
 CPU_FLEET_ACTIVATIONS = 1 << 17
 # Training FLOPs from which a program's fleet size is worth measuring on a CPU: some 3 minutes there
 # (at width 64), of which a fleet saves a tenth, against seconds of compiling for each size.
@@ -105,7 +107,7 @@ def fleet_speeds(config: ModelConfig, batch_tokens: int, sizes: Iterable[int]) -
 
 
 def timed(config: ModelConfig, batch_tokens: int, size: int) -> Callable[[], float]:
-    """Compiles what trains a fleet, and returns what times one call: tokens per second.
+    """Compiles what trains a fleet, and returns what times it for a while: tokens per second.
 
     One member is trained as the loop trains it; more read random windows in one program.
     """
@@ -113,11 +115,15 @@ def timed(config: ModelConfig, batch_tokens: int, size: int) -> Callable[[], flo
     steps = min(max(work // (size * batch_tokens * config.width), 1), CALIBRATION_STEPS)
     train = (alone if size == 1 else members)(config, batch_tokens, size, steps)
     train()  # The first call compiles.
+    began = time.perf_counter()
+    train()
+    calls = math.ceil(TIMED_SECONDS / (time.perf_counter() - began))
 
     def call() -> float:
         began = time.perf_counter()
-        train()
-        return size * steps * batch_tokens / (time.perf_counter() - began)
+        for _ in range(calls):
+            train()
+        return calls * size * steps * batch_tokens / (time.perf_counter() - began)
 
     return call
 
