@@ -45,7 +45,7 @@ TURNS = 9  # Of timing every size once.
 TIMED_SECONDS = 0.15  # Of calls at least: short ones after another size's find the caches cold.
 # Members × batch tokens × width up to which fleets of more than two were ever the fastest on a CPU
 # with 1 to 2 MiB of second-level cache; beyond, their activations leave it. Two members were 15 %
-# slower than the loop at width 128 in one measurement and up to 15 % faster in others: always tried.
+# slower than the loop at width 128 once and up to 15 % faster at other times: always tried.
 CPU_FLEET_ACTIVATIONS = 1 << 17
 # Training FLOPs from which a program's fleet size is worth measuring on a CPU: some 3 minutes there
 # (at width 64), of which a fleet saves a tenth, against seconds of compiling for each size.
