@@ -1,7 +1,7 @@
 """Does growing a TokenFormer in two steps beat training the large one from scratch?
 
 Command    espalier run --config=experiments/tokenformer_growth.py:cpu
-Cost       cpu: 9 CPU-minutes; gpu and published (a plan only): see `espalier plan`
+Cost       cpu: 8 CPU-minutes; gpu and published (a plan only): see `espalier plan`
 Compared   Wang et al. 2024 (arXiv:2410.23168, table 7, section 4.1): grown from 124M to 1.4B by
            random rows, one tenth of the tokens per stage, perplexity 11.77 on OpenWebText against
            11.63 of a Transformer from scratch at about three times the compute. Zero keys leave
