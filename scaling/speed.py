@@ -77,7 +77,7 @@ def peak_flops() -> tuple[float, str]:
 
 def measure(config: ModelConfig, batch_tokens: int, steps: int = CALIBRATION_STEPS) -> float:
     """Returns training tokens per second of a configuration on this process's first device."""
-    train = alone(config, batch_tokens, 1, steps)
+    train = alone(config, batch_tokens, steps)
     best = np.inf
     for _ in range(4):
         began = time.perf_counter()
@@ -113,7 +113,10 @@ def timed(config: ModelConfig, batch_tokens: int, size: int) -> Callable[[], flo
     """
     work = TIMED_ACTIVATIONS if jax.default_backend() == "cpu" else TIMED_ON_ACCELERATORS
     steps = min(max(work // (size * batch_tokens * config.width), 1), CALIBRATION_STEPS)
-    train = (alone if size == 1 else members)(config, batch_tokens, size, steps)
+    if size == 1:
+        train = alone(config, batch_tokens, steps)
+    else:
+        train = members(config, batch_tokens, size, steps)
     train()  # The first call compiles.
     began = time.perf_counter()
     train()
@@ -128,7 +131,7 @@ def timed(config: ModelConfig, batch_tokens: int, size: int) -> Callable[[], flo
     return call
 
 
-def alone(config: ModelConfig, batch_tokens: int, size: int, steps: int) -> Callable[[], None]:
+def alone(config: ModelConfig, batch_tokens: int, steps: int) -> Callable[[], None]:
     """Returns what trains one configuration for some steps on the first device."""
     program = Program.of(config, Optimizer(1e-3), batch_tokens, make_mesh("data:1"))
     state = on_mesh(program, initial(config, 0))
@@ -186,7 +189,7 @@ def most(program: Program, measuring: bool = True) -> int:
         bound = min(bound, max(2, CPU_FLEET_ACTIVATIONS // (batch * config.width)))
     text = json.dumps([canonical(config), batch], sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
-    file = cache_folder() / "speed" / f"{device_key()}-fleets.json"
+    file = cache_folder() / "speed" / f"{device_key()}-fleet-sizes.json"
     known = json.loads(file.read_text()) if file.exists() else {}
     if key not in known:
         if not measuring:
