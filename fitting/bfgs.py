@@ -92,7 +92,10 @@ def _direction(here, slope, inverse, free, low, high):
     """Quasi-Newton direction with the bounds that hold, and the slope along it."""
     blocked = (here <= low) & (slope > 0) | (here >= high) & (slope < 0) | ~free
     masked = np.where(blocked, 0.0, slope)
-    direction = -np.where(blocked, 0.0, np.einsum("bij,bj->bi", inverse, masked))
+    step = np.einsum("bij,bj->bi", inverse, masked)
+    held = np.flatnonzero((blocked & free).any(axis=1))
+    step[held] -= _share_of_held(inverse[held], step[held], (blocked & free)[held])
+    direction = -np.where(blocked, 0.0, step)
     descent = np.einsum("bi,bi->b", direction, masked)
     wrong = descent >= 0
     if wrong.any():
@@ -102,6 +105,18 @@ def _direction(here, slope, inverse, free, low, high):
     reach = np.abs(direction).max(axis=1)
     shorter = np.minimum(1.0, _LONGEST / np.maximum(reach, 1e-300))
     return direction * shorter[:, None], descent * shorter
+
+
+def _share_of_held(inverse, step, held):
+    """Part of a step that counts on moving coordinates which are held at a bound.
+
+    Without it the step is far too long: the free block of an inverse Hessian is not the inverse of
+    the free block.
+    """
+    both = held[:, :, None] & held[:, None, :]
+    block = np.where(both, inverse, np.eye(held.shape[1]))
+    pull = np.linalg.solve(block, np.where(held, step, 0.0)[..., None])
+    return (inverse @ pull)[..., 0]
 
 
 def _rows(problem: Problem, rows) -> Problem:

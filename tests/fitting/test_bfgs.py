@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from fitting import LAWS, Observations
 from fitting.bfgs import minimise
 from fitting.chinchilla import CHINCHILLA
 from fitting.objective import Problem
@@ -19,3 +20,20 @@ def test_integer_weights_equal_repeated_rows():
     other, same, _ = minimise(weighted, start)
     assert cost == pytest.approx(same, rel=1e-9)
     assert one == pytest.approx(other, rel=1e-4)
+
+
+@pytest.mark.parametrize("slope", [-0.112, -0.056])
+def test_a_parameter_at_its_bound_slows_none_of_the_others(slope):
+    """With the slope in size far off, E_max goes to a bound, soon as good as fixed there."""
+    law, table = LAWS["routed"], Observations.read("published:routed:s-base").frame
+    columns = {name: table[name].to_numpy(float) for name in law.predictors}
+    problem = Problem(law, columns, table["loss"].to_numpy(float), "least_squares_log")
+    values = law.published["s-base"] | {"a": slope, "E_max": 1e4}
+    start = np.array([[p.to_search(values[p.name]) for p in law.parameters]])
+    names = np.array(law.names)
+    found, cost, _ = minimise(problem, start, names != "a", iterations=60)
+    bounded = names == "E_max"
+    assert any(np.isclose(found[0], bound)[bounded] for bound in problem.bounds())
+    start[:, bounded] = found[:, bounded]
+    _, least, _ = minimise(problem, start, (names != "a") & ~bounded)
+    assert cost == pytest.approx(least, rel=1e-7)
