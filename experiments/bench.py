@@ -27,7 +27,15 @@ from models.codes import Codes
 from scaling import Data, Evaluation, Optimizer, Phase, Run, Store, Worker, decay, make_mesh, plan
 from scaling.environment import environment
 from scaling.optimizer import initial, update
-from scaling.speed import fleet_speeds, measure, most, peak_flops
+from scaling.speed import (
+    TURNS,
+    candidates,
+    fastest,
+    fleet_speeds,
+    measure,
+    peak_flops,
+    typical,
+)
 from scaling.train import Program, advance, compiled, on_mesh
 
 WIDTHS = (16, 32, 64, 128, 256)
@@ -117,13 +125,20 @@ def zoo() -> None:
 
 
 def fleets() -> None:
-    """Prints the tokens/s of all members against their number, and the automatic choice."""
+    """Prints the tokens/s of all members against their number, and the automatic choice.
+
+    Every other turn makes the choice, the others judge it: a best of many sizes by the turns that
+    chose it would flatter it, and a choice made minutes before, on a shared machine, is judged on
+    another machine.
+    """
     rows = []
     for width, batch in FLEET_SHAPES:
         config = ladder(width, 10**6, context=32 if batch < 512 else 64).model
-        chosen = most(Program.of(config, Optimizer(1.0), batch, make_mesh("run:1")))
         sizes = [n for n in FLEET_SIZES if n * batch * width <= FLEET_ACTIVATIONS]
-        speeds = fleet_speeds(config, batch, sizes)
+        turns = fleet_speeds(config, batch, sizes, turns=2 * TURNS)
+        tried = candidates(Program.of(config, Optimizer(1.0), batch, make_mesh("run:1")))
+        chosen = fastest({size: turns[size][::2] for size in tried})
+        speeds = typical({size: speed[1::2] for size, speed in turns.items()})
         row = {"width": width, "batch tokens": batch}
         row |= {f"R = {size}": round(speed) for size, speed in speeds.items()}
         rows.append(

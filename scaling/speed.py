@@ -86,11 +86,12 @@ def measure(config: ModelConfig, batch_tokens: int, steps: int = CALIBRATION_STE
     return steps * batch_tokens / best
 
 
-def fleet_speeds(config: ModelConfig, batch_tokens: int, sizes: Iterable[int]) -> dict[int, float]:
-    """Returns the training tokens per second of all members together by the fleet's size.
+def fleet_speeds(
+    config: ModelConfig, batch_tokens: int, sizes: Iterable[int], turns: int = TURNS
+) -> dict[int, np.ndarray]:
+    """Returns the training tokens per second of all members together, (turns,) by fleet size.
 
-    Sizes are timed in turns and compared within a turn, so that what else the device does hits all
-    alike. Sizes that its memory does not hold are left out.
+    All sizes are timed in every turn. Sizes that the device's memory does not hold are left out.
     """
     calls: dict[int, Callable[[], float]] = {}
     for size in sorted(sizes):
@@ -100,10 +101,25 @@ def fleet_speeds(config: ModelConfig, batch_tokens: int, sizes: Iterable[int]) -
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             break
-    turns = np.log([[call() for call in calls.values()] for _ in range(TURNS)])
+    speeds = np.array([[call() for call in calls.values()] for _ in range(turns)])
+    return dict(zip(calls, speeds.T, strict=True))
+
+
+def typical(speeds: dict[int, np.ndarray]) -> dict[int, float]:
+    """Returns each size's middle speed, sizes compared within a turn.
+
+    What else the device does in a turn hits all sizes alike.
+    """
+    turns = np.log(np.stack(list(speeds.values()), axis=1))
     level = turns.mean(axis=1)
-    speeds = np.exp(np.median(turns - level[:, None], axis=0) + np.median(level))
-    return dict(zip(calls, speeds.tolist(), strict=True))
+    middle = np.exp(np.median(turns - level[:, None], axis=0) + np.median(level))
+    return dict(zip(speeds, middle.tolist(), strict=True))
+
+
+def fastest(speeds: dict[int, np.ndarray]) -> int:
+    """Returns the fleet size to train with: the smallest that is about as fast as any."""
+    middle = typical(speeds)
+    return next(size for size in sorted(middle) if middle[size] * WORTH >= max(middle.values()))
 
 
 def timed(config: ModelConfig, batch_tokens: int, size: int) -> Callable[[], float]:
@@ -176,17 +192,25 @@ def members(config: ModelConfig, batch_tokens: int, size: int, steps: int) -> Ca
     return train
 
 
+def candidates(program: Program) -> list[int]:
+    """Returns the fleet sizes worth measuring: on CPUs while their activations stay in the caches.
+
+    The loop and two members always are.
+    """
+    bound = LARGEST_FLEET
+    if jax.default_backend() == "cpu":
+        activations = program.batch_tokens * program.config.width
+        bound = min(bound, max(2, CPU_FLEET_ACTIVATIONS // activations))
+    return [1 << power for power in range(bound.bit_length())]
+
+
 def most(program: Program, measuring: bool = True) -> int:
     """Returns the fleet size of a program that trains the most tokens per second on this device.
 
-    What was measured is kept on disk. On CPUs larger sizes than two are tried only while their
-    activations stay in the caches. Without `measuring`, which compiles a program per size, what was
-    not measured before is 0.
+    What was measured is kept on disk. Without `measuring`, which compiles a program per size, what
+    was not measured before is 0.
     """
     config, batch = program.config, program.batch_tokens
-    bound = LARGEST_FLEET
-    if jax.default_backend() == "cpu":
-        bound = min(bound, max(2, CPU_FLEET_ACTIVATIONS // (batch * config.width)))
     text = json.dumps([canonical(config), batch], sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
     file = cache_folder() / "speed" / f"{device_key()}-fleet-sizes.json"
@@ -194,8 +218,7 @@ def most(program: Program, measuring: bool = True) -> int:
     if key not in known:
         if not measuring:
             return 0
-        speeds = fleet_speeds(config, batch, [1 << i for i in range(bound.bit_length())])
-        known[key] = next(s for s in speeds if speeds[s] * WORTH >= max(speeds.values()))
+        known[key] = fastest(fleet_speeds(config, batch, candidates(program)))
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(known, indent=1) + "\n")
     return known[key]
