@@ -5,8 +5,8 @@ times the largest compute is predicted; how often does the interval contain it, 
 the fits judged identified?
 Command: `python -m experiments.coverage [--sets=200] [--only=PLANS] [--out=FILE]`; offline, one
 thread. Each row is written when it is done; `--only` replaces the rows of the named plans.
-Cost: 27 CPU-minutes by the table's rows for 200 sets per plan and noise structure, 10 of them for
-`qat`; 41 in one go beside other work.
+Cost: 26 CPU-minutes for 200 sets per plan and noise structure, 14 of them for `qat` (one core of an
+Intel Xeon, the other at work, 2026-11-25).
 Published numbers: none; `experiments/results/coverage.csv` holds the last full run.
 
 Noise is normal in log loss with the scale of the published fit's residuals. In half of the sets
