@@ -40,16 +40,18 @@ CALIBRATION_TOKENS = 1024
 CALIBRATION_STEPS = 8
 
 LARGEST_FLEET = 64
-WORTH = 1.02  # A larger fleet must be faster by this much: a smaller one wastes less at its end.
-TURNS = 9  # Of timing every size once.
+WORTH = 1.01  # A larger fleet must be faster by this much: a smaller one wastes less at its end.
+# Turns of timing every size once. On shared CPUs a turn finds the difference of two sizes to 5 %
+# (standard deviation over 60 turns at three shapes), many together to 1 %.
+TURNS, TURNS_ON_ACCELERATORS = 27, 9
 TIMED_SECONDS = 0.15  # Of calls at least: short ones after another size's find the caches cold.
 # Members × batch tokens × width up to which fleets of more than two were ever the fastest on a CPU
 # with 1 to 2 MiB of second-level cache; beyond, their activations leave it. Two members were 15 %
 # slower than the loop at width 128 once and up to 15 % faster at other times: always tried.
 CPU_FLEET_ACTIVATIONS = 1 << 17
-# Training FLOPs from which a program's fleet size is worth measuring on a CPU: some 3 minutes there
-# (at width 64), of which a fleet saves a tenth, against seconds of compiling for each size.
-CPU_FLEET_FLOPS = 1e13
+# Training FLOPs from which a program's fleet size is worth measuring on a CPU: some 10 minutes (at
+# width 64), of which a fleet saves a tenth, against half a minute of compiling and timing.
+CPU_FLEET_FLOPS = 3e13
 # Members × batch tokens × width × steps of one timed call: a tenth of a second or so on a CPU; on
 # accelerators more, since a call of one step there is mostly dispatch.
 TIMED_ACTIVATIONS, TIMED_ON_ACCELERATORS = 1 << 20, 1 << 26
@@ -87,12 +89,14 @@ def measure(config: ModelConfig, batch_tokens: int, steps: int = CALIBRATION_STE
 
 
 def fleet_speeds(
-    config: ModelConfig, batch_tokens: int, sizes: Iterable[int], turns: int = TURNS
+    config: ModelConfig, batch_tokens: int, sizes: Iterable[int], times: int = 1
 ) -> dict[int, np.ndarray]:
     """Returns the training tokens per second of all members together, (turns,) by fleet size.
 
-    All sizes are timed in every turn. Sizes that the device's memory does not hold are left out.
+    All sizes are timed in every turn, of which there are `times` as many as a choice needs. Sizes
+    that the device's memory does not hold are left out.
     """
+    turns = times * (TURNS if jax.default_backend() == "cpu" else TURNS_ON_ACCELERATORS)
     calls: dict[int, Callable[[], float]] = {}
     for size in sorted(sizes):
         try:

@@ -78,7 +78,7 @@ def test_the_fleet_size_is_measured_once_and_kept(measured, mesh):
 
 
 def test_sizes_are_compared_within_a_turn(monkeypatch):
-    slowed = iter(np.repeat([1.0, 0.1, 0.5] * 3, 2))  # What else the device does, turn by turn.
+    slowed = iter(np.repeat([1.0, 0.1, 0.5] * 9, 2))  # What else the device does, turn by turn.
     own = {1: 100.0, 4: 125.0}
     timed = lambda config, batch, size: lambda: own[size] * next(slowed)
     monkeypatch.setattr(speed, "timed", timed)
