@@ -144,7 +144,7 @@ def fleets() -> None:
             row | {"choice": chosen, "choice / best": speeds[chosen] / max(speeds.values())}
         )
     print("fleets: tokens/s of all R members together (R = 1: the loop), medians of turns")
-    print(pipes(pd.DataFrame(rows)) + "\n")
+    print(pipes(pd.DataFrame(rows, dtype=object)) + "\n")
 
 
 def updating(config: models.ModelConfig) -> float:

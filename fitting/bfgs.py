@@ -94,7 +94,8 @@ def _direction(here, slope, inverse, free, low, high):
     masked = np.where(blocked, 0.0, slope)
     step = np.einsum("bij,bj->bi", inverse, masked)
     held = np.flatnonzero((blocked & free).any(axis=1))
-    step[held] -= _share_of_held(inverse[held], step[held], (blocked & free)[held])
+    if len(held):
+        step[held] -= _share_of_held(inverse[held], step[held], (blocked & free)[held])
     direction = -np.where(blocked, 0.0, step)
     descent = np.einsum("bi,bi->b", direction, masked)
     wrong = descent >= 0
