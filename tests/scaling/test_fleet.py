@@ -42,6 +42,11 @@ def members(corpus, count: int, steps=(50,), config=None, rate=0.004) -> list[Ru
     ]
 
 
+def seeds_of(runs: list[Run], rate: float) -> list[Run]:
+    """Returns the runs with one mixture, rate and decay, so that they differ in seed alone."""
+    return [replace(run, data=runs[0].data, optimizer=Optimizer(rate, 0.01)) for run in runs]
+
+
 def work(corpus, mesh, path, runs, most=None, **settings) -> Worker:
     way = None if most is None else in_fleets(lambda program: most)
     store = Store.at(path)
@@ -85,15 +90,6 @@ def test_a_member_trains_as_it_would_alone(count, corpus, mesh, tmp_path):
     )
 
 
-@pytest.mark.parametrize("name", ZOO)
-def test_every_architecture_trains_in_a_fleet_of_three(name, corpus, mesh, tmp_path, monkeypatch):
-    monkeypatch.setattr(scaling.train, "DISPATCH_STEPS", 4)  # The program of test_zoo's runs.
-    runs = members(corpus, 3, config=CONFIGS[name], rate=stable_rate(CONFIGS[name]))
-    alone = work(corpus, mesh, tmp_path / "alone", runs)
-    together = work(corpus, mesh, tmp_path / "fleet", runs, most=3)
-    np.testing.assert_allclose(curves(together), curves(alone), rtol=1e-5)
-
-
 def test_fleets_of_one_change_no_bit(corpus, mesh, tmp_path):
     runs = study_runs("wsd", corpus)
     assert held_out(work(corpus, mesh, tmp_path / "a", runs)) == held_out(
@@ -115,17 +111,34 @@ def test_trunks_branch_in_fleets_also_where_a_change_is_made(corpus, mesh, tmp_p
     assert max(f.size for f in planned(together.plan, mesh, lambda program: 8)) >= 3
 
 
-def test_the_end_agrees_within_a_third_of_the_seeds_spread(corpus, mesh, tmp_path):
-    runs = members(corpus, 6, steps=(120,))
-    runs = [replace(run, data=runs[0].data, optimizer=Optimizer(0.01, 0.01)) for run in runs]
-    alone = work(corpus, mesh, tmp_path / "alone", runs)
-    together = work(corpus, mesh, tmp_path / "fleet", runs, most=6)
+def assert_ends_agree(alone: Worker, together: Worker) -> None:
+    """Later differences grow chaotically: the end is judged by the spread of seeds."""
     ends = [[np.mean(list(losses.values())) for losses in held_out(w)] for w in (alone, together)]
     assert np.abs(np.subtract(*ends)).max() < np.std(ends[0], ddof=1) / 3
 
 
+@pytest.mark.parametrize("count", [3, 8])
+def test_the_end_agrees_within_a_third_of_the_seeds_spread(count, corpus, mesh, tmp_path):
+    runs = seeds_of(members(corpus, count, steps=(120,)), 0.01)
+    alone = work(corpus, mesh, tmp_path / "alone", runs)
+    assert_ends_agree(alone, work(corpus, mesh, tmp_path / "fleet", runs, most=count))
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_every_architecture_trains_in_a_fleet_of_three(name, corpus, mesh, tmp_path, monkeypatch):
+    monkeypatch.setattr(scaling.train, "DISPATCH_STEPS", 4)  # The program of test_zoo's runs.
+    config = CONFIGS[name]
+    runs = seeds_of(members(corpus, 3, (120,), config), stable_rate(config))
+    alone = work(corpus, mesh, tmp_path / "alone", runs)
+    for spec in ("run:1", "run:3"):
+        together = work(corpus, make_mesh(spec), tmp_path / spec, runs, most=3)
+        first = [curves(worker)[:, :50] for worker in (together, alone)]
+        np.testing.assert_allclose(*first, rtol=1e-5)
+        assert_ends_agree(alone, together)
+
+
 def test_members_over_eight_devices_agree_and_nothing_passes_between_them(corpus, mesh, tmp_path):
-    runs = members(corpus, 11, steps=(30,))
+    runs = members(corpus, 11)
     devices = make_mesh("run:8")
     alone = work(corpus, mesh, tmp_path / "alone", runs)
     spread = work(corpus, devices, tmp_path / "run", runs, most=16)
