@@ -27,14 +27,7 @@ from models.codes import Codes
 from scaling import Data, Evaluation, Optimizer, Phase, Run, Store, Worker, decay, make_mesh, plan
 from scaling.environment import environment
 from scaling.optimizer import initial, update
-from scaling.speed import (
-    candidates,
-    fastest,
-    fleet_speeds,
-    measure,
-    peak_flops,
-    typical,
-)
+from scaling.speed import candidates, fastest, fleet_speeds, measure, peak_flops, typical
 from scaling.train import Program, advance, compiled, on_mesh
 
 WIDTHS = (16, 32, 64, 128, 256)
@@ -90,7 +83,7 @@ ZOO_WIDTH = 256
 
 FLEET_SHAPES = ((16, 64), (16, 1024), (32, 128), (32, 1024), (64, 1024), (128, 1024), (256, 1024))
 FLEET_SIZES = (1, 2, 4, 8, 16, 32, 64)
-FLEET_ACTIVATIONS = 1 << 20  # Members × batch tokens × width at most: larger ones take minutes.
+FLEET_ACTIVATIONS = 1 << 20  # Members × batch tokens × width at most beyond what is tried.
 
 
 def zoo() -> None:
@@ -133,10 +126,10 @@ def fleets() -> None:
     rows = []
     for width, batch in FLEET_SHAPES:
         config = ladder(width, 10**6, context=32 if batch < 512 else 64).model
-        sizes = [n for n in FLEET_SIZES if n * batch * width <= FLEET_ACTIVATIONS]
-        turns = fleet_speeds(config, batch, sizes, times=2)
         tried = candidates(Program.of(config, Optimizer(1.0), batch, make_mesh("run:1")))
-        chosen = fastest({size: turns[size][::2] for size in tried})
+        sizes = [n for n in FLEET_SIZES if n in tried or n * batch * width <= FLEET_ACTIVATIONS]
+        turns = fleet_speeds(config, batch, sizes, times=2)
+        chosen = fastest({size: turns[size][::2] for size in turns if size in tried})
         speeds = typical({size: speed[1::2] for size, speed in turns.items()})
         row = {"width": width, "batch tokens": batch}
         row |= {f"R = {size}": round(speed) for size, speed in speeds.items()}

@@ -93,9 +93,10 @@ def _direction(here, slope, inverse, free, low, high):
     blocked = (here <= low) & (slope > 0) | (here >= high) & (slope < 0) | ~free
     masked = np.where(blocked, 0.0, slope)
     step = np.einsum("bij,bj->bi", inverse, masked)
-    held = np.flatnonzero((blocked & free).any(axis=1))
-    if len(held):
-        step[held] -= _share_of_held(inverse[held], step[held], (blocked & free)[held])
+    held = blocked & free
+    rows = np.flatnonzero(held.any(axis=1))
+    if len(rows):
+        step[rows] -= _share_of_held(inverse[rows], step[rows], held[rows])
     direction = -np.where(blocked, 0.0, step)
     descent = np.einsum("bi,bi->b", direction, masked)
     wrong = descent >= 0

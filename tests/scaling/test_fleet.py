@@ -127,14 +127,16 @@ def test_the_end_agrees_within_a_third_of_the_seeds_spread(count, corpus, mesh, 
 @pytest.mark.parametrize("name", ZOO)
 def test_every_architecture_trains_in_a_fleet_of_three(name, corpus, mesh, tmp_path, monkeypatch):
     monkeypatch.setattr(scaling.train, "DISPATCH_STEPS", 4)  # The program of test_zoo's runs.
-    config = CONFIGS[name]
-    runs = seeds_of(members(corpus, 3, (120,), config), stable_rate(config))
-    alone = work(corpus, mesh, tmp_path / "alone", runs)
+    config, rate = CONFIGS[name], stable_rate(CONFIGS[name])
+    various = members(corpus, 3, (50,), config, rate)
+    alike = seeds_of(members(corpus, 3, (120,), config), rate)
+    alone = [work(corpus, mesh, tmp_path / "alone", runs) for runs in (various, alike)]
     for spec in ("run:1", "run:3"):
-        together = work(corpus, make_mesh(spec), tmp_path / spec, runs, most=3)
-        first = [curves(worker)[:, :50] for worker in (together, alone)]
-        np.testing.assert_allclose(*first, rtol=1e-5)
-        assert_ends_agree(alone, together)
+        devices, path = make_mesh(spec), tmp_path / spec
+        together = [work(corpus, devices, path, runs, most=3) for runs in (various, alike)]
+        for left, right in zip(together, alone, strict=True):
+            np.testing.assert_allclose(curves(left)[:, :50], curves(right)[:, :50], rtol=1e-5)
+        assert_ends_agree(alone[1], together[1])
 
 
 def test_members_over_eight_devices_agree_and_nothing_passes_between_them(corpus, mesh, tmp_path):
