@@ -37,10 +37,10 @@ lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 bench: corpus
-	$(BIN)/python -m experiments.bench
+	$(BIN)/python -m experiments.bench.speed
 
 coverage: install
-	$(BIN)/python -m experiments.coverage
+	$(BIN)/python -m experiments.bench.coverage
 
 golden: corpus
 	$(BIN)/python -m tests.golden

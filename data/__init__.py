@@ -6,7 +6,6 @@ from data.held_out import HeldOut
 from data.mixtures import Mixture
 from data.order import Order, Piece, locate
 from data.reader import Reader
-from data.refused import Refused
 
 NUMERICS = 1  # enters the hash of a run; raised in any commit that changes which tokens are read
 
@@ -20,7 +19,6 @@ __all__ = [
     "Order",
     "Piece",
     "Reader",
-    "Refused",
     "cache_folder",
     "candidates",
     "largest_shares",

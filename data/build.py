@@ -27,7 +27,6 @@ from typing import NamedTuple
 import numpy as np
 
 from data.corpus import SPLITS, Corpus, Document, write_corpus
-from data.refused import Refused
 from data.shards import (
     encode,
     grouped,
@@ -39,6 +38,7 @@ from data.shards import (
 )
 from data.sources import Reading
 from data.tokenizer import BPE, LARGEST_VOCABULARY, Bytes
+from refused import Refused
 
 BPE_BYTES = 200_000_000  # Of text that merges are learned from; a few minutes of one core.
 

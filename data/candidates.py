@@ -7,7 +7,7 @@ import numpy as np
 from data.corpus import Corpus, windows
 from data.mixtures import Mixture, require_domains
 from data.order import PERIOD
-from data.refused import Refused
+from refused import Refused
 
 # RegMix, Liu et al. 2024 (arXiv:2407.01492): the constants of its sampling script,
 # mixture_config/synthesize_mixture.py of github.com/sail-sg/regmix, commit 0928f16; section 3.1

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data.mixtures import Mixture
-from data.refused import Refused
+from refused import Refused
 
 FORMAT = 1  # of the folder; raised when an old reader could misread a new folder
 SPLITS = ("train", "held_out")

@@ -9,7 +9,7 @@ import numpy as np
 
 from data.corpus import Corpus, windows
 from data.order import check_context
-from data.refused import Refused
+from refused import Refused
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

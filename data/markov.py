@@ -14,7 +14,7 @@ import numpy as np
 from scipy import special
 
 from data.corpus import Corpus, Document, open_corpus, write_corpus
-from data.refused import Refused
+from refused import Refused
 
 VERSION = 1  # of the stream; raised in a commit that changes what a seed generates
 UNIT = 1 << 24  # probabilities are multiples of 1 / UNIT, so no platform's rounding moves a token

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.refused import Refused
+from refused import Refused
 
 if TYPE_CHECKING:
     from data.corpus import Corpus

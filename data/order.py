@@ -26,7 +26,7 @@ import numpy as np
 
 from data.corpus import Corpus, windows
 from data.mixtures import Mixture
-from data.refused import Refused
+from refused import Refused
 
 PERIOD = 5000  # slots in a table: mixtures sampled by RegMix are rounded to 2e-4 (2407.01492)
 ROUNDS = 32  # of swap-or-not; see `permute`

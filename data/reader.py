@@ -7,7 +7,7 @@ import numpy as np
 
 from data.corpus import Corpus
 from data.order import Order, locate
-from data.refused import Refused
+from refused import Refused
 
 # Windows are located and gathered for this many tokens at once; single batches of small runs
 # would spend their time in numpy's call overhead.

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.refused import Refused
+from refused import Refused
 
 VERSION = 1  # Of the readers: raised when the same files give other texts.
 COMPRESSED = {".gz": "gzip", ".zst": "zstd"}

@@ -15,7 +15,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from data.corpus import TOKENIZER_FILE, Corpus, Document, text_document
-from data.refused import Refused
+from refused import Refused
 
 LARGEST_VOCABULARY = 65_536  # Tokens are stored in 16 bits.
 BATCH = 64  # Documents encoded at once, by as many threads as the library takes.

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from data.corpus import SPLITS, Corpus, open_corpus, text_document, write_corpus
-from data.refused import Refused
 from data.tokenizer import BPE
+from refused import Refused
 
 HERE = Path(__file__).parent
 LOCK, MANIFEST = HERE / "wheels.lock", HERE / "wheels.json"

@@ -1,1 +1,1 @@
-"""The questions: one file per study, the command line, the reports."""
+"""The questions: one file per study, and nothing else at this level."""

@@ -29,14 +29,15 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from data import Corpus, Mixture, Refused, load
-from experiments.comparison import comparison, differences, trials, tried
-from experiments.report import Table, Text
-from experiments.study import Results, Study, preset
+from data import Corpus, Mixture, load
+from experiments.evidence.comparison import comparison, differences, trials, tried
+from experiments.evidence.report import Table, Text
+from experiments.evidence.study import Results, Study, preset
 from models import ModelConfig, skeleton
 from models.codes import Codes
 from models.embeddings import Learned
 from models.ladder import learning_rate
+from refused import Refused
 from scaling import Data, Evaluation, Optimizer, Run, wsd
 from scaling.optimizer import trainable
 

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 
 from data import load
 from data.markov import parse
-from experiments.report import Picture, Table, Text, subplots
-from experiments.study import Results, Study, preset
+from experiments.evidence.report import Picture, Table, Text, subplots
+from experiments.evidence.study import Results, Study, preset
 from fitting import Observations, fit
 from models import ladder
 from scaling import Data, Evaluation, Run, chain, product, wsd

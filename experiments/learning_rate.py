@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from data import load
-from experiments.report import Picture, Table, Text, subplots
-from experiments.study import Results, Study, preset
+from experiments.evidence.report import Picture, Table, Text, subplots
+from experiments.evidence.study import Results, Study, preset
 from models import ladder
 from models.ladder import RATES, learning_rate
 from scaling import Data, Evaluation, Optimizer, Run, wsd

@@ -18,13 +18,14 @@ Answer     On `cpu`, 1.5e10–1.9e11 FLOPs: EL is 0.9–1.2 at the lowest comput
 
 import pandas as pd
 
-from data import Mixture, Refused, load
-from experiments.comparison import Trial, tried
-from experiments.leverage_report import DENSE, leverage_report, rates_blocks
-from experiments.study import Results, Study, preset
+from data import Mixture, load
+from experiments.evidence.comparison import Trial, tried
+from experiments.evidence.leverage_report import DENSE, leverage_report, rates_blocks
+from experiments.evidence.study import Results, Study, preset
 from models import Experts, ModelConfig, ladder
 from models.accounting import leverage_flops
 from models.ladder import learning_rate
+from refused import Refused
 from scaling import Data, Evaluation, Optimizer, Run, wsd, zipped
 
 # Every arm has the same FLOPs per token as the dense one in the published convention: k + E_s

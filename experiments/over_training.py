@@ -14,9 +14,9 @@ Answer     The law, fitted without the largest width at its two largest token co
 import itertools
 
 from data import Mixture, load
-from experiments.law_report import law_report
-from experiments.report import Text
-from experiments.study import Results, Study, preset
+from experiments.evidence.law_report import law_report
+from experiments.evidence.report import Text
+from experiments.evidence.study import Results, Study, preset
 from models import ladder
 from scaling import Data, Evaluation, Run, wsd, zipped
 

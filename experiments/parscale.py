@@ -17,12 +17,13 @@ Answer     In the `cpu` preset nothing is gained: at equal parameters 4 streams 
 import math
 from dataclasses import replace
 
-from data import Mixture, Refused, load
-from experiments.comparison import Trial, trials, tried
-from experiments.report import Block
-from experiments.streams_report import named, streams_report
-from experiments.study import Results, Study, preset
+from data import Mixture, load
+from experiments.evidence.comparison import Trial, trials, tried
+from experiments.evidence.report import Block
+from experiments.evidence.streams_report import named, streams_report
+from experiments.evidence.study import Results, Study, preset
 from models import ModelConfig, Streams, count, ladder
+from refused import Refused
 from scaling import (
     AddStreams,
     Data,

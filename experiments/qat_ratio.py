@@ -23,8 +23,8 @@ Answer     At 15k to 60k parameters and 256k to 512k tokens: penalties are U-sha
 from typing import NamedTuple
 
 from data import Mixture, load
-from experiments.qat_report import report
-from experiments.study import Study, preset
+from experiments.evidence.qat_report import report
+from experiments.evidence.study import Study, preset
 from models import ladder
 from scaling import Data, Evaluation, Quantize, Run, classic, fused, product, wsd, zipped
 from scaling.combine import shares

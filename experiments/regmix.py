@@ -25,14 +25,15 @@ import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
-from data import Corpus, Mixture, Refused, candidates, largest_shares, load, on_grid
+from data import Corpus, Mixture, candidates, largest_shares, load, on_grid
 from data.order import PERIOD
-from experiments.mixture_report import mixture_report, target_loss
-from experiments.report import Text
-from experiments.study import MOST_EPOCHS, Results, Study, preset
+from experiments.evidence.mixture_report import mixture_report, target_loss
+from experiments.evidence.report import Text
+from experiments.evidence.study import MOST_EPOCHS, Results, Study, preset
 from fitting.mixtures import Proxies, enough, fit_target, usable
 from fitting.proposals import Bounds, convex, needs_epochs, simulate
 from models import count, ladder
+from refused import Refused
 from scaling import Data, Evaluation, Run, wsd
 
 # `kl` is a fifth of Olmix's 0.05, chosen before anything was trained; of a few domains of one

@@ -23,9 +23,9 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 import models
 from data import Corpus, Mixture, Reader, load
-from experiments.comparison import best_rates, comparison, differences, trials, tried
-from experiments.report import Block, Picture, Table, Text, subplots
-from experiments.study import Results, Study, preset
+from experiments.evidence.comparison import best_rates, comparison, differences, trials, tried
+from experiments.evidence.report import Block, Picture, Table, Text, subplots
+from experiments.evidence.study import Results, Study, preset
 from models import ModelConfig, Stem, ladder
 from models.ladder import learning_rate
 from scaling import Data, Evaluation, Optimizer, Run, wsd

@@ -23,12 +23,13 @@ from typing import NamedTuple
 import pandas as pd
 
 import models
-from data import Mixture, Refused, load
-from experiments.comparison import trials, tried
-from experiments.growth_report import BASELINE, EXACT, PUBLISHED, growth_report, scratch
-from experiments.report import Block
-from experiments.study import Results, Study, preset
+from data import Mixture, load
+from experiments.evidence.comparison import trials, tried
+from experiments.evidence.growth_report import BASELINE, EXACT, PUBLISHED, growth_report, scratch
+from experiments.evidence.report import Block
+from experiments.evidence.study import Results, Study, preset
 from models import ModelConfig, ParameterTokens
+from refused import Refused
 from scaling import (
     Data,
     Evaluation,

@@ -5,7 +5,7 @@ from fitting.held_out import above_compute, baselines, largest_decile, seed_stan
 from fitting.law import Law, Parameter
 from fitting.laws import LAWS
 from fitting.objective import OBJECTIVES
-from fitting.observations import Observations, Refused
+from fitting.observations import Observations
 
 __all__ = [
     "LAWS",
@@ -14,7 +14,6 @@ __all__ = [
     "Law",
     "Observations",
     "Parameter",
-    "Refused",
     "above_compute",
     "baselines",
     "fit",

@@ -5,7 +5,7 @@ import pandas as pd
 
 from fitting.intervals import quantiles, widen
 from fitting.law import Law, Parameter
-from fitting.observations import Refused
+from refused import Refused
 
 
 def _terms(columns, gamma):

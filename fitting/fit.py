@@ -12,9 +12,10 @@ from fitting.intervals import Draws, draw, quantiles, scatter, variances, widen
 from fitting.law import Law
 from fitting.laws import law_named
 from fitting.objective import Problem, exact, objective_and_gradient, residuals
-from fitting.observations import Observations, Refused, finite
+from fitting.observations import Observations, finite
 from fitting.profiles import Profile, design_effect, profile
 from fitting.solver import Optimum, solve
+from refused import Refused
 
 DRAWS = 2000
 FEWEST_LEVELS = 3

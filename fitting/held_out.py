@@ -5,7 +5,8 @@ import logging
 import numpy as np
 import pandas as pd
 
-from fitting.observations import Observations, Refused
+from fitting.observations import Observations
+from refused import Refused
 
 BASELINES = ("nearest_run", "log_linear", "chinchilla_no_floor")
 _log = logging.getLogger("fitting")

@@ -5,7 +5,8 @@ import pandas as pd
 
 from fitting.chinchilla import CHINCHILLA, allocation
 from fitting.held_out import compute
-from fitting.observations import Observations, Refused
+from fitting.observations import Observations
+from refused import Refused
 
 
 def isoflop(obs: Observations, params: str | None = None, decimals: int = 2) -> dict:

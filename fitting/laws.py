@@ -6,12 +6,12 @@ from fitting.downstream import DOWNSTREAM
 from fitting.law import Law
 from fitting.leverage import COMPUTE, LEVERAGE
 from fitting.moe import JOINT_MOE
-from fitting.observations import Refused
 from fitting.over_training import OVER_TRAINING, OVER_TRAINING_EXACT
 from fitting.parscale import PARSCALE
 from fitting.qat import QAT, QAT_FRACTION
 from fitting.repetition import REPETITION
 from fitting.routed import ROUTED
+from refused import Refused
 
 LAWS: dict[str, Law] = {
     law.name: law

@@ -6,7 +6,7 @@
 import numpy as np
 
 from fitting.law import Law, Parameter
-from fitting.observations import Refused
+from refused import Refused
 
 
 def mixing_law(domains, target: str) -> Law:

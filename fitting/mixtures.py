@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.optimize import least_squares
 from scipy.stats import rankdata
 
-from fitting.observations import Refused
+from refused import Refused
 
 Predictor = Callable[[np.ndarray], np.ndarray]
 Regressor = Callable[[np.ndarray, np.ndarray], Predictor]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fitting.law import Law, combine, shape_derivatives
-from fitting.observations import Refused
+from refused import Refused
 
 OBJECTIVES = {
     "huber": "Huber loss of log residuals, quadratic below delta (Hoffmann et al. 2022: 1e-3)",

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from refused import Refused
+
 # Column -> unit. A trailing dot marks a family: `loss.c4`, `mixture.wikipedia`, `error.arc_easy`.
 COLUMNS = {
     "params_total": "parameters, embeddings included",
@@ -41,14 +43,6 @@ _POSITIVE = (
     *("activation_ratio", "granularity", "group_size"),
 )
 _log = logging.getLogger("fitting")
-
-
-class Refused(ValueError):
-    """A table, law or option that cannot be used: one line with field, value and what would do."""
-
-    def __init__(self, field: str, value, accepted: str):
-        self.field, self.value, self.accepted = field, value, accepted
-        super().__init__(f"{field}: got {value}; accepted: {accepted}")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from fitting.mixtures import MixingLaw, Predictor, Proxies, Weighted, by_name
-from fitting.observations import Refused
+from refused import Refused
 
 # RegMix (arXiv:2407.01492, section 3.3) simulates a million mixtures and averages the best 100.
 SIMULATED, AVERAGED = 1_000_000, 100

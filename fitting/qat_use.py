@@ -12,9 +12,9 @@ import pandas as pd
 
 from fitting.fit import Fit
 from fitting.intervals import quantiles, widen
-from fitting.observations import Refused
 from fitting.qat import QAT
 from fitting.use import summary, widening
+from refused import Refused
 
 _ENDS = 7.0  # log odds of the smallest and largest share looked at: 0.0009 and 0.9991
 _COARSE, _FINE, _ROUNDS = 65, 17, 3  # shares on the first grid, on each finer one, finer grids

@@ -20,9 +20,10 @@ from fitting.held_out import (
 from fitting.intervals import quantiles, widen
 from fitting.isoflop import isoflop, isoflop_bias
 from fitting.laws import law_named
-from fitting.observations import PARAMETER_COUNTS, Observations, Refused
+from fitting.observations import PARAMETER_COUNTS, Observations
 from fitting.profiles import MEANING
 from fitting.use import allocate, as_chinchilla, budgets
+from refused import Refused
 
 ROLLING = "none (each row is one point fit)"
 SPLITS = "largest_decile, above:FRACTION (of the largest compute), or COLUMN>VALUE"

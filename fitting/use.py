@@ -9,7 +9,7 @@ from fitting.chinchilla import allocation
 from fitting.fit import Fit
 from fitting.intervals import quantiles, widen
 from fitting.moe import at_experts
-from fitting.observations import Refused
+from refused import Refused
 
 _DECADES = (0.0, 45.0)  # search range of the inverse, log10 of a count or of FLOP
 

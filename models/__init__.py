@@ -6,7 +6,7 @@ P streams, S positions of a prefix, N parameters.
 """
 
 from models.accounting import Accounts, count
-from models.config import ModelConfig, Refused, Settings
+from models.config import ModelConfig, Settings
 from models.ladder import Rung, ladder
 from models.moe import Experts, sparsity
 from models.parscale import Streams
@@ -25,7 +25,6 @@ __all__ = [
     "ModelConfig",
     "ParameterTokens",
     "Quantization",
-    "Refused",
     "Rung",
     "Settings",
     "Streams",

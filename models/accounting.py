@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from models.config import PLACES, ModelConfig, Refused
+from models.config import PLACES, ModelConfig
 from models.embeddings import Head
 from models.moe import Experts
 from models.norms import count_block, count_final
@@ -13,6 +13,7 @@ from models.parscale import count_streams
 from models.parts import Count
 from models.quantize import SUFFIX
 from models.transformer import part, skeleton
+from refused import Refused
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from models.config import ModelConfig, Refused, Settings
+from models.config import ModelConfig, Settings
 from models.parts import Count
+from refused import Refused
 
 MOST_BITS = 31  # Tokens are int32 and not negative.
 

@@ -4,12 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-
-class Refused(ValueError):
-    """A configuration that cannot be built: one line with field, value and what is accepted."""
-
-    def __init__(self, field: str, value: object, accepted: str):
-        super().__init__(f"{field}: got {value}; accepted: {accepted}")
+from refused import Refused
 
 
 class Settings:

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from models.config import ModelConfig, Refused, Settings
+from models.config import ModelConfig, Settings
 from models.parts import EMBEDDING, HEAD, Count, normal, parameter, product
+from refused import Refused
 
 
 @dataclass(frozen=True)

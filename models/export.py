@@ -13,9 +13,10 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from models.config import ModelConfig, Refused
+from models.config import ModelConfig
 from models.quantize import FLOOR, SUFFIX, Quantizer, scale, scale_of
 from models.transformer import skeleton
+from refused import Refused
 
 CODES, BUFFER = ":codes", "buffer:"
 TRITS = 3 ** np.arange(5)  # Five codes of three values in a byte: 3^5 = 243.

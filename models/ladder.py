@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.config import ModelConfig, Refused
+from models.config import ModelConfig
+from refused import Refused
 
 # The best rates that `experiments/learning_rate.py` measured; that study rewrites the file.
 RATES = Path(__file__).with_name("learning_rates.csv")

@@ -10,9 +10,10 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from models.config import ModelConfig, Refused, Settings
+from models.config import ModelConfig, Settings
 from models.feed_forward import SwiGLU, residual
 from models.parts import MATRIX, Count, Group, buffer, constant, normal, parameter
+from refused import Refused
 
 # Score function, and the usual means of balancing that goes with it: coefficients of the
 # load-balance loss and of the router z-loss, step of the selection bias. Softmax: Tian et al. 2025

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from models.config import ModelConfig, Refused, Settings
+from models.config import ModelConfig, Settings
 from models.parts import MATRIX, VECTOR, Count, Group, constant, normal, parameter, project
+from refused import Refused
 
 PREFIX = Group("prefix")
 

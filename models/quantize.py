@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from models.config import Refused
 from models.parts import VECTOR, Group
+from refused import Refused
 
 BITS = (1, 1.58, 2, 3, 4, 6, 8)
 SCALES = ("learned", "absmax")

@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from models.cache import Cache, Past
-from models.config import ModelConfig, Refused
+from models.config import ModelConfig
 from models.transformer import skeleton
+from refused import Refused
 
 
 def extend(

@@ -11,9 +11,10 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
-from models.config import ModelConfig, Refused, Settings
+from models.config import ModelConfig, Settings
 from models.feed_forward import residual
 from models.parts import Count, Group, normal, parameter, project
+from refused import Refused
 
 # Every so many layers from the second on. The released code's default is all but the first, its
 # example for "half" is layers 1, 3, 5, 7 of 8; the published 1B model's count of parameters needs

@@ -15,8 +15,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from models.attention import between_count, between_tokens, head_norms
-from models.config import ModelConfig, Refused, Settings
+from models.config import ModelConfig, Settings
 from models.parts import Count, normal, parameter, project
+from refused import Refused
 
 # A row of scores whose squared length is below this counts as zero: its output and its gradient
 # are zero. Without an epsilon inside the root the layer stays exactly invariant to positive scale.

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from models.attention import Attention, visible
 from models.cache import Past
 from models.codes import CodeEmbedding
-from models.config import ModelConfig, Refused
+from models.config import ModelConfig
 from models.embeddings import Head, LearnedEmbedding, cross_entropy, logits
 from models.feed_forward import GELU, SwiGLU
 from models.moe import MixtureOfExperts
@@ -24,6 +24,7 @@ from models.parts import Buffer, Group, Init, constant
 from models.quantize import SUFFIX, Quantizer, quantized, scale_of, scales
 from models.stem import StemFeedForward
 from models.tokenformer import ParameterAttention, ParameterFeedForward
+from refused import Refused
 
 # The part that fills each place of the Transformer. A new one is a class with `__init__(config)`,
 # `__call__` and `count(config)`, and one entry here; if it has choices of its own, a `Settings`.

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
-from data import Refused
 from models import ModelConfig, Quantization, skeleton
 from models.quantize import scales
+from refused import Refused
 from scaling.optimizer import State, fresh, trainable
 
 

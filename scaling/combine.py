@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 
-from data import Refused
+from refused import Refused
 from scaling.changes import Quantize
 from scaling.runs import Phase, Rate, decay, warmup
 

@@ -20,8 +20,9 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, UInt32
 
-from data import Corpus, Refused
+from data import Corpus
 from data.order import Tables, locate
+from refused import Refused
 from scaling import checkpoint
 from scaling.environment import environment
 from scaling.grouping import Fleet, fleets, planned

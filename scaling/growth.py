@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data import Refused
 from models import ModelConfig, ParameterTokens, skeleton
 from models.tokenformer import TAUS
 from models.transformer import stream
+from refused import Refused
 from scaling.optimizer import State
 
 

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from data import Refused
 from models import ModelConfig, skeleton
+from refused import Refused
 from scaling.optimizer import State
 
 AXES = ("run", "data", "fsdp", "expert")

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import models
-from data import Order, Piece, Refused
+from data import Order, Piece
 from models import ModelConfig
+from refused import Refused
 from scaling.runs import Phase, Run
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
-from data import Refused
+from refused import Refused
 
 LOST = os.EX_TEMPFAIL  # "The user is invited to retry", sysexits.h.
 HEARTBEAT_SECONDS = 60  # Silence after which a process counts as lost, where no collective fails.
@@ -238,7 +238,7 @@ class Ending:
         """Ends this process because of an error, without waiting for the others."""
         with contextlib.suppress(Exception):
             sys.stdout.flush()
-        if type(error).__name__ == "Refused":  # Each room has its own.
+        if isinstance(error, Refused):
             self.stop(f"espalier: {error}", 2, in_order=True)  # All are refused alike.
         if isinstance(error, KeyboardInterrupt):
             self.stop("espalier: interrupted; the same command goes on", 128 + signal.SIGINT)

@@ -11,9 +11,10 @@ import numpy as np
 
 import data
 import models
-from data import Corpus, Mixture, Refused
+from data import Corpus, Mixture
 from models import ModelConfig, Settings
 from models.ladder import Rung, weight_decay
+from refused import Refused
 
 NUMERICS = 1  # Enters every run's identity; raised when a golden table of training changes.
 

@@ -12,9 +12,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 import models
-from data import Refused, cache_folder
+from data import cache_folder
 from data.order import PERIOD, Tables
 from models import ModelConfig
+from refused import Refused
 from scaling.environment import environment
 from scaling.fleet import Source, by_run
 from scaling.fleet import compiled as together

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from etils import epath
 
-from data import Refused
+from refused import Refused
 from scaling.plan import Segment
 from scaling.runs import canonical
 

@@ -3,9 +3,9 @@
 import re
 from dataclasses import dataclass, replace
 
-from data import Refused
 from models import ModelConfig, Streams, skeleton
 from models.parscale import kept
+from refused import Refused
 from scaling.changes import carry
 from scaling.optimizer import State, trainable
 

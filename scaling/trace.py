@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jax
 
-from data import Refused
+from refused import Refused
 
 # The first steps of a segment still fill caches; those after it are traced. Each is a dispatch of
 # its own while the trace is taken, which cuts the segment elsewhere and changes no number.

@@ -10,8 +10,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 import models
-from data import Refused
 from models import ModelConfig
+from refused import Refused
 from scaling.mesh import batched, place, replicated, shards, state_shardings
 from scaling.optimizer import State, abstract, update
 from scaling.processes import compile_together

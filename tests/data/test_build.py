@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import data.build as module
-from data import Refused, load
+from data import load
 from data.build import Silent, build, first_of_each
 from data.shards import grouped
 from data.sources import Reading
 from data.tokenizer import BPE, tokenizer_of
+from refused import Refused
 
 ROOT = Path(__file__).parents[2]
 

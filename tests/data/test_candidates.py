@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data import Mixture, Order, Piece, Refused, candidates, largest_shares, on_grid
+from data import Mixture, Order, Piece, candidates, largest_shares, on_grid
 from data.candidates import MOST_TIMES_PRIOR, SMALLEST
+from refused import Refused
 
 PRIOR = Mixture.of({"a": 0.5, "b": 0.3, "c": 0.17, "d": 0.02, "e": 0.01})
 

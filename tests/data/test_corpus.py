@@ -8,8 +8,9 @@ import threading
 import numpy as np
 import pytest
 
-from data import Refused, load, open_corpus, write_corpus
+from data import load, open_corpus, write_corpus
 from data.corpus import text_document, windows
+from refused import Refused
 from tests.corpora import small_corpus
 
 

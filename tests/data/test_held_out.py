@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from data import HeldOut, Refused
+from data import HeldOut
+from refused import Refused
 
 
 def test_windows_are_fixed_evenly_spread_and_disjoint(corpus):

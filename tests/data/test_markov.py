@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from data import Refused, load
+from data import load
 from data.markov import parse
+from refused import Refused
 
 
 @pytest.mark.parametrize(

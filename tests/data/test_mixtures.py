@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from data import Mixture, Refused
+from data import Mixture
+from refused import Refused
 
 
 def test_equal_mixtures_are_equal_however_written():

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data import Mixture, Order, Piece, Refused, locate
+from data import Mixture, Order, Piece, locate
 from data.corpus import windows
 from data.order import PERIOD, permute
+from refused import Refused
 
 UNIFORM = {"low": 1 / 3, "middle": 1 / 3, "high": 1 / 3}
 

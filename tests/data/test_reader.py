@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from data import Mixture, Order, Piece, Reader, Refused
+from data import Mixture, Order, Piece, Reader
 from data.reader import BatchSource, tokens_per_second
+from refused import Refused
 
 WEIGHTS = Mixture.of({"low": 0.5, "middle": 0.3, "high": 0.2})
 

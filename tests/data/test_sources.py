@@ -4,8 +4,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data import Refused
 from data.sources import Fault, Reading, texts
+from refused import Refused
 
 
 @pytest.mark.parametrize(

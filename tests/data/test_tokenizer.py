@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import tokenizers
 
-from data import Refused, open_corpus, write_corpus
+from data import open_corpus, write_corpus
 from data.tokenizer import BPE, CHARACTERS, Bytes, tokenizer_of
+from refused import Refused
 
 TEXTS = [b"the cat sat on the mat\n    the end, the end\n" * 3, "naïve — Ünï\t∑😀 ".encode() * 4]
 STRANGE = [b"", b" ", "\x01\x7f\r\n\t  \u2028 é e\u0301 \U0010ffff<|endoftext|>".encode()]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from data import Refused, load, wheels
+from data import load, wheels
 from data.tokenizer import BPE, tokenizer_of
+from refused import Refused
 
 SOURCE = '''"""The module.
 

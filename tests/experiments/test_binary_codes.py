@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from ml_collections import ConfigDict
 
-from data import Refused
 from experiments import binary_codes
 from experiments.binary_codes import ARMS, BASELINE, attempts, inputs, model
 from models import count
 from models.codes import Codes
+from refused import Refused
 from scaling.tables import COLUMNS
 
 

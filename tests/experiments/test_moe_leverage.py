@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from experiments import moe_leverage as module
-from experiments.report import Picture, Table, Text
+from experiments.evidence.report import Picture, Table, Text
 from models import count
 from models.accounting import leverage_flops
 

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from experiments import parscale
-from experiments.report import Table, write_report
-from experiments.study import Results
+from experiments.evidence.report import Table, write_report
+from experiments.evidence.study import Results
 from models import count
 from scaling import KeepStreams, plan
 

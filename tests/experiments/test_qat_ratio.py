@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import qat_law, qat_ratio, session
-from experiments.report import Picture, Table, Text, write_report
-from experiments.study import Results
+from experiments import qat_ratio
+from experiments.command import session
+from experiments.evidence import qat_law
+from experiments.evidence.report import Picture, Table, Text, write_report
+from experiments.evidence.study import Results
 from models import count
 from scaling import Store, Worker, make_mesh, plan
 

@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 from ml_collections import ConfigDict
 
-from data import Mixture, Refused, load
-from experiments import regmix, session
-from experiments.mixture_report import target_loss
-from experiments.report import Table, Text
-from experiments.study import Results
-from fitting.observations import Refused as Unfit
+from data import Mixture, load
+from experiments import regmix
+from experiments.command import session
+from experiments.evidence.mixture_report import target_loss
+from experiments.evidence.report import Table, Text
+from experiments.evidence.study import Results
 from models import count
+from refused import Refused
 from scaling import Store, plan
 
 
@@ -174,7 +175,7 @@ def test_bounds_and_caps_hold_for_everything_that_is_proposed(config):
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_trained(config, values, message):
-    with pytest.raises((Refused, Unfit), match=message):
+    with pytest.raises((Refused, Refused), match=message):
         regmix.study(changed(config, **values))
 
 

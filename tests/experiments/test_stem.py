@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from experiments import stem
-from experiments.report import Picture, Table, Text
-from experiments.study import Results
+from experiments.evidence.report import Picture, Table, Text
+from experiments.evidence.study import Results
 from models import Stem, count
 from scaling import plan
 

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from data import load
-from experiments import growth_report
 from experiments import tokenformer_growth as growth
-from experiments.report import write_report
-from experiments.study import Results
+from experiments.evidence import growth_report
+from experiments.evidence.report import write_report
+from experiments.evidence.study import Results
 from models import count
 from scaling import plan
 

@@ -5,9 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fitting import LAWS, Observations, Refused, above_compute, baselines, evidence, fit
+from fitting import LAWS, Observations, above_compute, baselines, evidence, fit
 from fitting.held_out import compute, largest_decile, rolling, seed_standard_deviation
 from fitting.objective import OBJECTIVES
+from refused import Refused
 from tests.fitting.test_law import EVERY, settings
 
 TRUTH = {"E": 1.2, "A": 10.0, "B": 60.0, "alpha": 0.2, "beta": 0.3}

@@ -3,10 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fitting import LAWS, Refused
+from fitting import LAWS
 from fitting.law import shape_derivatives
 from fitting.laws import law_named
 from fitting.mixing import mixing_law
+from refused import Refused
 
 MIXING = mixing_law(("web", "code", "books"), "loss.web")
 EVERY = {**LAWS, "mixing": MIXING}

@@ -10,7 +10,6 @@ from fitting.mixtures import (
     REGRESSORS,
     MixingLaw,
     Proxies,
-    Refused,
     baselines,
     cross_validate,
     fit_target,
@@ -21,6 +20,7 @@ from fitting.mixtures import (
     scores,
 )
 from fitting.observations import read_frame
+from refused import Refused
 
 SUBSETS = ("train_1m", "test_1m", "test_60m", "test_1b")
 

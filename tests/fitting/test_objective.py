@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from fitting import Refused
 from fitting.objective import OBJECTIVES, jacobian, objective_and_gradient, residuals
+from refused import Refused
 from tests.fitting.planted import TRUTH, point_of, problem
 
 

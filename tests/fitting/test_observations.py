@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fitting import Observations, Refused
+from fitting import Observations
 from fitting.observations import COLUMNS, unit
+from refused import Refused
 
 
 def table(**changes):

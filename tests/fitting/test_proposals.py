@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from fitting.mixtures import MixingLaw, Proxies, Refused, Weighted, fit_target
+from fitting.mixtures import MixingLaw, Proxies, Weighted, fit_target
 from fitting.observations import read_frame
 from fitting.proposals import Bounds, convex, distances, needs_epochs, simulate
+from refused import Refused
 
 DOMAINS = ("a", "b", "c", "d")
 PRIOR = np.array([0.4, 0.3, 0.2, 0.1])

@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from experiments import coverage
-from fitting import Refused, fit, qat_use
+from experiments.bench import coverage
+from fitting import fit, qat_use
 from fitting.qat import QAT
+from refused import Refused
 
 PARAMS, TOKENS, BITS = 3.96e8, 4e10, 4.0
 SHARES = np.linspace(0.01, 0.99, 99)

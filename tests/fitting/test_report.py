@@ -2,8 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fitting import Observations, Refused
+from fitting import Observations
 from fitting.report import fit_report, split
+from refused import Refused
 
 
 def test_a_report_names_its_evidence(tmp_path):

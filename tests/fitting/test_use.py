@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
-from fitting import LAWS, Observations, Refused, fit, use
+from fitting import LAWS, Observations, fit, use
 from fitting.chinchilla import allocation
 from fitting.isoflop import isoflop, isoflop_bias
 from fitting.observations import Observations as Table
+from refused import Refused
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models import ModelConfig, Refused, count, skeleton
+from models import ModelConfig, count, skeleton
 from models.codes import CodeEmbedding, Codes, product, rank, recoding, solve
 from models.embeddings import Learned
+from refused import Refused
 from scaling import Optimizer, make_mesh
 from scaling.optimizer import initial, trainable
 from scaling.train import Program, advance, on_mesh

@@ -2,7 +2,8 @@
 
 import pytest
 
-from models import ModelConfig, Refused
+from models import ModelConfig
+from refused import Refused
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from models import Quantization, Refused, count, skeleton
+from models import Quantization, count, skeleton
 from models.export import export, load, pack, unpack
 from models.quantize import BITS, Quantizer, quantized, scale_of
+from refused import Refused
 from tests.corpora import model
 from tests.zoo import CONFIGS
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from models import Refused, count, ladder
+from models import count, ladder
 from models.ladder import batch_tokens, best_rates, learning_rate
+from refused import Refused
 
 
 def test_every_width_gives_a_model():

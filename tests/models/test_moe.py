@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models import Experts, ModelConfig, Refused, count, held_out_nll, loss, skeleton, sparsity
+from models import Experts, ModelConfig, count, held_out_nll, loss, skeleton, sparsity
 from models import transformer as module
 from models.accounting import leverage_flops
 from models.moe import BACK_ENDS, COMPUTE, MixtureOfExperts, balanced, pick, route, rows_at
+from refused import Refused
 from tests.corpora import model
 from tests.zoo import CONFIGS
 

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models import Refused, count, skeleton
+from models import count, skeleton
 from models.norms import LayerNorm
+from refused import Refused
 from tests.corpora import model
 
 

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models import ModelConfig, Refused, Streams, count, loss, skeleton
+from models import ModelConfig, Streams, count, loss, skeleton
 from models.attention import attend, attend_with_prefix, rotate, visible
 from models.cache import Cache
 from models.parscale import kept
 from models.parts import Count
 from models.sample import extend
 from models.transformer import PARTS, Inputs
+from refused import Refused
 from scaling import make_mesh
 from scaling.mesh import batched, replicated
 from tests.corpora import model

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models import Quantization, Refused, count, held_out_nll, loss, skeleton
+from models import Quantization, count, held_out_nll, loss, skeleton
 from models.quantize import BITS, FLOOR, Quantizer, fake_quantize, quantized, scale_of
+from refused import Refused
 from tests.corpora import model
 from tests.zoo import CONFIGS
 

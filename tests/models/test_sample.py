@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from models import Experts, Refused, sample, skeleton
+from models import Experts, sample, skeleton
 from models.cache import Cache
 from models.sample import extend
+from refused import Refused
 from tests.models.test_transformer import windows
 from tests.zoo import CONFIGS
 

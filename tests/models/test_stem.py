@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from etils import epath
 
-from models import ModelConfig, Refused, Stem, count, loss, skeleton, swap_rows
+from models import ModelConfig, Stem, count, loss, skeleton, swap_rows
 from models.feed_forward import SwiGLU
 from models.stem import StemFeedForward
 from models.transformer import Inputs
+from refused import Refused
 from scaling import ContextLength, Optimizer, checkpoint, make_mesh
 from scaling.optimizer import initial
 from scaling.train import Program, advance, on_mesh

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
-from models import ModelConfig, ParameterTokens, Refused, count, loss, skeleton
+from models import ModelConfig, ParameterTokens, count, loss, skeleton
 from models.tokenformer import NORMS, Pattention, unit, weigh
+from refused import Refused
 from scaling import Optimizer, make_mesh
 from scaling.train import Program
 from tests.corpora import tokenformer

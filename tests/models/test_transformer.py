@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import models
-from models import ModelConfig, Refused, held_out_nll, loss, skeleton
+from models import ModelConfig, held_out_nll, loss, skeleton
 from models import transformer as module
+from refused import Refused
 from tests.corpora import model
 from tests.zoo import CONFIGS
 

@@ -5,10 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data import Refused
-from models import Refused as ModelRefused
 from models import held_out_nll, skeleton
 from models.quantize import scale_of
+from refused import Refused
 from scaling import ContextLength, Freeze, Phase, Quantize, Rate, plan
 from scaling.changes import carry
 from scaling.optimizer import initial, trainable
@@ -98,9 +97,9 @@ def test_quantising_is_refused_by_name_where_it_cannot_be(corpus):
     quantised = Quantize(4).config(model())
     with pytest.raises(Refused, match="quantize.bits: got 2; accepted: nothing: .* to 4 bits alr"):
         Quantize(2).config(quantised)
-    with pytest.raises(ModelRefused, match="quantize.bits: got 5; accepted: one of 1, 1.58, 2, 3"):
+    with pytest.raises(Refused, match="quantize.bits: got 5; accepted: one of 1, 1.58, 2, 3"):
         Quantize(5).config(model())
-    with pytest.raises(ModelRefused, match="quantize.rule: got decoder"):
+    with pytest.raises(Refused, match="quantize.rule: got decoder"):
         Quantize(4, (("decoder", 2),)).config(model())
     base = study_runs("wsd", corpus)[0]
     empty = replace(base, phases=(base.phases[0], Phase(0, STEP, Rate(), change=Quantize(4))))

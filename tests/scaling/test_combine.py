@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data import Refused
+from refused import Refused
 from scaling import Quantize, chain, classic, fused, plan, product, wsd, zipped
 from tests.corpora import STEP, study_runs
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import scaling.train
-from data import Mixture, Refused
+from data import Mixture
+from refused import Refused
 from scaling import Data, Evaluation, Optimizer, Run, Stopped, Store, Worker, make_mesh, plan, wsd
 from scaling.fleet import compiled, in_fleets
 from scaling.grouping import planned

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from data import Refused
 from models import ParameterTokens, count, held_out_nll, loss, skeleton
 from models.tokenformer import NORMS
+from refused import Refused
 from scaling import GrowParameterTokens, Optimizer, Phase, Quantize, make_mesh, plan
 from scaling.grouping import planned
 from scaling.growth import first_rows

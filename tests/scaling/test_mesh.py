@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from data import Refused
 from models import Experts
+from refused import Refused
 from scaling import Evaluation, Store, Worker, make_mesh, plan
 from scaling.mesh import shards
 from scaling.optimizer import initial

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import Mixture, Refused
+from data import Mixture
 from models import ModelConfig
+from refused import Refused
 from scaling import (
     ContextLength,
     Data,

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from data import Refused
 from models import count
+from refused import Refused
 from scaling import Optimizer, plan, speed
 from scaling.speed import (
     calibration,

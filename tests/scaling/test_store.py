@@ -5,7 +5,7 @@ import json
 import pytest
 from etils import epath
 
-from data import Refused
+from refused import Refused
 from scaling import Store, plan
 from scaling import store as module
 from scaling.store import Records, lines, parts, write_atomically

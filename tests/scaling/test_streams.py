@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data import Refused
 from models import Streams, count
+from refused import Refused
 from scaling import AddStreams, Freeze, KeepStreams
 from scaling.optimizer import initial, trainable
 from tests.corpora import model

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from data import Refused
+from refused import Refused
 from scaling import Evaluation, Phase, Store, Worker, plan
 from scaling.fleet import in_fleets
 from scaling.trace import NAME, SKIPPED, STEPS, Trace

@@ -1,0 +1,1 @@
+"""Speed, coverage and peers, each measured by one command."""

@@ -1,0 +1,1 @@
+"""The command line, one call of it on a study, and the launchers."""

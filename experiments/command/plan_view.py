@@ -1,0 +1,173 @@
+"""The plan as a person reads it: runs, the tree of segments, savings, cost, epochs."""
+
+import io
+from collections import Counter
+
+from rich.console import Console
+from rich.table import Table
+from rich.tree import Tree
+
+import models
+from experiments.evidence.study import Study
+from scaling.grouping import Fleet
+from scaling.plan import Plan, Segment
+from scaling.plan import plan as make_plan
+from scaling.speed import largest, predicted_bytes, predicted_seconds
+
+MOST_LINES = 60  # Of runs, and of the tree, that are printed before the rest is only counted.
+
+
+def number(x: float) -> str:
+    """Writes a count with three digits and a unit prefix."""
+    for size, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(x) >= size:
+            return f"{x / size:.3g}{unit}"
+    return f"{x:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """Writes a time for a person."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.1f} days"
+
+
+def plan_text(
+    study: Study,
+    plan: Plan,
+    epochs: dict[str, float],
+    missing: set[str],
+    rates: dict[int, float],
+    fleets: list[Fleet],
+    unmeasured: int = 0,
+) -> str:
+    """Returns the printed plan.
+
+    `missing` are the segments to train, `rates` this device's measured FLOP/s by width, `fleets`
+    how the plan is trained together, in which `unmeasured` programs train alone.
+    """
+    stream = io.StringIO()
+    console = Console(file=stream, width=110, highlight=False)
+    console.print(f"[bold]{study.name}[/]: {len(plan.runs)} runs, {len(plan.segments)} segments")
+    console.print(run_table(plan))
+    console.print(segment_tree(plan, missing))
+    console.print(saving(plan, rates))
+    todo = [plan.segments[id] for id in plan.segments if id in missing]
+    console.print(
+        f"store: {len(plan.segments) - len(todo)} of {len(plan.segments)} segments are there; "
+        f"to train: {number(sum(s.tokens for s in todo))} tokens, "
+        f"{number(sum(s.flops for s in todo))}FLOPs, about "
+        f"{duration(predicted_seconds(todo, rates))} on this device (measured on it; without "
+        "compiling and evaluating)"
+    )
+    console.print(fleet_line(fleets, unmeasured))
+    if study.awaited:
+        later = make_plan(study.awaited)
+        console.print(
+            f"then: {len(later.runs)} runs that follow from the losses of these: "
+            f"{number(later.tokens)} tokens, {number(later.flops)}FLOPs, about "
+            f"{duration(predicted_seconds(later.segments.values(), rates))} more"
+        )
+    most = largest(plan.segments.values())
+    console.print(
+        f"memory: about {number(predicted_bytes(most))}B for the largest segment "
+        f"(width {most.config.width}, batch {most.phase.batch_tokens} tokens)"
+    )
+    shown = ", ".join(f"{name} {count:.2f}" for name, count in epochs.items() if count)
+    console.print(f"epochs per domain, at most: {shown}")
+    return stream.getvalue().rstrip()
+
+
+def fleet_line(fleets: list[Fleet], unmeasured: int) -> str:
+    """Says how many segments train together, in how many programs, and what dead weight costs."""
+    several = [fleet for fleet in fleets if fleet.size > 1]
+    later = f"; programs not measured on this device yet: {unmeasured} (the run does so first)"
+    if not several:
+        return "fleets: none; one segment is trained after the other" + later * (unmeasured > 0)
+    programs = {(fleet.program, size) for fleet in several for _, size in fleet.sizes}
+    members = sum(len(fleet.segments) for fleet in several)
+    flops = sum(s.flops for fleet in several for s in fleet.segments)
+    spent = sum(sum(s.flops for s in fleet.segments) / (1 - fleet.waste) for fleet in several)
+    return (
+        f"fleets: {members} segments in {len(several)} fleets of at most "
+        f"{max(fleet.size for fleet in several)} members, {len(programs)} compiled programs; "
+        f"dead weight {1 - flops / spent:.1%} of their FLOPs" + later * (unmeasured > 0)
+    )
+
+
+def run_table(plan: Plan) -> Table:
+    """Returns a table of the runs; runs that differ only by seed share a line."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    names = ("width", "params", "non-embedding", "bits", "tokens", "tokens/param", "FLOPs", "rate")
+    for name in names:
+        table.add_column(name, justify="right")
+    table.add_column("phases")
+    table.add_column("seeds", justify="right")
+    lines = Counter()
+    for run in plan.runs:
+        config = run.model_at(-1)
+        accounts = models.count(config)
+        lines[
+            (
+                str(config.width),
+                number(accounts.params_total),
+                number(accounts.params_non_embedding),
+                f"{config.quantization.bits:g}" if config.quantization else "–",
+                number(run.tokens),
+                f"{run.tokens / accounts.params_total:.1f}",
+                number(run.flops()),
+                f"{run.optimizer.learning_rate:.3g}",
+                " → ".join(number(p.tokens) for p in run.phases),
+            )
+        ] += 1
+    for line, count in list(lines.items())[:MOST_LINES]:
+        table.add_row(*line, str(count))
+    if len(lines) > MOST_LINES:
+        table.add_row("…", *[""] * 7, f"and {len(lines) - MOST_LINES} more", "")
+    return table
+
+
+def segment_tree(plan: Plan, missing: set[str]) -> Tree:
+    """Returns the forest of segments; ✓ marks what the store has."""
+    tree = Tree("segments (tokens from–to; ✓ in the store)")
+    left = [MOST_LINES]
+
+    def add(parent: str | None, branch: Tree) -> None:
+        for id in plan.children.get(parent, ()):
+            left[0] -= 1
+            if left[0] < 0:
+                continue
+            add(id, branch.add(segment_line(plan.segments[id], plan, id not in missing)))
+
+    add(None, tree)
+    if left[0] < 0:
+        tree.add(f"… and {-left[0]} more segments")
+    return tree
+
+
+def segment_line(segment: Segment, plan: Plan, done: bool) -> str:
+    """Returns one line of the tree."""
+    span = f"{number(segment.first_token)}–{number(segment.run.tokens)}"
+    change = f"  {segment.phase.change}" if segment.phase.change and not segment.offset else ""
+    ends = "  run ends" if segment.id in plan.leaves else ""
+    root = ""
+    if segment.parent is None:
+        root = f"width {segment.config.width} seed {segment.run.seed}  "
+    return f"{root}{span}{change}{ends}{'  ✓' if done else ''}"
+
+
+def saving(plan: Plan, rates: dict[int, float]) -> str:
+    """Says what sharing prefixes saves against training every run alone with the same seeds."""
+    seconds = predicted_seconds(plan.segments.values(), rates)
+    apart = [
+        Segment(run.until(index), 0, None) for run in plan.runs for index in range(len(run.phases))
+    ]
+    ratio = plan.tokens / plan.tokens_alone
+    return (
+        f"sharing: {number(plan.tokens)} tokens instead of {number(plan.tokens_alone)} "
+        f"({ratio:.4f}), {number(plan.flops)}FLOPs instead of {number(plan.flops_alone)}FLOPs, "
+        f"about {duration(seconds)} instead of {duration(predicted_seconds(apart, rates))}; "
+        "alone means every run from its own start with the same seed"
+    )

@@ -1,0 +1,84 @@
+"""The corpus commands: a corpus of one's own text is built, shown and planned with."""
+
+import json
+
+import pytest
+
+from experiments.command.corpora import matches, unescaped
+from tests.data.test_build import sentences
+from tests.experiments.command.test_main import STUDY, call
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for domain in ("code", "web"):
+        lines = [json.dumps({"text": text * 20}) for text in sentences(len(domain), 900)]
+        (tmp_path / domain).mkdir()
+        (tmp_path / domain / "a.jsonl").write_text("\n".join(lines[:500]))
+        (tmp_path / domain / "b.jsonl").write_text("\n".join(lines[400:]))
+    return tmp_path
+
+
+def test_a_corpus_is_built_shown_and_planned_with(folder, capsys):
+    path = folder / "mine"
+    command = ("corpus", "build", "--name=mine", f"--out={path}", "--workers=1")
+    wanted = ("--domain", f"code={folder}/code/*.jsonl", f"--domain=web={folder}/**/web/*.jsonl")
+    code, out, err = call(capsys, *command, *wanted)
+    assert (code, err) == (0, "")
+    assert "2000 documents read, 200 duplicates left out, 1800 kept; 0 bad left out" in out
+    record = json.loads((path / "corpus.json").read_text())
+    code, shown, _ = call(capsys, "corpus", "show", f"--name={path}")
+    assert code == 0 and shown.strip() in out
+    assert record["content_hash"] in shown and "tokenizer bytes, 256 tokens" in shown
+    for split in ("train", "held_out"):
+        assert f"{record['domains']['web'][split]['tokens']:,}" in shown
+    settings = (f"--config.corpus={path}",)
+    small = ("--config.widths=(16,)", "--config.seeds=(1,)", "--config.tokens=(20480,40960)")
+    small += ("--config.warmup_tokens=2048", "--config.evaluation_tokens=1024")
+    code, out, err = call(capsys, "plan", STUDY, *settings, *small, f"--store={folder / 's'}")
+    assert code == 0 and "epochs per domain" in out, err
+    code, _, err = call(capsys, *command, *wanted)
+    assert code == 2 and "which is there" in err and err.count("\n") == 1
+
+
+def test_bad_input_is_named_in_a_line_each_and_refused_or_skipped(folder, capsys):
+    bad = folder / "web" / "c.jsonl"
+    bad.write_bytes(b'{"body": 1}\n{"text": "\xff"}\n{"text": "\xfe"}\n')
+    command = ("corpus", "build", "--name=mine", f"--out={folder / 'mine'}", "--workers=1")
+    command += (f"--domain=web={folder}/web/*",)
+    named = f"bad: {bad}: no field 'text' at line 1\nbad: {bad}: broken UTF-8 (2 times, first at"
+    code, out, err = call(capsys, *command)
+    assert code == 2 and out == "" and err.startswith(named) and err.count("\n") == 3
+    assert err.splitlines()[-1].startswith("espalier: input: got 3 bad")
+    assert not (folder / "mine").exists()
+    code, out, err = call(capsys, *command, "--on-bad=skip")
+    assert code == 0 and err.startswith(named) and "3 bad left out" in out
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["corpus"], "command: got corpus; accepted: plan"),
+        (["corpus", "grow"], "command: got corpus grow; accepted: plan"),
+        (["corpus", "show", "mine"], "argument: got mine; accepted: flags only"),
+        (["corpus", "show"], "--name: got nothing"),
+        (["corpus", "show", "--name=nowhere"], "corpus: got 'nowhere'; accepted: wheels"),
+        (["corpus", "build", "--name=mine"], "domain: got none"),
+        (["corpus", "build", "--name=mine", "--domain=code"], "domain: got code; accepted: NAME"),
+        (["corpus", "build", "--name=mine", "--domain=a=/nowhere/*"], "no file for /nowhere/*"),
+        (["corpus", "build", "--name=mine", "--longest=0"], "longest: got 0"),
+    ],
+)
+def test_mistakes_get_one_line(args, message, capsys):
+    code, out, err = call(capsys, *args)
+    assert (code, out) == (2, "")
+    assert err.startswith("espalier: ") and err.count("\n") == 1 and message in err
+
+
+def test_patterns_of_a_domain_add_up(folder):
+    found = matches([f"x={folder}/code/a*", f"y={folder}/web/*", f"x={folder}/code/*"])
+    assert [len(files) for files in found.values()] == [3, 2] and list(found) == ["x", "y"]
+
+
+def test_marks_are_written_as_in_a_shell():
+    assert unescaped(r"a\n\t<é>") == "a\n\t<é>"
