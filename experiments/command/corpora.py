@@ -12,7 +12,8 @@ from rich.table import Table
 
 from data.build import Silent
 from data.build import build as build_corpus
-from data.corpus import SPLITS, Corpus, load
+from data.catalogue import load
+from data.corpus import SPLITS, Corpus
 from refused import Refused
 
 FOLDER = Path("corpora")  # Where corpora are built without --out, by name.

@@ -228,7 +228,7 @@ def test_what_cannot_be_used_is_named_and_refused_or_skipped(name, tmp_path):
     assert set(good) <= set(there) <= {*good, b"good", b"a"}
 
 
-def test_first_of_each():
+def test_the_first_of_equal_rows_is_kept_in_whichever_array_it_is():
     rows = np.array([[1, 2], [1, 3], [1, 2], [0, 2], [1, 3], [2, 2]], np.uint64)
     kept = first_of_each([rows[:3], rows[3:3], rows[3:]])
     assert [k.tolist() for k in kept] == [[True, True, False], [], [True, False, True]]
