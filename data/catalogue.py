@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from data.corpus import Corpus, open_corpus
@@ -24,7 +25,7 @@ def load(name: str) -> Corpus:
     """The corpus of that name, built into the cache folder if it is not there yet.
 
     `wheels` is the default corpus (`data.wheels`), `wheels-bpe4096` its documents in that many
-    BPE tokens (257 to 65,536; pinned at 4,096 and 65,536); `markov:order=1,symbols=32,seed=0,
+    BPE tokens (257 or more; pinned at 4,096 and 65,536); `markov:order=1,symbols=32,seed=0,
     tokens=2000000` (any subset of the fields) a source of known entropy (`data.markov`);
     anything else must be the path of a built corpus folder. `Refused` otherwise.
     """
@@ -40,3 +41,12 @@ def load(name: str) -> Corpus:
         return open_corpus(name)
     accepted = "wheels, wheels-bpeVOCABULARY, markov:FIELD=VALUE,... or a corpus folder"
     raise Refused("corpus", repr(name), accepted)
+
+
+def built(folder: Path) -> Iterator[tuple[Path, Corpus | Refused]]:
+    """Yields the corpora in a folder by name, their content unread; why, where one is unusable."""
+    for record in sorted(folder.glob("*/corpus.json")):
+        try:
+            yield record.parent, open_corpus(record.parent, verify=False)
+        except Refused as error:
+            yield record.parent, error
