@@ -188,7 +188,7 @@ def test_a_learned_table_starts_at_the_given_scale_and_is_the_default_otherwise(
     np.testing.assert_allclose(small, 0.02 * start(model()), rtol=1e-6)
 
 
-def test_the_papers_counts_come_out():
+def test_the_input_tables_of_the_paper_have_their_published_counts():
     # arXiv:2605.09751, abstract and model cards: V = 65,536, width 1024, 32 layers, 12·D² a layer
     # without biases. A learned table has 67,108,864 parameters; with it 536.9M, without 469.8M.
     shape = dict(vocabulary=65_536, width=1024, depth=32, heads=32, context=1024)
