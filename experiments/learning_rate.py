@@ -20,7 +20,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from data import load
+from data import Mixture, load
 from experiments.evidence.report import Picture, Table, Text, subplots
 from experiments.evidence.study import Results, Study, preset
 from models import ladder
@@ -74,7 +74,7 @@ def study(config) -> Study:
     The ladder's own rate is trained beside the grid.
     """
     corpus = load(config.corpus)
-    data = Data.of(corpus, corpus.default_mixture)
+    data = Data.of(corpus, Mixture.uniform(corpus.main))
     shape = dict(vocabulary=corpus.vocabulary, context=config.context, dtype=config.dtype)
     runs = []
     for width in config.widths:

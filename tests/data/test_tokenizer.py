@@ -12,7 +12,8 @@ import pytest
 import tokenizers
 
 from data import open_corpus, write_corpus
-from data.tokenizer import BPE, CHARACTERS, Bytes, tokenizer_of
+from data.lossless import CHARACTERS
+from data.tokenizer import BPE, Bytes, tokenizer_of
 from refused import Refused
 
 TEXTS = [b"the cat sat on the mat\n    the end, the end\n" * 3, "naïve — Ünï\t∑😀 ".encode() * 4]
