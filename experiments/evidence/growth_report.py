@@ -100,7 +100,7 @@ def losses(table: pd.DataFrame) -> pd.DataFrame:
 def growth_report(config, table: pd.DataFrame, seen: pd.DataFrame) -> list[Block]:
     """Writes the comparison, the jumps, and the compute saved.
 
-    `table` has the finished trials (`tried`), `seen` the looks that were taken on their way.
+    `table` has the finished runs with their labels, `seen` the looks that were taken on their way.
     """
     jump, saving = jumps(seen, config.rows), saved(table, config.budgets)
     lines = [
