@@ -1,7 +1,7 @@
 """Runs, plans, training on a mesh, and run tables."""
 
 from scaling.changes import ContextLength, Freeze, Quantize
-from scaling.combine import chain, classic, fused, per_width, product, sweep, wsd, zipped
+from scaling.combine import classic, fused, per_width, product, sweep, wsd
 from scaling.growth import GrowParameterTokens
 from scaling.labels import Labelled, labelled, unfolded
 from scaling.mesh import make_mesh
@@ -32,7 +32,6 @@ __all__ = [
     "Stopped",
     "Store",
     "Worker",
-    "chain",
     "classic",
     "constant",
     "decay",
@@ -47,5 +46,4 @@ __all__ = [
     "unfolded",
     "warmup",
     "wsd",
-    "zipped",
 ]

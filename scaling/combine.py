@@ -15,29 +15,6 @@ def product(**axes: Iterable) -> Iterator[dict]:
         yield dict(zip(axes, values, strict=True))
 
 
-def zipped(**axes: Iterable) -> Iterator[dict]:
-    """Yields one dict per position of named axes of equal length.
-
-    Raises:
-      Refused: axes of different lengths.
-    """
-    axes = {name: list(values) for name, values in axes.items()}
-    lengths = {name: len(values) for name, values in axes.items()}
-    if len(set(lengths.values())) > 1:
-        raise Refused("zipped", lengths, "axes of equal length")
-    for values in zip(*axes.values(), strict=True):
-        yield dict(zip(axes, values, strict=True))
-
-
-def chain(*sweeps: Iterable[Mapping]) -> Iterator[dict]:
-    """Yields the elements of several sweeps one after the other, each only once."""
-    seen = []
-    for point in map(dict, itertools.chain(*sweeps)):
-        if point not in seen:
-            seen.append(point)
-            yield point
-
-
 def sweep(
     arms: Mapping[str, Callable[[float, int], Run]],
     rates: Iterable[float],

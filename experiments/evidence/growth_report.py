@@ -36,7 +36,7 @@ def jumps(seen: pd.DataFrame, rows: tuple[int, ...]) -> pd.DataFrame:
         low, high = interval(jump)
         table.append(
             {
-                "rows": f"{rows[stage - 1]} → {rows[stage]}",
+                "rows": f"{rows[int(stage) - 1]} → {rows[int(stage)]}",
                 "grown before": "not" if stage == 1 else arm.removeprefix("grown, "),
                 "new rows": kind,
                 "jump (nats/token)": jump.mean(),
