@@ -20,7 +20,7 @@ from experiments.evidence.report import Block, write_report
 from experiments.evidence.study import Results, Study
 from refused import Refused
 from scaling import Stopped, Store, Worker, checkpoint, make_mesh, processes, tables
-from scaling.events import write_events
+from scaling.events import folder_name, write_events
 from scaling.fleet import in_fleets
 from scaling.grouping import planned as fleets_of
 from scaling.leases import Leases
@@ -356,6 +356,6 @@ def curves(planned: Plan, store: Store, out: epath.Path) -> None:
             for name in ("metrics", "eval")
             for record in store.read(segment.id, name)
         ]
-        name = f"{index:03d}-width{run.model.width}-{run.tokens / 1e6:.2f}M-seed{run.seed}"
         if records:
+            name = folder_name(planned, index)
             write_events(out / "tensorboard" / name, records, replace=True)
