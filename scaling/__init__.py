@@ -4,8 +4,10 @@ from scaling.changes import ContextLength, Freeze, Quantize
 from scaling.combine import chain, classic, fused, product, wsd, zipped
 from scaling.growth import GrowParameterTokens
 from scaling.mesh import make_mesh
+from scaling.optimizers import AdamW, Lion, Muon, Optimizer
 from scaling.plan import Plan, Segment, plan
-from scaling.runs import NUMERICS, Data, Optimizer, Phase, Rate, Run, constant, decay, warmup
+from scaling.recipe import Averaging, Recipe
+from scaling.runs import NUMERICS, Data, Phase, Rate, Run, constant, decay, warmup
 from scaling.store import Store
 from scaling.streams import AddStreams, KeepStreams
 from scaling.tables import tables
@@ -13,18 +15,23 @@ from scaling.worker import Evaluation, Stopped, Worker
 
 __all__ = [
     "NUMERICS",
+    "AdamW",
     "AddStreams",
+    "Averaging",
     "ContextLength",
     "Data",
     "Evaluation",
     "Freeze",
     "KeepStreams",
     "GrowParameterTokens",
+    "Lion",
+    "Muon",
     "Optimizer",
     "Phase",
     "Plan",
     "Quantize",
     "Rate",
+    "Recipe",
     "Run",
     "Segment",
     "Stopped",
