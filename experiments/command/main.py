@@ -22,6 +22,7 @@ COMMANDS = {
     "fit": "fit a law to anybody's table of losses (needs no accelerator)",
     "corpus build": "tokenize your own text into a corpus that studies read",
     "corpus show": "show a corpus's domains, tokens, bytes, documents, tokenizer and hash",
+    "corpus list": "list the corpora that are built, here and in the cache, or in --out",
 }
 
 
@@ -67,7 +68,12 @@ def new_flags() -> flags.FlagValues:
             define[kind](field.name, field.default, told, flag_values=values)
     text("name", None, "corpus: its name; show: also a path, or wheels", flag_values=values)
     flags.DEFINE_multi_string("domain", [], "corpus: NAME=GLOB, repeatable", flag_values=values)
-    text("field", "text", "corpus: key or column of JSONL and Parquet", flag_values=values)
+    flags.DEFINE_multi_string(
+        "field", [], "corpus: key or column of the text, or DOMAIN=KEY", flag_values=values
+    )
+    flags.DEFINE_multi_string(
+        "format", [], "corpus: text, jsonl, json, csv, ..., or DOMAIN=FORMAT", flag_values=values
+    )
     text(
         "split", "", "corpus: what parts a text file's documents, as in \\n\\n", flag_values=values
     )
@@ -188,10 +194,12 @@ def fit_command(found: flags.FlagValues) -> None:
 
 
 def corpus_command(command: str, found: flags.FlagValues) -> None:
-    """Builds or shows a corpus; imports neither JAX nor any model."""
-    from data.sources import Reading
+    """Builds, shows or lists corpora; imports neither JAX nor any model."""
     from experiments.command import corpora
 
+    if command == "corpus list":
+        print(corpora.listing(found.out))
+        return
     if not found.name:
         raise Refused("--name", "nothing", f"espalier {command} needs --name=...")
     if command == "corpus show":
@@ -202,7 +210,10 @@ def corpus_command(command: str, found: flags.FlagValues) -> None:
         found.out,
         found.domain,
         tokenizer=found.tokenizer,
-        reading=Reading(found.field, corpora.unescaped(found.split), found.longest),
+        fields=found.field,
+        formats=found.format,
+        split=found.split,
+        longest=found.longest,
         held_out=found.held_out_fraction,
         on_bad=found.on_bad,
         workers=found.workers,
