@@ -30,8 +30,9 @@ import numpy as np
 import pandas as pd
 
 from data import Corpus, Mixture, load
-from experiments.evidence.comparison import comparison, differences, trials, tried
-from experiments.evidence.report import Table, Text
+from experiments.evidence.claim import Claim, counted, listed
+from experiments.evidence.comparison import against, comparison, trials, tried
+from experiments.evidence.report import Block, Table, Text
 from experiments.evidence.study import Results, Study, preset
 from models import ModelConfig, skeleton
 from models.codes import Codes
@@ -169,20 +170,19 @@ def study(config) -> Study:
     )
 
 
-def report(results: Results) -> list:
+def report(results: Results) -> list[Block]:
     """Writes the verdicts, what enters each arm's first layer, and the paper's ratios."""
     config, corpus = results.config, results.corpus
     table = tried(attempts(config, corpus), results.runs)
     bits = Codes().length(corpus.vocabulary)
-    copies = config.width / bits
-    seeds = ", ".join(map(str, range(config.seeds)))
     intro = (
-        f"One Transformer (width {config.width}, {config.depth} layers) on {corpus.name}, with "
-        f"V = {corpus.vocabulary:,} and so {bits} bits a token, {copies:g} copies of each over the "
-        f"width; {config.tokens:,} training tokens, seeds {seeds}. "
-        f"A token is seen {config.tokens / corpus.vocabulary:,.0f} times on average (about 260,000 "
-        "in the paper): what is found here holds for training that short. The head is trained and "
-        "not tied in every arm. Losses per token are comparable, as all arms read the same tokens."
+        f"One Transformer (width {config.width}, {counted(config.depth, 'layer')}) on "
+        f"{corpus.name}, with V = {corpus.vocabulary:,} and so {bits} bits a token, "
+        f"{config.width / bits:g} copies of each over the width; {config.tokens:,} training "
+        f"tokens, seeds {listed(range(config.seeds))}. A token is seen "
+        f"{config.tokens / corpus.vocabulary:,.0f} times on average (about 260,000 in the paper): "
+        "what is found here holds for training that short. The head is trained and not tied in "
+        "every arm. Losses per token are comparable, as all arms read the same tokens."
     )
     return [
         Text(intro),
@@ -229,8 +229,9 @@ def inputs(config, corpus: Corpus) -> pd.DataFrame:
 
 def perplexity(table: pd.DataFrame) -> pd.DataFrame:
     """Returns ratios of perplexity to the baseline's, paired by seed, beside the paper's."""
-    paired = differences(table, BASELINE, "loss")
-    ratios = np.exp(paired[["difference", "low", "high"]])
-    ratios.columns = ["perplexity ratio", "90 % low", "90 % high"]
-    published = paired["arm"].map(PUBLISHED)
-    return pd.concat([paired["arm"], ratios, published.rename("paper")], axis=1)
+    rows = []
+    for arm, claim in against(table, BASELINE, "loss").items():
+        ratio = Claim(*np.exp([claim.value, claim.low, claim.high]), claim.count, than=1.0)
+        paper = {"paper": PUBLISHED.get(arm, np.nan)}
+        rows.append({"arm": arm} | ratio.columns("perplexity ratio") | paper)
+    return pd.DataFrame(rows)

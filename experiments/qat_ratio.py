@@ -22,9 +22,26 @@ Answer     At 15k to 60k parameters and 256k to 512k tokens: penalties are U-sha
 
 from typing import NamedTuple
 
+import pandas as pd
+
 from data import Mixture, load
-from experiments.evidence.qat_report import report
-from experiments.evidence.study import Study, preset
+from experiments.evidence.claim import counted
+from experiments.evidence.law import identified, law_table
+from experiments.evidence.quantised import (
+    FALLING,
+    fusion_blocks,
+    memory_blocks,
+    optimum_blocks,
+    penalties,
+    penalty_blocks,
+    sign_text,
+    tokens_text,
+    unquantised,
+    unseen_blocks,
+)
+from experiments.evidence.report import Block, Text
+from experiments.evidence.study import Results, Study, preset
+from fitting import Observations, fit
 from models import ladder
 from scaling import Data, Evaluation, Quantize, Run, classic, fused, product, wsd, zipped
 from scaling.combine import shares
@@ -66,6 +83,7 @@ PRESETS = {
     ),
 }
 
+PUBLISHED_PARAMS = 86e6  # The smallest of arXiv:2509.22935.
 DECAY = 0.2  # Of the full-precision tokens; Hägele et al. 2024 (arXiv:2405.18392), section 4.
 
 
@@ -119,7 +137,7 @@ def study(config) -> Study:
         corpus=corpus,
         runs=tuple(trial.run for trial in made),
         evaluation=Evaluation(config.evaluation_tokens, domains=mixture.names),
-        report=lambda results: report(results, made, planned_tokens(config)),
+        report=lambda results: report(results, made),
         repeat=config.repeat,
         published={
             "fraction": "exp(−6.7297/ln S) (Dremov et al. 2025, arXiv:2509.22935)",
@@ -145,3 +163,49 @@ def planned_tokens(config) -> int:
     stable = [fp for fp, _ in split["fused"]] + [fp - c for fp, c in cooldowns.items()]
     quantised = len(config.bits) * sum(qat for some in split.values() for _, qat in some)
     return sum(config.seeds) * batch * (max(stable) + sum(cooldowns.values()) + quantised)
+
+
+def report(results: Results, made) -> list[Block]:
+    """Writes the answer; every figure and table is computed from the run table."""
+    keys = pd.DataFrame(
+        [(t.run.identity, t.schedule, t.fraction) for t in made],
+        columns=["run", "schedule", "fraction"],
+    )
+    every = keys.merge(results.runs, on="run")
+    runs = every[every["diverged_step"].isna()].reset_index(drop=True)
+    paired = penalties(runs)
+    classic = runs[runs["schedule"] != "fused"].reset_index(drop=True)
+    observations = Observations(classic)
+    law = fit(FALLING, observations, params="params_total", draws=200)
+    free = fit("qat", observations, params="params_total", point_only=True)
+    return [
+        Text(saving(results, len(every) - len(runs))),
+        *penalty_blocks(paired, law),
+        *optimum_blocks(paired, law),
+        *fusion_blocks(paired),
+        *memory_blocks(paired, law),
+        Text(f"## The law\n\n{sign_text(law, free)} {identified(law)}"),
+        Text(tokens_text(paired, law)),
+        law_table("law", law),
+        *unseen_blocks(classic),
+        Text("## Weights as kept"),
+        unquantised(paired),
+    ]
+
+
+def saving(results: Results, diverged: int) -> str:
+    """Says what sharing trunks saves, and that it is what the tree's closed form gives."""
+    plan, planned = results.plan, planned_tokens(results.config)
+    largest = results.runs["params_total"].max()
+    agrees = "equal to" if plan.tokens == planned else f"**not** equal to ({planned:,})"
+    lost = f" {counted(diverged, 'run')} diverged, left out." if diverged else ""
+    small = (
+        f"At most {largest:,} parameters: this proves the machinery, and no number here is "
+        "evidence for or against the published ones at scale.\n\n"
+    )
+    return (
+        f"{small if largest < PUBLISHED_PARAMS else ''}{len(plan.runs)} runs in "
+        f"{len(plan.segments)} segments on {sum(results.config.seeds)} trunks: {plan.tokens:,} "
+        f"tokens trained, {agrees} the closed form of the tree, instead of {plan.tokens_alone:,} "
+        f"apart: a saving of {100 * (1 - plan.tokens / plan.tokens_alone):.1f} %.{lost}"
+    )
