@@ -31,7 +31,7 @@ import pandas as pd
 
 from data import Corpus, Mixture, load
 from experiments.evidence.claim import Claim, counted, listed
-from experiments.evidence.comparison import against, comparison, trials, tried
+from experiments.evidence.comparison import against, comparison
 from experiments.evidence.report import Block, Table, Text
 from experiments.evidence.study import Results, Study, preset
 from models import ModelConfig, skeleton
@@ -39,7 +39,7 @@ from models.codes import Codes
 from models.embeddings import Learned
 from models.ladder import learning_rate
 from refused import Refused
-from scaling import Data, Evaluation, Optimizer, Run, wsd
+from scaling import Data, Evaluation, Labelled, Optimizer, Run, sweep, unfolded, wsd
 from scaling.optimizer import trainable
 
 BASELINE = "learned"
@@ -134,8 +134,8 @@ def model(config, corpus: Corpus, arm: str, seed: int) -> ModelConfig:
     )
 
 
-def attempts(config, corpus: Corpus):
-    """Returns the trials: arms × rates × seeds; rates are multiples of the ladder's."""
+def attempts(config, corpus: Corpus) -> tuple[Labelled, ...]:
+    """Returns arms × rates × seeds; rates are multiples of the ladder's."""
     for arm in (BASELINE, *config.arms):
         if arm not in config.arms or arm not in ARMS:
             raise Refused("config.arms", config.arms, f"{BASELINE} and any of {', '.join(ARMS)}")
@@ -150,7 +150,7 @@ def attempts(config, corpus: Corpus):
 
         return run
 
-    return trials({arm: build(arm) for arm in config.arms}, config.rates, range(config.seeds))
+    return sweep({arm: build(arm) for arm in config.arms}, config.rates, range(config.seeds))
 
 
 def study(config) -> Study:
@@ -159,7 +159,7 @@ def study(config) -> Study:
     return Study(
         name="binary_codes",
         corpus=corpus,
-        runs=tuple(trial.run for trial in attempts(config, corpus)),
+        runs=attempts(config, corpus),
         evaluation=Evaluation(config.evaluation_tokens, domains=corpus.main),
         report=report,
         repeat=config.repeat,
@@ -173,7 +173,7 @@ def study(config) -> Study:
 def report(results: Results) -> list[Block]:
     """Writes the verdicts, what enters each arm's first layer, and the paper's ratios."""
     config, corpus = results.config, results.corpus
-    table = tried(attempts(config, corpus), results.runs)
+    table = unfolded(results.runs)
     bits = Codes().length(corpus.vocabulary)
     intro = (
         f"One Transformer (width {config.width}, {counted(config.depth, 'layer')}) on "

@@ -28,7 +28,7 @@ from experiments.evidence.report import Block, Picture, Table, Text
 from experiments.evidence.study import Results, Study, preset
 from models import ladder
 from models.ladder import RATES, learning_rate
-from scaling import Data, Evaluation, Optimizer, Run, wsd
+from scaling import Data, Evaluation, Optimizer, Run, labelled, wsd
 
 PRESETS = {
     "cpu": dict(
@@ -83,10 +83,13 @@ def study(config) -> Study:
     runs = []
     for width in config.widths:
         rung = ladder(width, config.tokens, **shape)
-        rates = [float(f"{f * RULE / width:.3g}") for f in config.factors] + [rung.learning_rate]
+        rates = [("grid", float(f"{f * RULE / width:.3g}")) for f in config.factors]
+        rates += [("ladder", rung.learning_rate)]
         for rate, seed, tokens in itertools.product(rates, range(config.seeds), config.tokens):
-            phases = wsd(tokens, config.batch_tokens, config.warmup_tokens)
-            runs.append(Run(rung.model, data, Optimizer.at(rate), seed, phases))
+            (role, peak), phases = rate, wsd(tokens, config.batch_tokens, config.warmup_tokens)
+            run = Run(rung.model, data, Optimizer.at(peak), seed, phases)
+            multiple = float(f"{peak * width / RULE:.3g}")
+            runs.append(labelled(run, role=role, size=width, rate=multiple))
     return Study(
         name="learning_rate",
         corpus=corpus,

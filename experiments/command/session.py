@@ -294,7 +294,7 @@ def kept(study: Study, config: ConfigDict, settings: Settings) -> tuple[models.M
     Raises:
       Refused: a run that is not the study's, or one whose parameters were not kept.
     """
-    runs = {run.identity: run for run in grown(study, config, settings).runs}
+    runs = {item.run.identity: item.run for item in grown(study, config, settings).runs}
     if settings.run not in runs:
         some = ", ".join(list(runs)[:3])
         raise Refused("--run", settings.run, f"one of the study's {len(runs)} runs, such as {some}")
