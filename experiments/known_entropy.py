@@ -133,9 +133,9 @@ def report(results: Results) -> list[Block]:
 def picture(wide: pd.DataFrame, fits: dict, entropy: float) -> Figure:
     """Draws the excess of the corrected losses over the entropy rate against tokens."""
     figure, (axis,) = panels()
-    over = wide.sort_values("tokens").assign(excess=wide["loss"] - entropy)
+    over = wide.assign(excess=wide["loss"] - entropy)
     colours = means(axis, over, "tokens", "excess", "seed", label="seed {}".format, mark="o")
-    for seed, group in over.groupby("seed"):
+    for seed, group in over.sort_values("tokens").groupby("seed"):
         law = fits[seed].predict(group)["prediction"].to_numpy()
         axis.plot(group["tokens"], law - entropy, "-", color=colours[seed], lw=1)
     finish(axis, "tokens", "corrected loss − H (nats/token)", yscale="log")

@@ -63,7 +63,7 @@ class Claim:
 def bullets(lines: Mapping[str, str], head: Iterable[str] = ()) -> str:
     """Writes named sentences as a list, below a paragraph."""
     said = [f"- **{name}**: {line}." for name, line in lines.items()]
-    return "\n".join([" ".join(head), "", *said])
+    return "\n".join([" ".join(filter(None, head)), "", *said])
 
 
 def listed(names: Iterable) -> str:
@@ -74,3 +74,9 @@ def listed(names: Iterable) -> str:
 def counted(number: int, noun: str) -> str:
     """Writes a number with its noun, whose plural ends in s."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def scale(largest: float, published: float, noun: str) -> str:
+    """Says how large a study's runs are beside the smallest published ones."""
+    small = ": this proves the machinery, not what was published" if largest < published else ""
+    return f"At most {largest:,.0f} {noun}, where those published begin at {published:,.0f}{small}."

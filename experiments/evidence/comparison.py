@@ -52,9 +52,9 @@ def against(
     The interval is Student's over the seeds' differences.
     """
     scores = at_best(table, measure).pivot(index="seed", columns="arm", values=measure)
-    scores = scores.reindex(columns=table["arm"].unique())
     if isinstance(baseline, str):
-        baseline = dict.fromkeys(scores.columns.drop(baseline), baseline)
+        baseline = dict.fromkeys(filter(baseline.__ne__, table["arm"].unique()), baseline)
+    scores = scores.reindex(columns={*baseline, *baseline.values()})
     return {arm: Claim.of(scores[arm] - scores[other]) for arm, other in baseline.items()}
 
 
