@@ -27,8 +27,8 @@ from ml_collections import ConfigDict
 
 from data import Corpus, Mixture, candidates, largest_shares, load, on_grid
 from data.order import PERIOD
-from experiments.evidence.mixture_report import mixture_report, target_loss
-from experiments.evidence.report import Text
+from experiments.evidence.mixtures import mixture_blocks, target_loss
+from experiments.evidence.report import Block, Text
 from experiments.evidence.study import MOST_EPOCHS, Results, Study, preset
 from fitting.mixtures import Proxies, enough, fit_target, usable
 from fitting.proposals import Bounds, convex, needs_epochs, simulate
@@ -356,11 +356,11 @@ def proxy_table(design: Design, runs: pd.DataFrame) -> Proxies:
     return Proxies.of(rows[[*columns, "diverged_step"]], design.target)
 
 
-def report(results: Results) -> list:
+def report(results: Results) -> list[Block]:
     """Writes whether the proposal wins, how proxies rank larger runs, and what was proposed."""
     design = Design(results.config, results.corpus)
     missing = {design.proxy(mixture).identity for mixture in design.sampled}
     missing -= set(results.runs["run"])
     if missing:
         return [Text(f"{len(missing)} proxies are not trained yet: nothing is fitted.")]
-    return mixture_report(design, Found.of(results), results.runs)
+    return mixture_blocks(design, Found.of(results), results.runs)

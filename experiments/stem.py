@@ -201,9 +201,9 @@ def report(results: Results) -> list[Block]:
     run = next(item.run for item in made if item.labels["arm"] == stems[0])
     return [
         Text(
-            f"{scale(config.tokens, PRESETS['published']['tokens'], 'tokens')} The smaller the model, the more "
-            "of its params are token tables with or without STEM, and the fewer tokens, the less "
-            "often tables are read."
+            scale(config.tokens, PRESETS["published"]["tokens"], "tokens")
+            + " The smaller the model, the more of its params are token tables with or without "
+            "STEM, and the fewer tokens, the less often tables are read."
         ),
         Text(f"## Against dense of {matched}"),
         *comparison(table[table["arm"].isin([DENSE, *stems])], DENSE),

@@ -57,7 +57,7 @@ class Claim:
             return "diverged at every rate"
         ends = f" [{self.low:{form}}, {self.high:{form}}]" if self.count > 1 else ""
         end = f" than {than}" if self.verdict in ("lower", "higher") else ""
-        return f"{self.value:{form}} {unit}{ends}: {self.verdict}{end}"
+        return f"{self.value:{form}}{unit and ' ' + unit}{ends}: {self.verdict}{end}"
 
 
 def bullets(lines: Mapping[str, str], head: Iterable[str] = ()) -> str:

@@ -54,15 +54,16 @@ def against(
     scores = at_best(table, measure).pivot(index="seed", columns="arm", values=measure)
     if isinstance(baseline, str):
         baseline = dict.fromkeys(filter(baseline.__ne__, table["arm"].unique()), baseline)
-    scores = scores.reindex(columns={*baseline, *baseline.values()})
+    scores = scores.reindex(columns=[*{*baseline, *baseline.values()}])
     return {arm: Claim.of(scores[arm] - scores[other]) for arm, other in baseline.items()}
 
 
-def differences(claims: Mapping[str, Claim], measure: str = "bits_per_byte") -> pd.DataFrame:
+def differences(claims: Mapping[str, Claim], unit: str) -> pd.DataFrame:
     """Tables the claims of `against`."""
-    unit = f"difference ({MEASURES[measure]})"
     rows = [
-        {"arm": arm} | claim.columns(unit) | {"seeds": claim.count, "verdict": claim.verdict}
+        {"arm": arm}
+        | claim.columns(f"difference ({unit})")
+        | {"seeds": claim.count, "verdict": claim.verdict}
         for arm, claim in claims.items()
     ]
     return pd.DataFrame(rows)
@@ -81,7 +82,11 @@ def comparison(
 
     `prefix` begins the names of the tables and the figure.
     """
-    unit, best, claims = MEASURES[measure], best_rates(table, measure), against(table, baseline)
+    unit, best, claims = (
+        MEASURES[measure],
+        best_rates(table, measure),
+        against(table, baseline, measure),
+    )
     by_arm = table.groupby("arm", sort=False)
     arms = by_arm[["params_total", "params_non_embedding", "tokens", "flops"]].first()
     arms["tokens/s (median)"] = by_arm["tokens_per_second"].median().round()
@@ -102,7 +107,7 @@ def comparison(
         ),
         Table(
             f"{prefix}differences",
-            differences(claims, measure),
+            differences(claims, unit),
             f"Best against best ({baseline}), paired by seed.",
         ),
         Picture(
