@@ -21,14 +21,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from data import load
+from data import Mixture, load
 from experiments.evidence.claim import listed
 from experiments.evidence.figures import per_panel, shades
 from experiments.evidence.report import Block, Picture, Table, Text
 from experiments.evidence.study import Results, Study, preset
 from models import ladder
 from models.ladder import RATES, learning_rate
-from scaling import Data, Evaluation, Optimizer, Run, labelled, wsd
+from scaling import AdamW, Data, Evaluation, Run, labelled, wsd
 
 PRESETS = {
     "cpu": dict(
@@ -78,7 +78,7 @@ def study(config) -> Study:
     The ladder's own rate is trained beside the grid.
     """
     corpus = load(config.corpus)
-    data = Data.of(corpus, corpus.default_mixture)
+    data = Data.of(corpus, Mixture.uniform(corpus.main))
     shape = dict(vocabulary=corpus.vocabulary, context=config.context, dtype=config.dtype)
     runs = []
     for width in config.widths:
@@ -87,7 +87,7 @@ def study(config) -> Study:
         rates += [("ladder", rung.learning_rate)]
         for rate, seed, tokens in itertools.product(rates, range(config.seeds), config.tokens):
             (role, peak), phases = rate, wsd(tokens, config.batch_tokens, config.warmup_tokens)
-            run = Run(rung.model, data, Optimizer.at(peak), seed, phases)
+            run = Run(rung.model, data, AdamW.at(peak), seed, phases)
             multiple = float(f"{peak * width / RULE:.3g}")
             runs.append(labelled(run, role=role, size=width, rate=multiple))
     return Study(
