@@ -13,7 +13,7 @@ Answer     For every seed the data law L = E + B/D^beta, fitted at a width that 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from data import load
+from data import Mixture, load
 from data.markov import parse
 from experiments.evidence.report import Picture, Table, Text, subplots
 from experiments.evidence.study import Results, Study, preset
@@ -51,7 +51,7 @@ def study(config) -> Study:
         *product(role=["law"], size=[config.width], seed=range(config.seeds)),
         *product(role=["grid"], size=config.grid_widths, seed=range(config.grid_seeds)),
     )
-    data = Data.of(corpus, corpus.default_mixture)
+    data = Data.of(corpus, Mixture.uniform(corpus.main))
     shape = dict(vocabulary=corpus.vocabulary, context=config.context)
     runs = []
     for point in points:

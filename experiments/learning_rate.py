@@ -20,12 +20,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from data import load
+from data import Mixture, load
 from experiments.evidence.report import Picture, Table, Text, subplots
 from experiments.evidence.study import Results, Study, preset
 from models import ladder
 from models.ladder import RATES, learning_rate
-from scaling import Data, Evaluation, Optimizer, Run, labelled, wsd
+from scaling import AdamW, Data, Evaluation, Run, labelled, wsd
 
 PRESETS = {
     "cpu": dict(
@@ -74,7 +74,7 @@ def study(config) -> Study:
     The ladder's own rate is trained beside the grid.
     """
     corpus = load(config.corpus)
-    data = Data.of(corpus, corpus.default_mixture)
+    data = Data.of(corpus, Mixture.uniform(corpus.main))
     shape = dict(vocabulary=corpus.vocabulary, context=config.context, dtype=config.dtype)
     runs = []
     for width in config.widths:
@@ -83,7 +83,7 @@ def study(config) -> Study:
         rates += [("ladder", rung.learning_rate)]
         for rate, seed, tokens in itertools.product(rates, range(config.seeds), config.tokens):
             (role, peak), phases = rate, wsd(tokens, config.batch_tokens, config.warmup_tokens)
-            run = Run(rung.model, data, Optimizer.at(peak), seed, phases)
+            run = Run(rung.model, data, AdamW.at(peak), seed, phases)
             multiple = float(f"{peak * width / RULE:.3g}")
             runs.append(labelled(run, role=role, size=width, rate=multiple))
     return Study(

@@ -28,10 +28,10 @@ from models.accounting import leverage_flops
 from models.ladder import learning_rate
 from refused import Refused
 from scaling import (
+    AdamW,
     Data,
     Evaluation,
     Labelled,
-    Optimizer,
     Run,
     labelled,
     per_width,
@@ -174,7 +174,7 @@ def run_of(config, corpus, arm: str, width: int, tokens: int | None, rate: float
     base = learning_rate(width)
     if config.preset == "published":
         base = TABLE_7[width][3]
-    optimizer = Optimizer.at(float(f"{base * rate:.3g}"))
+    optimizer = AdamW.at(float(f"{base * rate:.3g}"))
     phases = wsd(counts[0] if tokens is None else tokens, batch, warmup, DECAY)
     return Run(shape, Data.of(corpus, Mixture.parse(config.mixture)), optimizer, seed, phases)
 

@@ -5,8 +5,10 @@ from scaling.combine import classic, fused, per_width, product, sweep, wsd
 from scaling.growth import GrowParameterTokens
 from scaling.labels import Labelled, labelled, unfolded
 from scaling.mesh import make_mesh
+from scaling.optimizers import AdamW, Lion, Muon, Optimizer
 from scaling.plan import Plan, Segment, plan
-from scaling.runs import NUMERICS, Data, Optimizer, Phase, Rate, Run, constant, decay, warmup
+from scaling.recipe import Averaging, Recipe
+from scaling.runs import NUMERICS, Data, Phase, Rate, Run, constant, decay, warmup
 from scaling.store import Store
 from scaling.streams import AddStreams, KeepStreams
 from scaling.tables import tables
@@ -14,7 +16,9 @@ from scaling.worker import Evaluation, Stopped, Worker
 
 __all__ = [
     "NUMERICS",
+    "AdamW",
     "AddStreams",
+    "Averaging",
     "ContextLength",
     "Data",
     "Evaluation",
@@ -22,11 +26,14 @@ __all__ = [
     "GrowParameterTokens",
     "KeepStreams",
     "Labelled",
+    "Lion",
+    "Muon",
     "Optimizer",
     "Phase",
     "Plan",
     "Quantize",
     "Rate",
+    "Recipe",
     "Run",
     "Segment",
     "Stopped",

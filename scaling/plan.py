@@ -10,6 +10,7 @@ from data import Order, Piece
 from models import ModelConfig
 from refused import Refused
 from scaling.labels import Label, Labelled, joined, label_sets, words
+from scaling.recipe import Recipe
 from scaling.runs import Phase, Run
 
 
@@ -59,6 +60,11 @@ class Segment:
         """Names the segment for a person: by its labels, or its width without any, and its seed."""
         said = words(self.labels) or f"width {self.config.width}"
         return f"{said}  seed {self.run.seed}"
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe during the segment."""
+        return replace(self.run.recipe, model=self.config)
 
     @property
     def steps(self) -> int:

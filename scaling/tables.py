@@ -9,7 +9,9 @@ import models
 from data import Corpus
 from scaling.columns import COLUMNS
 from scaling.labels import as_column
+from scaling.optimizers import AdamW
 from scaling.plan import Plan, Segment, order
+from scaling.runs import Run
 from scaling.store import Store, write_atomically
 from scaling.worker import Evaluation
 
@@ -26,7 +28,6 @@ def row(plan: Plan, store: Store, corpus: Corpus, segment: Segment, evaluation: 
     path = [store.done(s.id) or {} for s in plan.path(segment.id)]
     ends = [*store.read(segment.id, "metrics")][-1:]
     routing = {k: v for record in ends for k, v in record.items() if k.startswith("router.")}
-    mean = lambda values: math.fsum(values.values()) / len(values) if values else math.nan
     plain = [run.model_at(i).quantization is None for i in range(len(run.phases))]
     tokens_fp = sum(p.tokens for p, is_plain in zip(run.phases, plain, strict=True) if is_plain)
     shares = {name: count / run.tokens for name, count in reads.tokens().items()}
@@ -62,6 +63,7 @@ def row(plan: Plan, store: Store, corpus: Corpus, segment: Segment, evaluation: 
         **{f"bits_per_byte.{name}": value for name, value in bits.items()},
         "loss_unquantised": mean(found.get("loss_unquantised", {})),
         "bits_per_byte_unquantised": mean(found.get("bits_per_byte_unquantised", {})),
+        **optional(plan, run, found),
         **{f"mixture.{name}": share for name, share in shares.items() if share},
         "train_loss": record["train_loss"],
         "diverged_step": record["diverged_step"],
@@ -72,6 +74,22 @@ def row(plan: Plan, store: Store, corpus: Corpus, segment: Segment, evaluation: 
         "tokens_per_second": record["tokens_per_second"],
         "device": record["environment"]["device"],
     }
+
+
+def mean(values: dict[str, float]) -> float:
+    """Returns the mean over domains, NaN of none."""
+    return math.fsum(values.values()) / len(values) if values else math.nan
+
+
+def optional(plan: Plan, run: Run, found: dict) -> dict:
+    """Returns the columns that a table has only where a run of the plan gives them a meaning."""
+    columns = {}
+    if any(type(other.optimizer) is not AdamW for other in plan.runs):
+        columns["optimizer"] = type(run.optimizer).__name__
+    if any(other.averaging is not None for other in plan.runs):
+        names = ("loss_averaged", "bits_per_byte_averaged")
+        columns |= {name: mean(found.get(name, {})) for name in names}
+    return columns
 
 
 def tables(

@@ -40,7 +40,7 @@ def test_documents_come_back_as_bytes_and_as_tokens(group_bytes, tmp_path, monke
     monkeypatch.setattr("data.shards.GROUP_BYTES", group_bytes)
     wanted = [text.encode() for text in sentences(5, 40)]
     (tmp_path / "t.txt").write_bytes(b"\n".join(wanted))
-    name, faults = read_group(tmp_path, Reading(split="\n"), [tmp_path / "t.txt"])
+    name, faults = read_group(tmp_path, (Reading(split="\n"), [tmp_path / "t.txt"]))
     shard, bpe = tmp_path / name, BPE.train(wanted, 300)
     index = np.load(shard / "index.npy")
     assert faults == [] and index.shape == (40, 3)

@@ -12,7 +12,8 @@ import pytest
 import tokenizers
 
 from data import open_corpus, write_corpus
-from data.tokenizer import BPE, CHARACTERS, Bytes, tokenizer_of
+from data.lossless import CHARACTERS
+from data.tokenizer import BPE, Bytes, tokenizer_of
 from refused import Refused
 
 TEXTS = [b"the cat sat on the mat\n    the end, the end\n" * 3, "naïve — Ünï\t∑😀 ".encode() * 4]
@@ -120,7 +121,7 @@ def test_a_corpus_keeps_and_hashes_its_tokenizer(bpe, tmp_path):
         open_corpus(tmp_path / "one")
 
 
-def test_BC7_bits_per_byte_compare_tokenizers_where_losses_per_token_do_not(bpe):
+def test_bits_per_byte_compare_tokenizers_where_losses_per_token_do_not(bpe):
     # One and the same model of text, which gives every byte its frequency, in both kinds of token.
     text = TEXTS[0] * 8
     frequency = np.bincount(np.frombuffer(text, np.uint8), minlength=256) / len(text)

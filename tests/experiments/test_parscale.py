@@ -92,7 +92,7 @@ def planted(study, config) -> pd.DataFrame:
     return pd.DataFrame(rows.values())
 
 
-def test_PS9_the_report_finds_the_planted_law_and_names_every_arm(study, config, tmp_path):
+def test_the_report_finds_the_planted_law_and_names_every_arm(study, config, tmp_path):
     runs = planted(study, config)
     blocks = study.report(Results(config, plan(study.runs), study.corpus, runs, runs[:0]))
     write_report(tmp_path, study, config, blocks)

@@ -62,7 +62,7 @@ def rates(phases) -> np.ndarray:
 
 
 @pytest.mark.parametrize("fraction", [0.05, 0.1, 0.3, 0.7])
-def test_QAT9_fused_and_classic_take_equal_tokens_and_end_at_equal_rates(fraction):
+def test_fused_and_classic_take_equal_tokens_and_end_at_equal_rates(fraction):
     made = [build(500 * STEP, STEP, 20 * STEP, fraction, Quantize(4)) for build in (classic, fused)]
     for phases in made:
         switch = next(i for i, phase in enumerate(phases) if phase.change is not None)
@@ -79,7 +79,7 @@ def test_QAT9_fused_and_classic_take_equal_tokens_and_end_at_equal_rates(fractio
     assert made[0][0].rate == made[1][0].rate and made[0][0].prefix_closed
 
 
-def test_QAT9_both_schedules_of_all_fractions_and_bits_share_one_trunk(corpus):
+def test_both_schedules_of_all_fractions_and_bits_share_one_trunk(corpus):
     base = study_runs("wsd", corpus)[0]
     fractions, bits = (0.1, 0.5), (1, 4)
     phases = [
