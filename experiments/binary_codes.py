@@ -33,7 +33,7 @@ from data import Corpus, Mixture, load
 from experiments.evidence.claim import Claim, counted, listed
 from experiments.evidence.comparison import against, comparison
 from experiments.evidence.report import Block, Table, Text
-from experiments.evidence.study import Results, Study, preset
+from experiments.evidence.study import CPU, GPU, Results, Study, configured
 from models import ModelConfig, skeleton
 from models.codes import Codes
 from models.embeddings import Learned
@@ -59,6 +59,7 @@ ARMS: dict[str, Callable[[int], dict]] = {
 
 PRESETS = {
     "cpu": dict(
+        CPU,
         arms=tuple(ARMS),
         width=48,
         depth=2,
@@ -68,14 +69,12 @@ PRESETS = {
         seeds=3,
         tokens=204_800,
         batch_tokens=512,
-        context=64,
         warmup_tokens=25 * 512,
         evaluation_tokens=16_384,
         corpus="wheels-bpe4096",
-        dtype="float32",
-        repeat=False,
     ),
     "gpu": dict(
+        GPU,
         arms=tuple(ARMS),
         width=384,
         depth=6,
@@ -84,12 +83,8 @@ PRESETS = {
         rates=(0.25, 0.5, 1.0, 2.0),
         seeds=5,
         tokens=32_768_000,
-        batch_tokens=32_768,
-        context=256,
-        warmup_tokens=50 * 32_768,
         evaluation_tokens=131_072,
         corpus="wheels-bpe4096",
-        dtype="bfloat16",
         repeat=False,
     ),
     "published": dict(
@@ -115,9 +110,7 @@ PRESETS = {
 PUBLISHED = {"codes 0/1": 2.36 / 2.44, "recoded 0/1": 2.39 / 2.44}
 
 
-def get_config(name: str = "cpu"):
-    """Returns a preset's configuration."""
-    return preset(name, PRESETS)
+get_config = configured(PRESETS)
 
 
 def model(config, corpus: Corpus, arm: str, seed: int) -> ModelConfig:

@@ -19,7 +19,7 @@ from experiments.evidence.claim import counted
 from experiments.evidence.figures import finish, means, panels
 from experiments.evidence.law import parameter
 from experiments.evidence.report import Block, Picture, Table, Text
-from experiments.evidence.study import Results, Study, preset
+from experiments.evidence.study import Results, Study, configured
 from fitting import Observations, fit
 from models import ladder
 from scaling import Data, Evaluation, Run, labelled, product, wsd
@@ -44,9 +44,7 @@ PRESETS = {
 GOAL = 0.2  # Largest miss of E, in percent of H, that counts as the truth.
 
 
-def get_config(name: str = "cpu"):
-    """Returns a preset's configuration."""
-    return preset(name, PRESETS)
+get_config = configured(PRESETS)
 
 
 def study(config) -> Study:

@@ -25,39 +25,27 @@ from data import Mixture, load
 from experiments.evidence.claim import listed
 from experiments.evidence.figures import per_panel, shades
 from experiments.evidence.report import Block, Picture, Table, Text
-from experiments.evidence.study import Results, Study, preset
+from experiments.evidence.study import CPU, GPU, Results, Study, configured
 from models import ladder
 from models.ladder import RATES, learning_rate
 from scaling import AdamW, Data, Evaluation, Run, labelled, wsd
 
 PRESETS = {
     "cpu": dict(
+        CPU,
         widths=(16, 32, 64),
         # Multiples of 0.5/width, the rule of thumb that earlier small runs gave.
         factors=(0.25, 0.35, 0.5, 0.71, 1.0, 1.41, 2.0),
         tokens=(256_000, 2_048_000),
         seeds=2,
-        batch_tokens=1024,
-        context=64,
-        warmup_tokens=25 * 1024,
-        evaluation_tokens=32_768,
-        corpus="wheels",
-        dtype="float32",
-        repeat=False,
         update_ladder=False,
     ),
     "gpu": dict(
+        GPU,
         widths=(64, 128, 256, 512),
         factors=(0.25, 0.35, 0.5, 0.71, 1.0, 1.41, 2.0),
         tokens=(16_384_000, 131_072_000),
         seeds=1,
-        batch_tokens=32_768,
-        context=256,
-        warmup_tokens=50 * 32_768,
-        evaluation_tokens=262_144,
-        corpus="wheels",
-        dtype="bfloat16",
-        repeat=True,
         update_ladder=False,
     ),
 }
@@ -67,9 +55,7 @@ GOAL = 0.5  # Largest excess of the ladder's rate, in percent of the loss, that 
 NEAR = 2.9  # Rates within this factor of the best one enter its parabola.
 
 
-def get_config(name: str = "cpu"):
-    """Returns a preset's configuration."""
-    return preset(name, PRESETS)
+get_config = configured(PRESETS)
 
 
 def study(config) -> Study:

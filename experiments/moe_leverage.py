@@ -26,7 +26,7 @@ from experiments.evidence.claim import counted
 from experiments.evidence.comparison import best_rates
 from experiments.evidence.leverage import DENSE, leverage_blocks
 from experiments.evidence.report import Block, Table, Text
-from experiments.evidence.study import Results, Study, preset
+from experiments.evidence.study import Results, Study, configured
 from models import Experts, ModelConfig, ladder
 from models.accounting import leverage_flops
 from models.ladder import learning_rate
@@ -127,9 +127,7 @@ DECAY = 0.2  # Of each run's tokens; Hägele et al. 2024 (arXiv:2405.18392), sec
 ACTIVE, SHARED = 2, 1  # At G = 2; both grow with G.
 
 
-def get_config(name: str = "cpu"):
-    """Returns a preset's configuration."""
-    return preset(name, PRESETS)
+get_config = configured(PRESETS)
 
 
 def experts_at(routed: int, granularity: int) -> Experts:

@@ -27,7 +27,7 @@ from experiments.evidence.law import (
     summarised,
 )
 from experiments.evidence.report import Block, Picture, Table, Text
-from experiments.evidence.study import Results, Study, preset
+from experiments.evidence.study import CPU, GPU, Results, Study, configured
 from fitting import Observations, fit, seed_standard_deviation
 from fitting import figures as draw
 from models import ladder
@@ -41,19 +41,14 @@ from scaling import Data, Evaluation, Run, labelled, per_width, wsd
 # as the largest width: 3.7 / 9.3 %; 16–96: 4.1 / 13.1 %; 24–96 with two seeds: 1.5 / 13.2 %.
 PRESETS = {
     "cpu": dict(
+        CPU,
         widths=(24, 32, 48, 64, 96),
         tokens=(256_000, 512_000, 1_024_000, 2_048_000),
         seeds=(3, 2, 2, 2, 2),
-        batch_tokens=1024,
-        context=64,
-        warmup_tokens=25 * 1024,
-        evaluation_tokens=32_768,
-        corpus="wheels",
         mixture="code=1",
-        dtype="float32",
-        repeat=False,
     ),
     "laptop": dict(
+        CPU,
         widths=(24, 32, 48, 64, 96, 128),
         tokens=(512_000, 1_024_000, 2_048_000, 4_096_000),
         seeds=(3, 2, 2, 2, 2, 2),
@@ -61,23 +56,14 @@ PRESETS = {
         context=128,
         warmup_tokens=25 * 2048,
         evaluation_tokens=65_536,
-        corpus="wheels",
         mixture="code=1",
-        dtype="float32",
-        repeat=False,
     ),
     "gpu": dict(
+        GPU,
         widths=(64, 128, 192, 256, 384, 512),
         tokens=(16_384_000, 32_768_000, 65_536_000, 131_072_000),
         seeds=(3, 2, 2, 1, 1, 1),
-        batch_tokens=32_768,
-        context=256,
-        warmup_tokens=50 * 32_768,
-        evaluation_tokens=262_144,
-        corpus="wheels",
         mixture="code=0.25,docs=0.25,headers=0.25,tests=0.25",
-        dtype="bfloat16",
-        repeat=True,
     ),
     "pod": dict(
         widths=(512, 768, 1024, 1536, 2048),
@@ -110,9 +96,7 @@ SHOWN = {name: name for name in ("width", "seed", "params_total", "tokens")} | {
 DECAY = 0.2  # Of each run's tokens; Hägele et al. 2024 (arXiv:2405.18392), section 4.
 
 
-def get_config(name: str = "cpu"):
-    """Returns a preset's configuration."""
-    return preset(name, PRESETS)
+get_config = configured(PRESETS)
 
 
 def study(config) -> Study:

@@ -24,7 +24,7 @@ from experiments.evidence.claim import counted, scale
 from experiments.evidence.comparison import best_rates, comparison
 from experiments.evidence.report import Block, Picture, Text
 from experiments.evidence.streams import flops_picture, kept_table, law_blocks, named
-from experiments.evidence.study import Results, Study, preset
+from experiments.evidence.study import CPU, GPU, Results, Study, configured
 from models import ModelConfig, Streams, count, ladder
 from refused import Refused
 from scaling import (
@@ -49,6 +49,7 @@ PRESETS = {
     # (smoothing 1) from std 0.02: 2.394. Nothing was resolved, so the published values stand. But
     # for plain averages the mean largest weight ended near 0.9, of 0.925 at most.
     "cpu": dict(
+        CPU,
         widths=(16, 32, 48),
         streams=(1, 2, 4),
         main_width=32,  # Where arms are compared with `seeds`; other widths have one seed.
@@ -58,17 +59,11 @@ PRESETS = {
         tokens=204_800,
         rates=(0.5, 1.0, 2.0, 4.0),
         seeds=3,
-        batch_tokens=1024,
-        context=64,
-        warmup_tokens=25 * 1024,
-        evaluation_tokens=32_768,
-        corpus="wheels",
         mixture="code=1",
         published_shapes=False,
-        dtype="float32",
-        repeat=False,
     ),
     "gpu": dict(
+        GPU,
         widths=(128, 192, 256, 384),
         streams=(1, 2, 4, 8),
         main_width=256,
@@ -78,15 +73,8 @@ PRESETS = {
         tokens=16_384_000,
         rates=(0.5, 1.0, 2.0),
         seeds=3,
-        batch_tokens=32_768,
-        context=256,
-        warmup_tokens=50 * 32_768,
-        evaluation_tokens=262_144,
-        corpus="wheels",
         mixture="code=0.25,docs=0.25,headers=0.25,tests=0.25",
         published_shapes=False,
-        dtype="bfloat16",
-        repeat=True,
     ),
     # The published grid, as far as it is known: its learning rates are not, so they are swept.
     "published": dict(
@@ -122,9 +110,7 @@ SMALLEST = 0.54e9  # Non-embedding parameters of the smallest published model.
 PUBLISHED = {896: 4864, 1024: 5504, 1280: 6912, 1536: 8320, 2048: 11008, 2560: 13824}
 
 
-def get_config(name: str = "cpu"):
-    """Returns a preset's configuration."""
-    return preset(name, PRESETS)
+get_config = configured(PRESETS)
 
 
 class Bench:

@@ -36,7 +36,7 @@ from experiments.evidence.quantised import (
     unseen_blocks,
 )
 from experiments.evidence.report import Block, Text
-from experiments.evidence.study import Results, Study, preset
+from experiments.evidence.study import CPU, GPU, Results, Study, configured
 from fitting import Observations, fit
 from models import ladder
 from scaling import (
@@ -59,36 +59,24 @@ SCHEDULES = {"classic": classic, "fused": fused}
 
 PRESETS = {
     "cpu": dict(
+        CPU,
         widths=(16, 24, 40),
         tokens=(256_000, 512_000),
         bits=(1, 2, 4, 6),
         fractions=(0.05, 0.1, 0.2, 0.3, 0.5, 0.7),
         fused_fractions=(0.1, 0.3, 0.5),
         seeds=(2, 2, 2),
-        batch_tokens=1024,
-        context=64,
-        warmup_tokens=25 * 1024,
-        evaluation_tokens=32_768,
-        corpus="wheels",
         mixture="code=1",
-        dtype="float32",
-        repeat=False,
     ),
     "gpu": dict(
+        GPU,
         widths=(192, 320, 576),
         tokens=(32_768_000, 131_072_000),
         bits=(1, 2, 4, 6),
         fractions=(0.05, 0.1, 0.2, 0.3, 0.5, 0.7),
         fused_fractions=(0.05, 0.1, 0.2, 0.3, 0.5, 0.7),
         seeds=(2, 2, 1),
-        batch_tokens=32_768,
-        context=256,
-        warmup_tokens=50 * 32_768,
-        evaluation_tokens=262_144,
-        corpus="wheels",
         mixture="code=0.25,docs=0.25,headers=0.25,tests=0.25",
-        dtype="bfloat16",
-        repeat=True,
     ),
 }
 
@@ -96,9 +84,7 @@ PUBLISHED_PARAMS = 86e6  # The smallest of arXiv:2509.22935.
 DECAY = 0.2  # Of the full-precision tokens; Hägele et al. 2024 (arXiv:2405.18392), section 4.
 
 
-def get_config(name: str = "cpu"):
-    """Returns a preset's configuration."""
-    return preset(name, PRESETS)
+get_config = configured(PRESETS)
 
 
 def tried(config, schedule: str) -> tuple[float, ...]:

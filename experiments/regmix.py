@@ -29,7 +29,7 @@ from data import Corpus, Mixture, candidates, largest_shares, load, on_grid
 from data.order import PERIOD
 from experiments.evidence.mixtures import mixture_blocks, target_loss
 from experiments.evidence.report import Block, Text
-from experiments.evidence.study import MOST_EPOCHS, Results, Study, preset
+from experiments.evidence.study import CPU, GPU, MOST_EPOCHS, Results, Study, configured
 from fitting.mixtures import Proxies, enough, fit_target, usable
 from fitting.proposals import Bounds, convex, needs_epochs, simulate
 from models import count, ladder
@@ -40,7 +40,7 @@ from scaling import Data, Evaluation, Labelled, Run, labelled, wsd
 # kind of text none needs the prior's protection as much as among the Pile's seventeen.
 PRESETS = {
     "cpu": dict(
-        corpus="wheels",
+        CPU,
         trained="code,docs,headers,tests",
         target="networkx",
         proxies=64,
@@ -56,15 +56,10 @@ PRESETS = {
         regressor="log_linear",
         kl=0.01,
         folds=8,
-        batch_tokens=1024,
-        context=64,
-        warmup_tokens=25 * 1024,
         evaluation_tokens=65_536,
-        dtype="float32",
-        repeat=False,
     ),
     "gpu": dict(
-        corpus="wheels",
+        GPU,
         trained="code,docs,headers,tests",
         target="networkx",
         proxies=512,
@@ -81,10 +76,8 @@ PRESETS = {
         kl=0.01,
         folds=8,
         batch_tokens=8192,
-        context=256,
         warmup_tokens=25 * 8192,
         evaluation_tokens=81_920,
-        dtype="bfloat16",
         repeat=False,
     ),
 }
@@ -95,9 +88,7 @@ SEED = 0  # of the candidates, the proxies, the transfer runs and the folds
 SIMULATED, AVERAGED = 20_000, 20
 
 
-def get_config(name: str = "cpu"):
-    """Returns a preset's configuration."""
-    return preset(name, PRESETS)
+get_config = configured(PRESETS)
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,7 @@ from experiments.evidence.claim import bullets, scale
 from experiments.evidence.comparison import against, at_best, best_rates, comparison, edges
 from experiments.evidence.figures import finish, means, panels
 from experiments.evidence.report import Block, Picture, Table, Text
-from experiments.evidence.study import Results, Study, preset
+from experiments.evidence.study import CPU, GPU, Results, Study, configured
 from models import ModelConfig, Stem, ladder
 from models.ladder import learning_rate
 from scaling import AdamW, Data, Evaluation, Labelled, Recipe, Run, sweep, unfolded, wsd
@@ -37,6 +37,7 @@ from scaling.speed import measure
 # and 1.9; three seeds at 0.75, 1.5 and 3 put four of them at 0.75, so 0.375 was added.
 PRESETS = {
     "cpu": dict(
+        CPU,
         width=16,
         depth=4,  # The fewest layers of which a third and a half differ.
         ff_width=0,  # 0: the usual multiple of the width.
@@ -49,15 +50,12 @@ PRESETS = {
         seeds=3,
         tokens=163_840,
         batch_tokens=512,
-        context=64,
-        warmup_tokens=25 * 1024,
         evaluation_tokens=16_384,
         corpus="wheels-bpe4096",
         mixture="code=1",
-        dtype="float32",
-        repeat=False,
     ),
     "gpu": dict(
+        GPU,
         width=256,
         depth=8,
         ff_width=0,
@@ -69,14 +67,9 @@ PRESETS = {
         rates=(0.5, 1.0, 2.0),
         seeds=3,
         tokens=32_768_000,
-        batch_tokens=32_768,
-        context=256,
-        warmup_tokens=50 * 32_768,
         evaluation_tokens=131_072,
         corpus="wheels-bpe4096",
         mixture="code=0.25,docs=0.25,headers=0.25,tests=0.25",
-        dtype="bfloat16",
-        repeat=True,
     ),
     # The released 1B model's shape, where STEM keeps the dense width F; its peak rate was 4e-4.
     "published": dict(
@@ -107,9 +100,7 @@ NAMES = {"third": "STEM 1/3", "half": "STEM 1/2", "all_but_first": "STEM all but
 SEEN = (0, 1, 10, 100, 1000, 10_000)  # Edges of the classes of rows by tokens seen.
 
 
-def get_config(name: str = "cpu"):
-    """Returns a preset's configuration."""
-    return preset(name, PRESETS)
+get_config = configured(PRESETS)
 
 
 def study(config) -> Study:

@@ -36,7 +36,7 @@ from experiments.evidence.growth import (
     scratch,
 )
 from experiments.evidence.report import Block, Text
-from experiments.evidence.study import Results, Study, preset
+from experiments.evidence.study import Results, Study, configured
 from models import ModelConfig, ParameterTokens
 from refused import Refused
 from scaling import (
@@ -153,9 +153,7 @@ KINDS = {
 }
 
 
-def get_config(name: str = "cpu"):
-    """Returns a preset's configuration."""
-    return preset(name, PRESETS)
+get_config = configured(PRESETS)
 
 
 def tokenformer(config, stage: int) -> ModelConfig:

@@ -19,6 +19,6 @@ def test_the_runs_of_every_cpu_preset_keep_their_identities(name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # What a study says about itself is not asked here.
         runs = module.study(module.get_config("cpu")).runs
-    ids = sorted({run.identity for run in runs})
+    ids = sorted({item.run.identity for item in runs})
     found = {"runs": len(ids), "sha256": hashlib.sha256("\n".join(ids).encode()).hexdigest()}
     assert found == RECORDED[name]
