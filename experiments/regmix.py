@@ -38,11 +38,19 @@ from scaling import Data, Evaluation, Labelled, Run, labelled, wsd
 
 # `kl` is a fifth of Olmix's 0.05, chosen before anything was trained; of a few domains of one
 # kind of text none needs the prior's protection as much as among the Pile's seventeen.
+COMMON = dict(
+    trained="code,docs,headers,tests",
+    target="networkx",
+    epochs=1.0,
+    smallest="",
+    largest="",
+    regressor="log_linear",
+    kl=0.01,
+    folds=8,
+)
 PRESETS = {
     "cpu": dict(
-        CPU,
-        trained="code,docs,headers,tests",
-        target="networkx",
+        CPU | COMMON,
         proxies=64,
         proxy_width=16,
         proxy_tokens=384_000,
@@ -50,18 +58,10 @@ PRESETS = {
         tokens=768_000,
         seeds=4,
         transfer=12,
-        epochs=1.0,
-        smallest="",
-        largest="",
-        regressor="log_linear",
-        kl=0.01,
-        folds=8,
         evaluation_tokens=65_536,
     ),
     "gpu": dict(
-        GPU,
-        trained="code,docs,headers,tests",
-        target="networkx",
+        GPU | COMMON,
         proxies=512,
         proxy_width=64,
         proxy_tokens=4_096_000,
@@ -69,12 +69,6 @@ PRESETS = {
         tokens=16_384_000,
         seeds=4,
         transfer=64,
-        epochs=1.0,
-        smallest="",
-        largest="",
-        regressor="log_linear",
-        kl=0.01,
-        folds=8,
         batch_tokens=8192,
         warmup_tokens=25 * 8192,
         evaluation_tokens=81_920,

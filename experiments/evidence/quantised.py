@@ -19,6 +19,7 @@ from experiments.evidence.report import Block, Picture, Table, Text
 from fitting import LAWS, Fit, Observations, fit
 from fitting.law import exponent
 from fitting.qat import optimal_fraction, tokens_per_byte
+from fitting.qat_use import loss_at
 
 CELL = ["width", "params_total", "tokens", "bits"]
 DRAWS = 2000
@@ -83,11 +84,7 @@ def noise(classic: pd.DataFrame) -> float:
 
 def law_loss(law: Fit, params, tokens, bits, share) -> np.ndarray:
     """Returns the fitted law's loss at quantised shares of the tokens [shares]."""
-    share = np.atleast_1d(share)
-    table = {"params_total": params, "bits": bits}
-    table |= {"tokens_qat": tokens * share, "tokens_fp": tokens * (1 - share)}
-    table = {name: np.broadcast_to(values, share.shape) for name, values in table.items()}
-    return law.law.predict(law.columns(table), law.parameters)
+    return loss_at(law.law, law.parameters, params, tokens, bits, share)[0]
 
 
 def penalty_blocks(paired: pd.DataFrame, law: Fit) -> list[Block]:
