@@ -38,20 +38,21 @@ def means(
     *,
     label: Callable = str,
     colours: dict | None = None,
-    mark: str = "o-",
+    mark: str | dict = "o-",
     seeds: bool = False,
     error: str | None = None,
 ) -> dict:
     """Draws the means of y over x, a line per level of `by`, and returns each level's colour.
 
-    `seeds` adds a dot per row, `error` bars: `sem` or `std`.
+    `seeds` adds a dot per row, `error` bars: `sem` or `std`. `mark` may differ by level.
     """
     used = {}
     for level, group in frame.groupby(by, sort=False):
         at = group.groupby(x)[y]
         mean, bars = at.mean(), getattr(at, error)() if error else None
         style = dict(ms=4, lw=1.2, capsize=2, color=colours[level] if colours else None)
-        line = axis.errorbar(mean.index, mean, bars, fmt=mark, label=label(level), **style)[0]
+        fmt = mark[level] if isinstance(mark, dict) else mark
+        line = axis.errorbar(mean.index, mean, bars, fmt=fmt, label=label(level), **style)[0]
         used[level] = line.get_color()
         if seeds:
             axis.plot(group[x], group[y], ".", ms=5, alpha=0.6, color=line.get_color())
@@ -67,6 +68,7 @@ def per_panel(
     width: float = 4.4,
     height: float = 3.6,
     legend: str = "best",
+    share: bool = True,
     **settings,
 ) -> tuple[Figure, dict]:
     """Draws `means` in a panel per level of a column; returns the figure and its axes by level.
@@ -75,7 +77,7 @@ def per_panel(
     """
     levels = sorted(frame[panel].unique())
     drawn = {name: settings.pop(name) for name in MEANS & set(settings)}
-    figure, row = panels(len(levels), width, height, share=True)
+    figure, row = panels(len(levels), width, height, share)
     for axis, level in zip(row, levels, strict=True):
         means(axis, frame[frame[panel] == level], y=y, **drawn)
         finish(axis, axes[0], title=title(level), legend="", **settings)

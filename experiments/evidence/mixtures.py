@@ -204,7 +204,6 @@ def picture(found, crossed, arms: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
     means = arms.groupby("arm")["target"].mean()[order]
     at = np.arange(len(order))
     right.hlines(means, at - 0.25, at + 0.25, color="C3", lw=2)
-    right.set_xticks(at, [arm.replace(" ", "\n") for arm in order])
     labels = (
         ("predicted (nats/token)", "observed (nats/token)"),
         ("proxy (nats/token)", "larger run (nats/token)"),
@@ -217,4 +216,5 @@ def picture(found, crossed, arms: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
     )
     for axis, label, title in zip((left, middle, right), labels, titles, strict=True):
         finish(axis, *label, xscale="linear", title=title, legend="best" * (axis is left))
+    right.set_xticks(at, [arm.replace(" ", "\n") for arm in order])
     return figure
