@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.corpus import SPLITS, Corpus, Document, write_corpus
+from data.corpus import SPLITS, TOKENIZER_FILE, Corpus, Document, write_corpus
 from data.lossless import LARGEST_VOCABULARY
 from data.shards import (
     encode,
@@ -117,9 +117,8 @@ def build(
     with work_folder(path) as work, processes(workers) as run:
         groups, faults, empty = read(work, domains, readings, run, shown)
         if faults and on_bad == "refuse":
-            raise Refused(
-                "input", f"{faults} bad (named above)", "sound files, or --on-bad=skip without them"
-            )
+            accepted = "sound files, the right --field or --format, or --on-bad=skip without them"
+            raise Refused("input", f"{faults} bad (named above)", accepted)
         kept = first_of_each([group.index[:, :2] for group in groups])
         limit = np.uint64(int(held_out * 2**64))
         sides = [
@@ -240,10 +239,12 @@ def tokenizer_named(tokenizer: str) -> Bytes | BPE | int:
         if not 256 < vocabulary <= LARGEST_VOCABULARY:
             raise Refused("tokenizer", tokenizer, f"bpe:SIZE of 257 to {LARGEST_VOCABULARY}")
         return vocabulary
+    file = Path(tokenizer).expanduser()
     try:
-        return BPE(Path(tokenizer).read_text(encoding="utf-8")).tried()
+        file = file / TOKENIZER_FILE if file.is_dir() else file
+        return BPE(file.read_text(encoding="utf-8")).tried()
     except (OSError, UnicodeDecodeError):
-        accepted = "bytes, bpe:SIZE or a tokenizer.json"
+        accepted = f"bytes, bpe:SIZE, a {TOKENIZER_FILE} or a folder with one"
         raise Refused("tokenizer", repr(tokenizer), accepted) from None
 
 

@@ -2,7 +2,6 @@
 
 import copy
 import json
-from pathlib import Path
 
 import pytest
 
@@ -10,7 +9,6 @@ from data.lossless import BYTES, CHARACTERS, lossless, piece
 from data.tokenizer import BPE
 from refused import Refused
 
-CASES = Path(__file__).parents[2] / "shared" / "cases" / "tokenizers"
 TEXT = (
     "The tree's the other, naïve <|end|> branches,\n   1234567 leaves\r\n\t\u0308 ﬁ x  <mask>  y "
     "<pad>\n<x> "
@@ -297,17 +295,3 @@ def test_a_panic_of_the_library_is_one_line(spec, capfd, monkeypatch):
 def test_pieces_are_bytes_and_names_of_none_are_themselves():
     assert [piece(c) for c in CHARACTERS] == [bytes([b]) for b in range(256)]
     assert len(BYTES) == 256 and piece("Ġa") == b" a" and piece("a b") == b"a b"
-
-
-@pytest.mark.skipif(not CASES.exists(), reason="a table kept beside the checkout")
-@pytest.mark.parametrize("file", sorted(CASES.glob("*.json")), ids=lambda file: file.stem)
-def test_tokenizers_that_once_lost_text_keep_it_or_are_named(file):
-    try:
-        bpe = BPE(file.read_text(encoding="utf-8")).tried()
-    except Refused as refused:
-        assert file.stem == "csp" and "continuing_subword_prefix" in str(refused)
-        return
-    texts = [part.read_bytes() for part in sorted((CASES / "text").glob("*.txt"))]
-    tokens = [document.tokens.tolist() for document in bpe.documents(texts)]
-    assert [bpe.decode(each) for each in tokens] == texts
-    assert sum(map(len, tokens)) > 4000

@@ -4,7 +4,6 @@ import bz2
 import gzip
 import json
 import lzma
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -234,15 +233,3 @@ def test_each_domain_may_have_its_own_field_and_format():
 def test_a_file_that_cannot_be_opened_is_named(name, tmp_path):
     (found,) = texts(tmp_path / name, Reading())
     assert found.reason.startswith("unreadable (") and "\n" not in found.reason
-
-
-CASES = Path(__file__).parents[2] / "shared" / "cases" / "text"
-
-
-@pytest.mark.skipif(not CASES.exists(), reason="files kept beside the checkout")
-def test_json_lines_under_the_name_of_large_public_corpora_give_their_texts_alone():
-    files = sorted(CASES.glob("*.json.gz"))
-    for file in files:
-        records = [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
-        assert list(texts(file, Reading())) == [record["text"].encode() for record in records]
-    assert len(files) == 8

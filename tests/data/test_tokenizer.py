@@ -151,6 +151,20 @@ def test_what_is_no_text_is_refused(bpe, text):
         BPE.train([text], 280)
 
 
+def test_a_text_that_its_tokens_do_not_give_back_is_refused_after_those_before(bpe, monkeypatch):
+    whole, found = BPE.decode, []
+    monkeypatch.setattr(BPE, "decode", lambda self, t: whole(self, t).replace(b"\xcc\x81", b""))
+    with pytest.raises(Refused, match="comes back changed at byte 15") as refused:
+        found.extend(bpe.documents([TEXTS[0]]))
+        for document in bpe.documents(TEXTS + STRANGE):
+            found.append(document)
+    assert len(found) == 1 + len(TEXTS) + 2 and "\n" not in str(refused.value)
+    # The same of a tokenizer that is tried before it is used.
+    monkeypatch.setattr(BPE, "decode", lambda self, t: whole(self, t).replace(b"  two", b" two"))
+    with pytest.raises(Refused, match="comes back changed at byte 1: .*  two"):
+        BPE(bpe.json).tried()
+
+
 def test_tokenizers_that_lose_text_are_refused(bpe):
     def changed(**fields):
         return json.dumps(json.loads(bpe.json) | fields)

@@ -97,6 +97,15 @@ def test_more_than_four_epochs_need_to_be_meant(corpus):
     assert epochs["low"] > 4
 
 
+def test_a_study_of_runs_without_labels_is_refused(corpus):
+    from experiments.evidence.study import Study
+    from scaling import Evaluation
+
+    runs = tuple(study_runs("wsd", corpus))
+    with pytest.raises(Refused, match=r"study: got runs without labels; accepted: .*labelled\("):
+        Study("bare", corpus, runs, Evaluation(128), report=lambda results: [])
+
+
 def test_files_that_are_no_studies_are_refused(tmp_path):
     for text in ("x = (", "x = 1"):
         (tmp_path / "s.py").write_text(text)
