@@ -11,13 +11,13 @@ Compared   Dremov et al. 2025 (arXiv:2509.22935; 86M to 2.2B parameters, 2.3B to
            quantised phase gains 0.06–1.72 % perplexity at 4 and 6 bits and hurts at 1 bit and in
            some cells at 2. The coefficients of its loss law are not public.
 Answer     At 15k to 60k parameters and 256k to 512k tokens: penalties are U-shaped in the share,
-           and the best share is larger at fewer bits (0.31–0.43 at 1 bit, 0.14–0.16 at 4). 9 of
-           24 cells support an interval: the published curve lies inside 4 and below 5, four of
-           them at 1 bit. Fusion gains 1.7–2.0 % perplexity at all bits, 1 and 2 included, where
-           the paper finds harm. The law predicts a size it has not seen within 1.0 % (median)
-           against 1.7 % for Chinchilla and a constant per bits; at a size it has seen the nearest
-           share is the better guess. The sign of its xi is not settled: neither sign gives both
-           penalties that grow with the tokens and a best share inside the trained ones.
+           and the best share is larger at fewer bits (0.32–0.36 at 1 bit, 0.15–0.16 at 4). 10 of
+           24 cells support an interval: 7 are higher than the published curve, 3 not resolved.
+           Fusion gains 1.7–2.0 % perplexity at all bits, 1 and 2 included, where the paper finds
+           harm. The law predicts a size it has not seen within 1.1 % (median) against 2.1 % for
+           Chinchilla and a constant per bits; at a size it has seen the nearest share is the
+           better guess. The sign of its xi is not settled: neither sign gives both penalties that
+           grow with the tokens and a best share inside the trained ones.
 """
 
 from data import Mixture, load
