@@ -1,5 +1,6 @@
 """Causal self-attention: rotary positions, grouped queries, optional QK-norm, document masking."""
 
+import functools
 import math
 
 import jax
@@ -69,8 +70,9 @@ def attend_on_cpu(query: Array, key: Array, value: Array, mask: Array) -> Array:
 
 def attend_forward(query, key, value, mask):
     """Keeps the weights and the output for the gradient."""
-    scores = jnp.einsum("bghlk,bgsk->bghls", query, key) / math.sqrt(query.shape[-1])
-    scores = jnp.where(mask[:, :, None], scores.astype(jnp.float32), MASKED)
+    wide = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+    scores = wide("bghlk,bgsk->bghls", query, key) / math.sqrt(query.shape[-1])
+    scores = jnp.where(mask[:, :, None], scores, MASKED)
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
     output = jnp.einsum("bghls,bgsk->bghlk", weights, value)
     return output, (query, key, value, weights, output)
@@ -84,9 +86,11 @@ def attend_backward(kept, gradient):
     """
     query, key, value, weights, output = kept
     wide = lambda x: x.astype(jnp.float32)
-    to_weights = jnp.einsum("bghlk,bgsk->bghls", gradient, value)
+    to_weights = jnp.einsum(
+        "bghlk,bgsk->bghls", gradient, value, preferred_element_type=jnp.float32
+    )
     shared = jnp.sum(wide(gradient) * wide(output), axis=-1, keepdims=True)
-    to_scores = wide(weights) * (wide(to_weights) - shared) / math.sqrt(query.shape[-1])
+    to_scores = wide(weights) * (to_weights - shared) / math.sqrt(query.shape[-1])
     to_scores = to_scores.astype(query.dtype)
     return (
         jnp.einsum("bghls,bgsk->bghlk", to_scores, key),
@@ -109,10 +113,11 @@ def attend_with_prefix(query: Array, key: Array, value: Array, inputs) -> Float[
         return attend(query, key, value, mask)
     prefix_key, prefix_value = prefix.rows(query.shape[0], query.dtype)
     seen = jnp.ones((*mask.shape[:3], prefix_key.shape[2]), bool)
-    gates = prefix.gates(query.shape[0], query.dtype)
+    gates = prefix.gates(query.shape[0])
     if gates is not None:
         added = attend(query, prefix_key, prefix_value, seen)
-        return attend(query, key, value, mask) + gates * added
+        added = (gates * added.astype(jnp.float32)).astype(query.dtype)
+        return attend(query, key, value, mask) + added
     join = lambda first, second, axis: jnp.concatenate([first, second], axis=axis)
     return attend(
         query, join(prefix_key, key, 2), join(prefix_value, value, 2), join(seen, mask, 3)
