@@ -1,6 +1,5 @@
 """Causal self-attention: rotary positions, grouped queries, optional QK-norm, document masking."""
 
-import functools
 import math
 
 import jax
@@ -68,10 +67,14 @@ def attend_on_cpu(query: Array, key: Array, value: Array, mask: Array) -> Array:
     return attend_forward(query, key, value, mask)[0]
 
 
+def wide(x: Array) -> Array:
+    """Widens to float32, in which sums are taken."""
+    return x.astype(jnp.float32)
+
+
 def attend_forward(query, key, value, mask):
     """Keeps the weights and the output for the gradient."""
-    wide = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-    scores = wide("bghlk,bgsk->bghls", query, key) / math.sqrt(query.shape[-1])
+    scores = jnp.einsum("bghlk,bgsk->bghls", wide(query), wide(key)) / math.sqrt(query.shape[-1])
     scores = jnp.where(mask[:, :, None], scores, MASKED)
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
     output = jnp.einsum("bghls,bgsk->bghlk", weights, value)
@@ -85,10 +88,7 @@ def attend_backward(kept, gradient):
     first, which JAX's rule has XLA sum over L×L rows, took as long on CPUs as a product.
     """
     query, key, value, weights, output = kept
-    wide = lambda x: x.astype(jnp.float32)
-    to_weights = jnp.einsum(
-        "bghlk,bgsk->bghls", gradient, value, preferred_element_type=jnp.float32
-    )
+    to_weights = jnp.einsum("bghlk,bgsk->bghls", wide(gradient), wide(value))
     shared = jnp.sum(wide(gradient) * wide(output), axis=-1, keepdims=True)
     to_scores = wide(weights) * (to_weights - shared) / math.sqrt(query.shape[-1])
     to_scores = to_scores.astype(query.dtype)

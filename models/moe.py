@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from models.config import ModelConfig, Settings
 from models.feed_forward import SwiGLU, residual
-from models.parts import MATRIX, Count, Group, buffer, constant, normal, parameter
+from models.parts import MATRIX, Count, Group, buffer, constant, normal, parameter, summed
 from refused import Refused
 
 # Score function, and the usual means of balancing that goes with it: coefficients of the
@@ -334,9 +334,10 @@ def mixed_backward(subscripts, factors, gradient):
     rows, kernel = factors
     first, rest = subscripts.split(",")
     second, out = rest.split("->")
+    to_kernel = functools.partial(jnp.einsum, f"{first},{out}->{second}")
     return (
         jnp.einsum(f"{out},{second}->{first}", gradient, narrowed(kernel, rows)),
-        jnp.einsum(f"{first},{out}->{second}", rows, gradient, preferred_element_type=kernel.dtype),
+        summed(to_kernel, rows, gradient, dtype=kernel.dtype),
     )
 
 

@@ -145,11 +145,22 @@ def product_backward(dtype, factors, gradient):
     to_x = contract(
         gradient, narrow, (((x.ndim - 1,), (1,)), ((), ())), preferred_element_type=x.dtype
     )
-    to_kernel = contract(x, gradient, ((rows, rows), ((), ())), preferred_element_type=kernel.dtype)
-    return to_x, to_kernel
+    return to_x, summed(contract, x, gradient, ((rows, rows), ((), ())), dtype=kernel.dtype)
 
 
 product.defvjp(product_forward, product_backward)
+
+
+def summed(multiply: Callable, x: jax.Array, y: jax.Array, *how, dtype: jnp.dtype) -> jax.Array:
+    """Multiplies two arrays of a narrow type and sums in a wide one, which is returned.
+
+    XLA's CPU back end lacks such products in some layouts, so there the factors are widened first.
+    """
+    narrow = lambda x, y: multiply(x, y, *how, preferred_element_type=dtype)
+    if x.dtype == dtype:
+        return narrow(x, y)
+    wide = lambda x, y: multiply(x.astype(dtype), y.astype(dtype), *how)
+    return jax.lax.platform_dependent(x, y, cpu=wide, default=narrow)
 
 
 class RMSNorm(nnx.Module):
