@@ -301,20 +301,23 @@ class Worker:
     def evaluate(self, segment: Segment, state: State) -> dict[str, float]:
         """Evaluates on every domain's held-out windows and appends the result to `eval.jsonl`.
 
-        A quantised model is evaluated once more with its weights as they are kept; only the losses
-        of the model itself are returned.
+        A quantised model is evaluated once more with its weights as they are kept, and a run that
+        averages its weights with the averages; only the losses of the model itself are returned.
         """
-        held_out = self.evaluation.held_out(self.corpus, segment.config.context)
-        losses, bits = self.losses(held_out, segment.config, state)
+        config = segment.config
+        held_out = self.evaluation.held_out(self.corpus, config.context)
+        losses, bits = self.losses(held_out, config, state)
+        others = {}
+        if config.quantization is not None:
+            others["unquantised"] = (replace(config, quantization=None), state)
+        if state.averages:
+            others["averaged"] = (config, state.averaged)
         extra = {}
-        if segment.config.quantization is not None:
-            plain = replace(segment.config, quantization=None)
-            other = self.losses(held_out, plain, state)
-            extra = {
-                name: {domain: finite(x) for domain, x in values.items()}
-                for name, values in zip(
-                    ("loss_unquantised", "bits_per_byte_unquantised"), other, strict=True
-                )
+        for name, (other, values) in others.items():
+            pair = zip(("loss", "bits_per_byte"), self.losses(held_out, other, values), strict=True)
+            extra |= {
+                f"{kind}_{name}": {domain: finite(x) for domain, x in found.items()}
+                for kind, found in pair
             }
         if self.writes and all(map(math.isfinite, losses.values())):
             records = self.store.records(segment.id, "eval", before_step=segment.run.steps)

@@ -25,11 +25,11 @@ from tests.corpora import STEP, model, recipe, study_runs
 
 def test_a_calibration_is_measured_once(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(speed, "measure", lambda config, batch: calls.append(config) or 1e5)
+    monkeypatch.setattr(speed, "measure", lambda recipe, batch: calls.append(recipe) or 1e5)
     first = calibration(tmp_path)
     assert calibration(tmp_path) == first
     assert len(calls) == len(speed.CALIBRATION_WIDTHS) == len(first)
-    assert first[64] == 1e5 * count(calls[1]).flops_train
+    assert first[64] == 1e5 * count(calls[1].model).flops_train
 
 
 def test_predictions_follow_flops_and_measured_rates(corpus):
