@@ -105,12 +105,10 @@ PRESETS = {
         repeat=True,
     ),
 }
+get_config = configured(PRESETS)
 
 # Perplexity per token over that of the learned table (abstract of arXiv:2605.09751).
 PUBLISHED = {"codes 0/1": 2.36 / 2.44, "recoded 0/1": 2.39 / 2.44}
-
-
-get_config = configured(PRESETS)
 
 
 def model(config, corpus: Corpus, arm: str, seed: int) -> ModelConfig:

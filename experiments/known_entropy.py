@@ -40,11 +40,9 @@ PRESETS = {
         repeat=False,
     ),
 }
+get_config = configured(PRESETS)
 
 GOAL = 0.2  # Largest miss of E, in percent of H, that counts as the truth.
-
-
-get_config = configured(PRESETS)
 
 
 def study(config) -> Study:

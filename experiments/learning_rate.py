@@ -49,13 +49,11 @@ PRESETS = {
         update_ladder=False,
     ),
 }
+get_config = configured(PRESETS)
 
 RULE = 0.5  # Rate times width around which the factors lie.
 GOAL = 0.5  # Largest excess of the ladder's rate, in percent of the loss, that will do.
 NEAR = 2.9  # Rates within this factor of the best one enter its parabola.
-
-
-get_config = configured(PRESETS)
 
 
 def study(config) -> Study:

@@ -113,6 +113,7 @@ PRESETS = {
         repeat=True,
     ),
 }
+get_config = configured(PRESETS)
 
 # Width: layers, heads, key/value heads, learning rate, sequences in a batch, training FLOPs.
 TABLE_7 = {
@@ -125,9 +126,6 @@ TABLE_7 = {
 }
 DECAY = 0.2  # Of each run's tokens; Hägele et al. 2024 (arXiv:2405.18392), section 4.
 ACTIVE, SHARED = 2, 1  # At G = 2; both grow with G.
-
-
-get_config = configured(PRESETS)
 
 
 def experts_at(routed: int, granularity: int) -> Experts:

@@ -79,6 +79,7 @@ PRESETS = {
         repeat=False,
     ),
 }
+get_config = configured(PRESETS)
 
 LAWS = {"over-training law": "over_training", "Chinchilla law": "chinchilla"}
 CONVENTIONS = {
@@ -94,9 +95,6 @@ SHOWN = {name: name for name in ("width", "seed", "params_total", "tokens")} | {
     "bits_per_byte": "bits/byte",
 }
 DECAY = 0.2  # Of each run's tokens; Hägele et al. 2024 (arXiv:2405.18392), section 4.
-
-
-get_config = configured(PRESETS)
 
 
 def study(config) -> Study:

@@ -98,6 +98,7 @@ PRESETS = {
         repeat=False,
     ),
 }
+get_config = configured(PRESETS)
 
 # Share of the tokens over which the rate falls; the second stage of the two-stage arms is this
 # share, so that their first stage is that of one stream trained alone.
@@ -108,9 +109,6 @@ SMALLEST = 0.54e9  # Non-embedding parameters of the smallest published model.
 # Feed-forward widths of the published backbones, which have 36 layers, 16 query heads and 2
 # key/value heads (released parametric fit and cost analysis of arXiv:2505.10475).
 PUBLISHED = {896: 4864, 1024: 5504, 1280: 6912, 1536: 8320, 2048: 11008, 2560: 13824}
-
-
-get_config = configured(PRESETS)
 
 
 class Bench:

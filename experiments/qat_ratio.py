@@ -21,20 +21,9 @@ Answer     At 15k to 60k parameters and 256k to 512k tokens: penalties are U-sha
 """
 
 from data import Mixture, load
+from experiments.evidence import quantised, quantised_law
 from experiments.evidence.claim import counted, scale
 from experiments.evidence.law import identified, law_table
-from experiments.evidence.quantised import (
-    FALLING,
-    fusion_blocks,
-    memory_blocks,
-    optimum_blocks,
-    penalties,
-    penalty_blocks,
-    sign_text,
-    tokens_text,
-    unquantised,
-    unseen_blocks,
-)
 from experiments.evidence.report import Block, Text
 from experiments.evidence.study import CPU, GPU, Results, Study, configured
 from fitting import Observations, fit
@@ -79,12 +68,10 @@ PRESETS = {
         mixture="code=0.25,docs=0.25,headers=0.25,tests=0.25",
     ),
 }
+get_config = configured(PRESETS)
 
 PUBLISHED_PARAMS = 86e6  # The smallest of arXiv:2509.22935.
 DECAY = 0.2  # Of the full-precision tokens; Hägele et al. 2024 (arXiv:2405.18392), section 4.
-
-
-get_config = configured(PRESETS)
 
 
 def tried(config, schedule: str) -> tuple[float, ...]:
@@ -151,32 +138,32 @@ def planned_tokens(config) -> int:
     plain = {fp for fp, _ in split["classic"]} | {round(t / batch) for t in config.tokens}
     cooldowns = {fp: round(fp * DECAY) for fp in plain}
     stable = [fp for fp, _ in split["fused"]] + [fp - c for fp, c in cooldowns.items()]
-    quantised = len(config.bits) * sum(qat for some in split.values() for _, qat in some)
+    late = len(config.bits) * sum(qat for some in split.values() for _, qat in some)
     trunks = sum(seeds for _, seeds in per_width(config.widths, config.seeds))
-    return trunks * batch * (max(stable) + sum(cooldowns.values()) + quantised)
+    return trunks * batch * (max(stable) + sum(cooldowns.values()) + late)
 
 
 def report(results: Results) -> list[Block]:
     """Writes the answer; every figure and table is computed from the run table."""
     every = unfolded(results.runs)
     runs = every[every["diverged_step"].isna()].reset_index(drop=True)
-    paired = penalties(runs)
+    paired = quantised.penalties(runs)
     classic = runs[runs["schedule"] != "fused"].reset_index(drop=True)
     observations = Observations(classic)
-    law = fit(FALLING, observations, params="params_total", draws=200)
+    law = fit(quantised_law.FALLING, observations, params="params_total", draws=200)
     free = fit("qat", observations, params="params_total", point_only=True)
     return [
         Text(saving(results, len(every) - len(runs))),
-        *penalty_blocks(paired, law),
-        *optimum_blocks(paired, law),
-        *fusion_blocks(paired),
-        *memory_blocks(paired, law),
-        Text(f"## The law\n\n{sign_text(law, free)} {identified(law)}"),
-        Text(tokens_text(paired, law)),
+        *quantised.penalty_blocks(paired, law),
+        *quantised.optimum_blocks(paired, law),
+        *quantised.fusion_blocks(paired),
+        *quantised.memory_blocks(paired, law),
+        Text(f"## The law\n\n{quantised_law.sign_text(law, free)} {identified(law)}"),
+        Text(quantised_law.tokens_text(paired, law)),
         law_table("law", law),
-        *unseen_blocks(classic),
+        *quantised_law.unseen_blocks(classic),
         Text("## Weights as kept"),
-        unquantised(paired),
+        quantised.unquantised(paired),
     ]
 
 

@@ -75,14 +75,12 @@ PRESETS = {
         repeat=False,
     ),
 }
+get_config = configured(PRESETS)
 
 LEAST_LARGER = 4  # times the proxies' parameters, with and without embeddings
 SEED = 0  # of the candidates, the proxies, the transfer runs and the folds
 # RegMix simulates a million mixtures of 17 domains and averages 100; of few domains fewer will do.
 SIMULATED, AVERAGED = 20_000, 20
-
-
-get_config = configured(PRESETS)
 
 
 @dataclass(frozen=True, eq=False)

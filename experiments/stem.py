@@ -94,13 +94,11 @@ PRESETS = {
         repeat=False,
     ),
 }
+get_config = configured(PRESETS)
 
 DENSE = "dense"
 NAMES = {"third": "STEM 1/3", "half": "STEM 1/2", "all_but_first": "STEM all but first"}
 SEEN = (0, 1, 10, 100, 1000, 10_000)  # Edges of the classes of rows by tokens seen.
-
-
-get_config = configured(PRESETS)
 
 
 def study(config) -> Study:

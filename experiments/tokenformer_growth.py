@@ -140,6 +140,7 @@ PRESETS = {
         repeat=True,
     ),
 }
+get_config = configured(PRESETS)
 
 DECAY = 0.2  # Of a run's tokens from scratch; Hägele et al. 2024 (arXiv:2405.18392), section 4.
 LAST = 0.6  # Share of the last stage in which a grown run decays: at `cpu`, also 0.2 of all tokens.
@@ -151,9 +152,6 @@ KINDS = {
     "random keys, τ kept": ("random", None),
     "random keys, τ = √n": ("random", "rows"),
 }
-
-
-get_config = configured(PRESETS)
 
 
 def tokenformer(config, stage: int) -> ModelConfig:

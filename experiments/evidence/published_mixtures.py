@@ -157,10 +157,11 @@ def picture(table: pd.DataFrame, mixtures: dict[str, np.ndarray], train: Proxies
         y = rows["rank correlation x 100"].to_numpy()
         ends = np.abs(rows[[LOW, HIGH]].to_numpy().T - y)
         left.errorbar(x, y, ends, fmt="o", ms=5, capsize=3, label=name)
-    linear = dict(xscale="linear", legend="lower left")
+    linear = dict(xscale="linear", legend="")
     title = "Pile-CC loss predicted from 512 proxies of 1M"
     finish(left, "parameters", "rank correlation × 100, 90 % interval", title=title, **linear)
     left.set_xticks(range(len(SIZES)), SIZES)
+    left.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=4)
     shown = {name: mixtures[name] for name in list(mixtures)[:4]} | {"natural": mixtures["natural"]}
     largest = np.argsort(-np.max(list(shown.values()), axis=0))[:8]
     y, height = np.arange(len(largest)), 0.8 / len(shown)
@@ -190,20 +191,9 @@ def verdict(table: pd.DataFrame) -> str:
     return bullets(said, [head])
 
 
-def main(argv=None) -> dict[str, pd.DataFrame]:
-    """Refits, writes the report and its tables into a folder, and returns the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--draws", type=int, default=2000)
-    parser.add_argument("--simulated", type=int, default=SIMULATED)
-    parser.add_argument("--averaged", type=int, default=AVERAGED)
-    options = parser.parse_args(argv)
-    read = lambda subset: Proxies.of(read_frame(f"published:regmix:{subset}"), TARGET)
-    train, tests = read("train_1m"), {size: read(subset) for size, subset in SIZES.items()}
-    found, crossed = fits(train), cross_validate(train, tuple(REGRESSORS))
-    mixtures = proposals(found, train, options.simulated, options.averaged)
-    rank_table = ranks(found, tests, options.draws)
-    tables = [
+def tables_of(rank_table, found, train, largest, mixtures, options) -> list[Table]:
+    """Returns the report's tables; `largest` are the mixtures at 1B."""
+    return [
         Table(
             "ranks",
             rank_table,
@@ -213,7 +203,7 @@ def main(argv=None) -> dict[str, pd.DataFrame]:
         ),
         Table(
             "cross_validated",
-            scores(crossed, train.loss, "lightgbm", options.draws),
+            scores(cross_validate(train, tuple(REGRESSORS)), train.loss, "lightgbm", options.draws),
             "The 512 proxies themselves, eight folds; mae in nats/token.",
         ),
         Table(
@@ -223,7 +213,7 @@ def main(argv=None) -> dict[str, pd.DataFrame]:
         ),
         Table(
             "by_count",
-            by_count(train, tests["1B"]),
+            by_count(train, largest),
             "Rank correlation x 100 on Pile-CC at 1B with the first proxies of the table.",
         ),
         Table(
@@ -235,6 +225,22 @@ def main(argv=None) -> dict[str, pd.DataFrame]:
             "proxies that are farther from their own nearest neighbour.",
         ),
     ]
+
+
+def main(argv=None) -> dict[str, pd.DataFrame]:
+    """Refits, writes the report and its tables into a folder, and returns the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--draws", type=int, default=2000)
+    parser.add_argument("--simulated", type=int, default=SIMULATED)
+    parser.add_argument("--averaged", type=int, default=AVERAGED)
+    options = parser.parse_args(argv)
+    read = lambda subset: Proxies.of(read_frame(f"published:regmix:{subset}"), TARGET)
+    train, tests = read("train_1m"), {size: read(subset) for size, subset in SIZES.items()}
+    found = fits(train)
+    mixtures = proposals(found, train, options.simulated, options.averaged)
+    rank_table = ranks(found, tests, options.draws)
+    tables = tables_of(rank_table, found, train, tests["1B"], mixtures, options)
     blocks = [
         Text("# RegMix's table, refitted"),
         Text(
