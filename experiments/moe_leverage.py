@@ -261,7 +261,7 @@ def swept_rates(swept: pd.DataFrame, used: dict[str, float]) -> pd.DataFrame:
     best = best_rates(swept, "loss").set_index("arm")
     table = swept.pivot_table(index="arm", columns="rate", values="loss").loc[best.index]
     in_use = pd.Series(used)[best.index]
-    scored = [table.loc[arm, rate] for arm, rate in in_use.items()]
+    scored = [table[rate][arm] if rate in table else np.nan for arm, rate in in_use.items()]
     table.columns = [f"× {rate:g}" for rate in table.columns]
     edge = np.where(best["edge"], "edge", "")
     table = table.assign(best=best["rate"], edge=edge, **{"in use": in_use})

@@ -54,8 +54,8 @@ class Claim:
     def said(self, unit: str, form: str = "+.4f", than: str = "zero") -> str:
         """Writes value, interval and verdict; `than` names what it is compared with."""
         if not self.count:
-            return "diverged at every rate"
-        ends = f" [{self.low:{form}}, {self.high:{form}}]" if self.count > 1 else ""
+            return "diverged at every rate" + ("" if than == "zero" else f" (or {than} did)")
+        ends = f" [{self.low:{form}}, {self.high:{form}}]" if np.isfinite(self.low) else ""
         end = f" than {than}" if self.verdict in ("lower", "higher") else ""
         return f"{self.value:{form}}{unit and ' ' + unit}{ends}: {self.verdict}{end}"
 

@@ -82,16 +82,13 @@ def comparison(
 
     `prefix` begins the names of the tables and the figure.
     """
-    unit, best, claims = (
-        MEASURES[measure],
-        best_rates(table, measure),
-        against(table, baseline, measure),
-    )
+    unit, claims = MEASURES[measure], against(table, baseline, measure)
+    best = best_rates(table, measure)
     by_arm = table.groupby("arm", sort=False)
     arms = by_arm[["params_total", "params_non_embedding", "tokens", "flops"]].first()
     arms["tokens/s (median)"] = by_arm["tokens_per_second"].median().round()
     arms = arms.rename(columns={"flops": "training FLOPs"}).reset_index()
-    best = best.assign(edge=np.where(best["edge"], "edge", ""))
+    arms = arms.merge(best.assign(edge=np.where(best["edge"], "edge", "")), on="arm")
     names = {"rate": "best rate (× reference)", "mean": f"{unit}, mean", "sd": "sd over seeds"}
     how = (
         f"Each arm at its best learning rate, against {baseline}; 90 % intervals per arm are "
@@ -99,10 +96,10 @@ def comparison(
     )
     said = {arm: claim.said(unit, than=baseline) for arm, claim in claims.items()}
     return [
-        Text(bullets(said, [how, edges(best_rates(table, measure))])),
+        Text(bullets(said, [how, edges(best)])),
         Table(
             f"{prefix}arms",
-            arms.merge(best, on="arm").rename(columns=names),
+            arms.rename(columns=names),
             f"Every arm at its best rate; {unit} on held-out text.",
         ),
         Table(

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.evidence.claim import Claim, bullets
+from experiments.evidence.claim import Claim, bullets, counted
 from experiments.evidence.comparison import against, differences
 from experiments.evidence.figures import finish, panels
 from experiments.evidence.report import Block, Picture, Table, Text
@@ -84,7 +84,7 @@ def larger_blocks(design, found, arms: pd.DataFrame) -> list[Block]:
     head = (
         f"Loss on held-out `{design.config.target}` at the larger size, each mixture minus the "
         f"proposal of `{design.config.regressor}` (where it is higher the proposal wins), "
-        f"{design.config.seeds} seeds, 90 % intervals."
+        f"{counted(design.config.seeds, 'seed')}, 90 % intervals."
     )
     name, share = max(found.trained["proposal"].weights, key=lambda pair: pair[1])
     near = (
