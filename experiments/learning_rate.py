@@ -91,7 +91,9 @@ def study(config) -> Study:
         rates += [("ladder", rung.learning_rate)]
         for rate, seed, tokens in itertools.product(rates, range(config.seeds), config.tokens):
             (role, peak), phases = rate, wsd(tokens, config.batch_tokens, config.warmup_tokens)
-            run = Run(rung.model, data, optimizer.at(peak), seed, phases)
+            run = Run(
+                model=rung.model, data=data, optimizer=optimizer.at(peak), seed=seed, phases=phases
+            )
             multiple = float(f"{peak * width / RULE:.3g}")
             runs.append(labelled(run, role=role, size=width, rate=multiple))
     return Study(

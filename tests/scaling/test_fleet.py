@@ -33,9 +33,9 @@ def members(corpus, count: int, steps=(50,), config=None, rate=0.004) -> list[Ru
     ]
     return [
         Run(
-            config or model(),
-            Data(corpus.name, corpus.content_hash, mixtures[i % 3]),
-            AdamW(learning_rate=rate * (1 + (i % 5) / 4), weight_decay=0.01 * (i % 2)),
+            model=config or model(),
+            data=Data.of(corpus, mixtures[i % 3]),
+            optimizer=AdamW(learning_rate=rate * (1 + (i % 5) / 4), weight_decay=0.01 * (i % 2)),
             seed=i,
             phases=wsd(steps[i % len(steps)] * STEP, STEP, 5 * STEP),
         )

@@ -23,9 +23,12 @@ OPTIMIZER = AdamW(learning_rate=0.01, weight_decay=0.01)
 
 def branches(name, corpus) -> list[Run]:
     """Returns runs of two lengths on one trunk."""
-    data = Data(corpus.name, corpus.content_hash, Mixture.uniform(corpus.names))
+    data = Data.of(corpus, Mixture.uniform(corpus.names))
     phases = [wsd(steps * STEP, STEP, 2 * STEP) for steps in (10, 20)]
-    return [Run(CONFIGS[name], data, OPTIMIZER, 1, chain) for chain in phases]
+    return [
+        Run(model=CONFIGS[name], data=data, optimizer=OPTIMIZER, seed=1, phases=chain)
+        for chain in phases
+    ]
 
 
 @pytest.mark.parametrize("name", ZOO)
