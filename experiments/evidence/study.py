@@ -63,6 +63,9 @@ class Study:
     def __post_init__(self):
         if not self.runs:
             raise Refused("study", "no runs", "values of its configuration that give at least one")
+        if not all(isinstance(item, Labelled) for item in (*self.runs, *self.awaited)):
+            accepted = "scaling.labelled(run, arm=..., rate=...) for each, so that rows have names"
+            raise Refused("study", "runs without labels", accepted)
 
     def check(self) -> dict[str, float]:
         """Checks every run against the corpus and returns the epochs of each domain at most.

@@ -9,6 +9,7 @@ import pytest
 from experiments.evidence.study import load_module, studies
 from refused import Refused
 from scaling import plan
+from scaling.events import folder_name
 from tests.corpora import STEP, study_runs
 
 
@@ -26,6 +27,11 @@ def test_a_study_says_what_it_asks_and_plans_from_every_preset(file):
         study = module.study(config)
         shared = plan(study.runs)
         assert 0 < shared.tokens <= shared.tokens_alone
+        assert all(item.labels for item in study.runs)
+        roots = [segment.words for segment in shared.segments.values() if segment.parent is None]
+        assert len(set(roots)) == len(roots), "two trunks have one name in plan and progress"
+        folders = {folder_name(shared, index)[4:] for index in range(len(shared.runs))}
+        assert len(folders) == len(shared.runs), "two runs have one name in TensorBoard"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Presets that repeat data say so.
             assert study.check()
@@ -89,6 +95,15 @@ def test_more_than_four_epochs_need_to_be_meant(corpus):
     with pytest.warns(UserWarning, match="is read 4"):
         epochs = replace(study, repeat=True).check()
     assert epochs["low"] > 4
+
+
+def test_a_study_of_runs_without_labels_is_refused(corpus):
+    from experiments.evidence.study import Study
+    from scaling import Evaluation
+
+    runs = tuple(study_runs("wsd", corpus))
+    with pytest.raises(Refused, match=r"study: got runs without labels; accepted: .*labelled\("):
+        Study("bare", corpus, runs, Evaluation(128), report=lambda results: [])
 
 
 def test_files_that_are_no_studies_are_refused(tmp_path):
