@@ -10,6 +10,7 @@ import pandas as pd
 from fitting import evidence, figures, tables, use
 from fitting.choice import Choice, admitted, choose, extrapolating
 from fitting.fit import Fit, fit
+from fitting.group_report import group_report
 from fitting.held_out import compute, seed_standard_deviation
 from fitting.isoflop import bias, isoflop
 from fitting.isoflop_report import exponent_line
@@ -34,6 +35,8 @@ def fit_report(
     out=None,
     flops=(),
     ask=(),
+    by: str | None = None,
+    share=(),
     **changes,
 ) -> str:
     """Fit a law to a table and report the fit with its evidence.
@@ -49,6 +52,8 @@ def fit_report(
       out: folder for fit.csv, fit.md, fit.tex, residuals.csv, held_out.csv, rolling.csv,
         choice.csv, influence.csv, report.md and figures; written only when everything is computed.
       flops: budgets to allocate, FLOP; ask: questions to the fitted law, `QUESTION,NAME=VALUE,...`.
+      by: column of groups to fit one by one; share: parameters that they have in common. The report
+        is then `group_report.group_report`'s, with groups.csv.
 
     Returns:
       the report, Markdown.
@@ -68,6 +73,12 @@ def fit_report(
         for name in [*(["allocation"] if len(flops) else []), *(name for name, _ in asked)]:
             use.question(one, name)
     obs = Observations.read(table, columns)
+    if by is not None:
+        if len(named) != 1:
+            raise Refused("law", law, "one law by name, with by")
+        return group_report(named[0], obs, options, by, share, flops, out)
+    if len(share):
+        raise Refused("share", ", ".join(share), "by, the column of the groups that share")
     if options.params is None:
         options = options.change(params=_count(named, obs))
     if len(flops):
@@ -87,6 +98,7 @@ def fit_report(
     for row in moved.head(5).itertuples():
         text.append(f"- without {row.kind} {row.left_out}: {row.shift:.3g}")
     text += _spread_lines(obs, options.params, result.target)
+    text += _contradiction_lines(result)
     if "exponent" in chosen.uses:
         text += _isoflop_lines(result)
     if len(flops):
@@ -327,6 +339,17 @@ def _spread_lines(obs, params, target) -> list[str]:
         return ["", "Standard deviation between seeds: none, no replicated runs."]
     line = f"Standard deviation between seeds: {spread:.3g} ({degrees} degrees of freedom)."
     return ["", line]
+
+
+def _contradiction_lines(result: Fit) -> list[str]:
+    found = evidence.contradictions(result)
+    if not found:
+        return []
+    told = "rows with equal predictors contradict each other: groups in one table (--by=COLUMN)?"
+    _log.warning(told)
+    return ["", "## Rows that contradict each other", "", f"**WARNING: {told}**", ""] + [
+        f"- {line}" for line in found
+    ]
 
 
 def _isoflop_lines(result: Fit) -> list[str]:

@@ -53,7 +53,7 @@ def new_flags() -> flags.FlagValues:
     number("temperature", 1.0, "sample: of the draw; 0 takes the likeliest", flag_values=values)
     flags.DEFINE_integer("samples", 1, "sample: how many texts", flag_values=values)
     flags.DEFINE_integer("seed", 0, "sample: of the draw", flag_values=values)
-    text("law", None, "fit: the law's name", flag_values=values)
+    text("law", None, "fit: the law's name, several, or auto", flag_values=values)
     text("table", None, "fit: CSV or Parquet file, or published:NAME", flag_values=values)
     text("columns", "", "fit: THEIRS=OURS,... column names", flag_values=values)
     text("out", None, "folder that fit or corpus writes, file of export", flag_values=values)
@@ -61,6 +61,8 @@ def new_flags() -> flags.FlagValues:
     flags.DEFINE_multi_string(
         "ask", [], "fit: QUESTION,NAME=VALUE,... to the law, repeatable", flag_values=values
     )
+    text("by", None, "fit: column of groups to fit one by one", flag_values=values)
+    text("share", "", "fit: parameters that the groups share, with commas", flag_values=values)
     define = {str: text, float: number, int: flags.DEFINE_integer, bool: flags.DEFINE_bool}
     for field in fit_options.fields():
         kind, told = field.metadata["kind"], f"fit: {field.metadata['help']}"
@@ -190,6 +192,7 @@ def fit_command(found: flags.FlagValues) -> None:
     chosen = {field.name: found[field.name].value for field in fit_options.fields()}
     options = fit_options.Options(**{n: None if v == "" else v for n, v in chosen.items()})
     where = {"columns": columns or None, "out": found.out or None, "flops": flops}
+    where |= {"by": found.by, "share": [name for name in found.share.split(",") if name]}
     print(fit_report(found.law, found.table, options, **where, ask=found.ask))
 
 
