@@ -2,14 +2,16 @@
 
 from scaling.changes import ContextLength, Freeze, Quantize
 from scaling.combine import chain, classic, fused, product, wsd, zipped
+from scaling.evaluation import Evaluation
 from scaling.growth import GrowParameterTokens
 from scaling.mesh import make_mesh
 from scaling.plan import Plan, Segment, plan
 from scaling.runs import NUMERICS, Data, Optimizer, Phase, Rate, Run, constant, decay, warmup
+from scaling.schedule import Worker
 from scaling.store import Store
 from scaling.streams import AddStreams, KeepStreams
 from scaling.tables import tables
-from scaling.worker import Evaluation, Stopped, Worker
+from scaling.trainer import Stopped
 
 __all__ = [
     "NUMERICS",

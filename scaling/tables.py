@@ -7,9 +7,9 @@ from etils import epath
 
 import models
 from data import Corpus
+from scaling.evaluation import Evaluation
 from scaling.plan import Plan, Segment, order
 from scaling.store import Store, write_atomically
-from scaling.worker import Evaluation
 
 FULL_BITS = 32  # Parameters are kept in float32.
 

@@ -12,8 +12,9 @@ import scaling.train
 from data import Mixture
 from refused import Refused
 from scaling import Data, Evaluation, Optimizer, Run, Stopped, Store, Worker, make_mesh, plan, wsd
-from scaling.fleet import compiled, in_fleets
+from scaling.fleet import compiled
 from scaling.grouping import planned
+from scaling.schedule import in_fleets
 from scaling.train import Program
 from tests.corpora import STEP, model, seeds, study_runs
 from tests.scaling.test_worker import process
