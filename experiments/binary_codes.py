@@ -38,8 +38,8 @@ from models.codes import Codes
 from models.embeddings import Learned
 from models.ladder import learning_rate
 from refused import Refused
-from scaling import Data, Evaluation, Optimizer, Run, wsd
-from scaling.optimizer import trainable
+from scaling import AdamW, Data, Evaluation, Run, wsd
+from scaling.state import trainable
 
 BASELINE = "learned"
 SMALL = 0.02  # Radford et al. 2019 (GPT-2) and most since: standard deviation of a new table.
@@ -144,7 +144,7 @@ def attempts(config, corpus: Corpus):
 
     def build(arm: str) -> Callable[[float, int], Run]:
         def run(rate: float, seed: int) -> Run:
-            optimizer = Optimizer.at(float(f"{rate * reference:.3g}"))
+            optimizer = AdamW.at(float(f"{rate * reference:.3g}"))
             return Run(model(config, corpus, arm, seed), data, optimizer, seed, phases)
 
         return run

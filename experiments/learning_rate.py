@@ -25,7 +25,7 @@ from experiments.evidence.report import Picture, Table, Text, subplots
 from experiments.evidence.study import Results, Study, preset
 from models import ladder
 from models.ladder import RATES, learning_rate
-from scaling import Data, Evaluation, Optimizer, Run, wsd
+from scaling import AdamW, Data, Evaluation, Run, wsd
 
 PRESETS = {
     "cpu": dict(
@@ -82,7 +82,7 @@ def study(config) -> Study:
         rates = [float(f"{f * RULE / width:.3g}") for f in config.factors] + [rung.learning_rate]
         for rate, seed, tokens in itertools.product(rates, range(config.seeds), config.tokens):
             phases = wsd(tokens, config.batch_tokens, config.warmup_tokens)
-            runs.append(Run(rung.model, data, Optimizer.at(rate), seed, phases))
+            runs.append(Run(rung.model, data, AdamW.at(rate), seed, phases))
     return Study(
         name="learning_rate",
         corpus=corpus,

@@ -26,7 +26,7 @@ from models import Experts, ModelConfig, ladder
 from models.accounting import leverage_flops
 from models.ladder import learning_rate
 from refused import Refused
-from scaling import Data, Evaluation, Optimizer, Run, wsd, zipped
+from scaling import AdamW, Data, Evaluation, Run, wsd, zipped
 
 # Every arm has the same FLOPs per token as the dense one in the published convention: k + E_s
 # experts of 2·width/G make up the dense feed-forward of 3·width. `experts` are the arms over A at
@@ -163,7 +163,7 @@ def run_of(config, corpus, arm: str, width: int, tokens: int | None, rate: float
     base = learning_rate(width)
     if config.preset == "published":
         base = TABLE_7[width][3]
-    optimizer = Optimizer.at(float(f"{base * rate:.3g}"))
+    optimizer = AdamW.at(float(f"{base * rate:.3g}"))
     phases = wsd(counts[0] if tokens is None else tokens, batch, warmup, DECAY)
     return Run(shape, Data.of(corpus, Mixture.parse(config.mixture)), optimizer, seed, phases)
 

@@ -25,11 +25,11 @@ from experiments.evidence.study import Results, Study, preset
 from models import ModelConfig, Streams, count, ladder
 from refused import Refused
 from scaling import (
+    AdamW,
     AddStreams,
     Data,
     Evaluation,
     KeepStreams,
-    Optimizer,
     Phase,
     Run,
     constant,
@@ -162,7 +162,9 @@ class Bench:
         rung = self.rung(model.width)
 
         def run(rate: float, seed: int) -> Run:
-            optimizer = Optimizer(rung.learning_rate * rate, rung.weight_decay / rate)
+            optimizer = AdamW(
+                learning_rate=rung.learning_rate * rate, weight_decay=rung.weight_decay / rate
+            )
             return Run(model, self.data, optimizer, seed, tuple(phases))
 
         return run

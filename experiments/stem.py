@@ -28,7 +28,7 @@ from experiments.evidence.report import Block, Picture, Table, Text, subplots
 from experiments.evidence.study import Results, Study, preset
 from models import ModelConfig, Stem, ladder
 from models.ladder import learning_rate
-from scaling import Data, Evaluation, Optimizer, Run, wsd
+from scaling import AdamW, Data, Evaluation, Recipe, Run, wsd
 from scaling.plan import order
 from scaling.speed import measure
 
@@ -133,7 +133,7 @@ def all_trials(config, corpus: Corpus):
 
     def builder(model: ModelConfig):
         def build(multiple: float, seed: int) -> Run:
-            optimizer = Optimizer.at(float(f"{multiple * learning_rate(model.width):.3g}"))
+            optimizer = AdamW.at(float(f"{multiple * learning_rate(model.width):.3g}"))
             return Run(model, data, optimizer, seed, phases)
 
         return build
@@ -278,7 +278,10 @@ def cost(table: pd.DataFrame, built: dict[str, ModelConfig], batch_tokens: int) 
     Speeds in the store were measured while the machine did other things too, now more, now less;
     here the arms are timed one after the other, each at the best of four.
     """
-    speed = {arm: measure(built[arm], batch_tokens) for arm in table["arm"].unique()}
+    speed = {
+        arm: measure(Recipe(model=built[arm], optimizer=AdamW(learning_rate=1e-3)), batch_tokens)
+        for arm in table["arm"].unique()
+    }
     first = table.groupby("arm", sort=False).first()
     return pd.DataFrame(
         {

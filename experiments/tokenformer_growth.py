@@ -31,10 +31,10 @@ from experiments.evidence.study import Results, Study, preset
 from models import ModelConfig, ParameterTokens
 from refused import Refused
 from scaling import (
+    AdamW,
     Data,
     Evaluation,
     GrowParameterTokens,
-    Optimizer,
     Phase,
     Run,
     constant,
@@ -221,7 +221,7 @@ def grown(config, arm: str) -> tuple[Phase, ...]:
 def build(config, corpus, model: ModelConfig, phases, rate: float, seed: int) -> Run:
     """Returns a run at a peak rate."""
     data = Data.of(corpus, Mixture.parse(config.mixture))
-    return Run(model, data, Optimizer.at(rate), seed, tuple(phases))
+    return Run(model, data, AdamW.at(rate), seed, tuple(phases))
 
 
 def compared(config, corpus) -> tuple:

@@ -5,8 +5,10 @@ from scaling.combine import chain, classic, fused, product, wsd, zipped
 from scaling.evaluation import Evaluation
 from scaling.growth import GrowParameterTokens
 from scaling.mesh import make_mesh
+from scaling.optimizers import AdamW, Lion, Muon, Optimizer
 from scaling.plan import Plan, Segment, plan
-from scaling.runs import NUMERICS, Data, Optimizer, Phase, Rate, Run, constant, decay, warmup
+from scaling.recipe import Averaging, Recipe
+from scaling.runs import NUMERICS, Data, Phase, Rate, Run, constant, decay, warmup
 from scaling.schedule import Worker
 from scaling.store import Store
 from scaling.streams import AddStreams, KeepStreams
@@ -15,18 +17,23 @@ from scaling.trainer import Stopped
 
 __all__ = [
     "NUMERICS",
+    "AdamW",
     "AddStreams",
+    "Averaging",
     "ContextLength",
     "Data",
     "Evaluation",
     "Freeze",
     "KeepStreams",
     "GrowParameterTokens",
+    "Lion",
+    "Muon",
     "Optimizer",
     "Phase",
     "Plan",
     "Quantize",
     "Rate",
+    "Recipe",
     "Run",
     "Segment",
     "Stopped",

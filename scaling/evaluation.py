@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from data import Corpus, HeldOut
 from models import ModelConfig
 from scaling.mesh import of_one_run, place, state_shardings
-from scaling.optimizer import State
+from scaling.state import State
 from scaling.train import evaluate as summed_nats
 
 ByDomain = dict[str, float | None]
@@ -34,15 +34,17 @@ class Evaluation:
 def evaluate(held_out: HeldOut, config: ModelConfig, mesh: Mesh, state: State) -> dict:
     """Returns `loss` (nats per token) and `bits_per_byte`, each by domain.
 
-    A quantised model is evaluated once more with its weights as they are kept (`…_unquantised`).
+    A quantised model is evaluated once more with its weights as they are kept (`…_unquantised`),
+    and a run that averages its weights with the averages (`…_averaged`).
     """
-    found = losses(held_out, config, mesh, state)
+    found, others = losses(held_out, config, mesh, state), {}
     if config.quantization is not None:
-        plain = losses(held_out, replace(config, quantization=None), mesh, state)
-        found |= {
-            f"{name}_unquantised": {domain: finite(x) for domain, x in values.items()}
-            for name, values in plain.items()
-        }
+        others["unquantised"] = (replace(config, quantization=None), state)
+    if state.averages:
+        others["averaged"] = (config, state.averaged)
+    for kind, (other, values) in others.items():
+        for name, by_domain in losses(held_out, other, mesh, values).items():
+            found[f"{name}_{kind}"] = {domain: finite(x) for domain, x in by_domain.items()}
     return found
 
 

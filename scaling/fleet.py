@@ -27,8 +27,8 @@ from scaling.events import write_events
 from scaling.grouping import Fleet
 from scaling.ledger import Ledger
 from scaling.mesh import of_one_run
-from scaling.optimizer import State, abstract
 from scaling.plan import Segment, order
+from scaling.state import State, abstract
 from scaling.train import Program, advance, on_mesh, steps_of, warm
 
 # What a checkpoint gives back: its step, seconds so far, and end states that it holds, by member.
@@ -64,7 +64,7 @@ def compiled(program: Program):
         begin = source.starts[domain] + window.astype(jnp.int32) * context
         return source.tokens[begin[:, None] + jnp.arange(context + 1)[None]].astype(jnp.int32)
 
-    one = steps_of(program.config, program.optimizer, read)
+    one = steps_of(program, read)
     each = Source(Tables(*[0] * len(Tables._fields)), 0, None, None)
     many = jax.vmap(one, in_axes=(0, each, 0, 0, None), spmd_axis_name="run")
     split = by_run(program.mesh)
@@ -178,7 +178,7 @@ class Rows:
             return None  # A member is wanted whose end was not kept: all begin again.
         self.ledger.compared(f"fleet {self.fleet.id}", meta)
         self.members = self.fleet.rows(meta["step"])
-        like = abstract(self.program.config)
+        like = abstract(self.program.recipe)
         self.state = checkpoint.from_tree(tree["rows"], like)
         ends = {
             id: take(checkpoint.from_tree(tree["ends"], like), place)
@@ -189,7 +189,7 @@ class Rows:
 
     def like(self, meta: dict) -> dict:
         """Says what a checkpoint holds: the rows at its step, and end states that were kept."""
-        one = checkpoint.to_tree(abstract(self.program.config))
+        one = checkpoint.to_tree(abstract(self.program.recipe))
         whole = NamedSharding(self.program.mesh, PartitionSpec())
 
         def lead(count, sharding):

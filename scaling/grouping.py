@@ -94,7 +94,7 @@ class Fleet:
 
 def program_of(segment: Segment, mesh: Mesh) -> Program:
     """Returns the program that trains a segment."""
-    return Program.of(segment.config, segment.run.optimizer, segment.phase.batch_tokens, mesh)
+    return Program(recipe=segment.recipe, batch_tokens=segment.phase.batch_tokens, mesh=mesh)
 
 
 def alone(segment: Segment, mesh: Mesh) -> Fleet:

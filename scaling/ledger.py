@@ -13,9 +13,9 @@ from scaling import checkpoint
 from scaling.environment import differences, environment
 from scaling.evaluation import Evaluation, evaluate, finite
 from scaling.grouping import program_of
-from scaling.optimizer import State
 from scaling.plan import Plan, Segment
 from scaling.progress import Silent
+from scaling.state import State
 from scaling.store import Records, Store
 from scaling.train import Program
 
@@ -191,7 +191,7 @@ class Ledger:
 
     def restore(self, segment: Segment) -> tuple[State, dict] | None:
         """Returns the state and the meta data of a segment's newest checkpoint, or None."""
-        found = checkpoint.restore(self.store.folder(segment.id), segment.config, self.mesh)
+        found = checkpoint.restore(self.store.folder(segment.id), segment.recipe, self.mesh)
         return found and (found[0], self.compared(f"segment {segment.id}", found[1]))
 
     def compared(self, name: str, meta: dict) -> dict:

@@ -3,12 +3,13 @@
 import functools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import models
 from data import Order, Piece
 from models import ModelConfig
 from refused import Refused
+from scaling.recipe import Recipe
 from scaling.runs import Phase, Run
 
 
@@ -44,6 +45,11 @@ class Segment:
     def config(self) -> ModelConfig:
         """The model's configuration during the segment."""
         return self.run.model_at(-1)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe during the segment."""
+        return replace(self.run.recipe, model=self.config)
 
     @property
     def steps(self) -> int:

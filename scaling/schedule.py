@@ -21,9 +21,9 @@ from scaling.fleet import Row, Rows, fleet_folder, on_device
 from scaling.grouping import Fleet, alone, fleets, planned, walk
 from scaling.ledger import Ledger
 from scaling.mesh import shards
-from scaling.optimizer import State, initial
 from scaling.plan import Plan, Segment
 from scaling.progress import Silent
+from scaling.state import State, initial
 from scaling.store import Store
 from scaling.trace import Trace
 from scaling.train import Program
@@ -141,7 +141,7 @@ def depth_first(worker: Worker, group: Callable[[list[Segment]], list[Fleet]]) -
     def start(segment: Segment) -> Callable[[], State]:
         parent = segment.parent
         if parent is None:
-            return lambda: initial(segment.run.model, segment.run.seed)
+            return lambda: initial(segment.run.recipe, segment.run.seed)
         heirs[parent] -= 1
         if heirs[parent]:
             return lambda state=states[parent]: jax.tree.map(jnp.copy, state)

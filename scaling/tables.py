@@ -8,7 +8,9 @@ from etils import epath
 import models
 from data import Corpus
 from scaling.evaluation import Evaluation
+from scaling.optimizers import AdamW
 from scaling.plan import Plan, Segment, order
+from scaling.runs import Run
 from scaling.store import Store, write_atomically
 
 FULL_BITS = 32  # Parameters are kept in float32.
@@ -37,7 +39,8 @@ COLUMNS = {
     "token_multiplier": ("tokens/parameter", "tokens over params_total"),
     "batch_tokens": ("tokens", "tokens per step at the end"),
     "learning_rate": ("", "peak learning rate"),
-    "weight_decay": ("", "AdamW's decay, multiplied by the rate at each step"),
+    "weight_decay": ("", "decay, multiplied by the rate at each step"),
+    "optimizer": ("", "the optimizer's class, in studies of others than AdamW"),
     "flops": ("FLOPs", "training FLOPs, counted exactly, summed over phases"),
     "flops_body": ("FLOPs", "the same without head and attention"),
     "flops_6nd": ("FLOPs", "6 · params_total · tokens"),
@@ -47,6 +50,8 @@ COLUMNS = {
     "bits_per_byte.<domain>": ("bits/byte", "held-out bits per byte on a domain"),
     "loss_unquantised": ("nats/token", "the same of the weights as kept; empty if not quantised"),
     "bits_per_byte_unquantised": ("bits/byte", "bits per byte of the weights as kept"),
+    "loss_averaged": ("nats/token", "the same of the averaged weights, in studies that have them"),
+    "bits_per_byte_averaged": ("bits/byte", "bits per byte of the averaged weights"),
     "mixture.<domain>": ("", "share of the domain over all tokens read"),
     "train_loss": ("nats/token", "loss of the last training batch"),
     "diverged_step": ("step", "step at which the run diverged; empty for sound runs"),
@@ -69,7 +74,6 @@ def row(plan: Plan, store: Store, corpus: Corpus, segment: Segment, evaluation: 
     path = [store.done(s.id) or {} for s in plan.path(segment.id)]
     ends = [*store.read(segment.id, "metrics")][-1:]
     routing = {k: v for record in ends for k, v in record.items() if k.startswith("router.")}
-    mean = lambda values: math.fsum(values.values()) / len(values) if values else math.nan
     plain = [run.model_at(i).quantization is None for i in range(len(run.phases))]
     tokens_fp = sum(p.tokens for p, is_plain in zip(run.phases, plain, strict=True) if is_plain)
     shares = {name: count / run.tokens for name, count in reads.tokens().items()}
@@ -104,6 +108,7 @@ def row(plan: Plan, store: Store, corpus: Corpus, segment: Segment, evaluation: 
         **{f"bits_per_byte.{name}": value for name, value in bits.items()},
         "loss_unquantised": mean(found.get("loss_unquantised", {})),
         "bits_per_byte_unquantised": mean(found.get("bits_per_byte_unquantised", {})),
+        **optional(plan, run, found),
         **{f"mixture.{name}": share for name, share in shares.items() if share},
         "train_loss": record["train_loss"],
         "diverged_step": record["diverged_step"],
@@ -114,6 +119,22 @@ def row(plan: Plan, store: Store, corpus: Corpus, segment: Segment, evaluation: 
         "tokens_per_second": record["tokens_per_second"],
         "device": record["environment"]["device"],
     }
+
+
+def mean(values: dict[str, float]) -> float:
+    """Returns the mean over domains, NaN of none."""
+    return math.fsum(values.values()) / len(values) if values else math.nan
+
+
+def optional(plan: Plan, run: Run, found: dict) -> dict:
+    """Returns the columns that a table has only where a run of the plan gives them a meaning."""
+    columns = {}
+    if any(type(other.optimizer) is not AdamW for other in plan.runs):
+        columns["optimizer"] = type(run.optimizer).__name__
+    if any(other.averaging is not None for other in plan.runs):
+        names = ("loss_averaged", "bits_per_byte_averaged")
+        columns |= {name: mean(found.get(name, {})) for name in names}
+    return columns
 
 
 def tables(

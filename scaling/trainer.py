@@ -14,8 +14,8 @@ import numpy as np
 from scaling import processes
 from scaling.fleet import Row, Rows, compiled
 from scaling.ledger import Meter
-from scaling.optimizer import State, fresh
 from scaling.plan import Segment
+from scaling.state import State, fresh
 from scaling.trace import Trace
 from scaling.train import Program, let_go
 
@@ -184,12 +184,12 @@ class Trainer:
 
 def enter(segment: Segment, state: State) -> State:
     """Applies what a phase does at its start, where the segment begins with the phase."""
-    phase, config = segment.phase, segment.config
+    phase, recipe = segment.phase, segment.recipe
     if segment.offset == 0 and phase.change is not None:
-        state = phase.change.state(state, config, segment.run.seed)
+        state = phase.change.state(state, recipe, segment.run.seed)
     if segment.offset == 0 and not phase.keep_optimizer:
         trained = {path: state.params[path] for path in state.moments}
-        state = state._replace(moments=fresh(config, trained))
+        state = state.replace(moments=fresh(recipe, trained))
     return state
 
 

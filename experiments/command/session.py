@@ -24,7 +24,6 @@ from scaling.events import write_events
 from scaling.grouping import planned as fleets_of
 from scaling.leases import Leases
 from scaling.mesh import shards
-from scaling.optimizer import State
 from scaling.plan import Plan
 from scaling.plan import plan as make_plan
 from scaling.progress import Silent, progress
@@ -32,6 +31,7 @@ from scaling.runs import canonical
 from scaling.schedule import in_fleets
 from scaling.sharing import Sharing
 from scaling.speed import calibration, fleet_sizes
+from scaling.state import State
 from scaling.tables import write_table
 from scaling.trace import Trace
 
@@ -298,13 +298,13 @@ def kept(study: Study, config: ConfigDict, settings: Settings) -> tuple[models.M
     if settings.run not in runs:
         some = ", ".join(list(runs)[:3])
         raise Refused("--run", settings.run, f"one of the study's {len(runs)} runs, such as {some}")
-    last = runs[settings.run].model_at(-1)
+    last = runs[settings.run].recipe_at(-1)
     folder_ = Store.at(settings.store).folder(settings.run)
     found = checkpoint.restore(folder_, last, make_mesh("data:1"))
     if found is None:
         accepted = f"one that was trained with --keep-params into --store={settings.store}"
         raise Refused("--run", settings.run, accepted)
-    return last, jax.tree.map(np.asarray, found[0])
+    return last.model, jax.tree.map(np.asarray, found[0])
 
 
 def export(study: Study, config: ConfigDict, settings: Settings) -> None:

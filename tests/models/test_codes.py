@@ -12,10 +12,10 @@ from models import ModelConfig, count, skeleton
 from models.codes import CodeEmbedding, Codes, product, rank, recoding, solve
 from models.embeddings import Learned
 from refused import Refused
-from scaling import Optimizer, make_mesh
-from scaling.optimizer import initial, trainable
+from scaling import AdamW, make_mesh
+from scaling.state import initial, trainable
 from scaling.train import Program, advance, on_mesh
-from tests.corpora import model
+from tests.corpora import model, recipe
 
 RECODED = Codes(recode_seed=3)
 SOME = [Codes(), Codes(signed=True), RECODED, Codes(bits=9, signed=True, recode_seed=1)]
@@ -89,8 +89,8 @@ def test_BC3_codes_computed_where_needed_are_those_of_a_stored_table(settings):
 
 def test_BC3_codes_have_no_parameters_and_no_optimizer_state():
     config, learned = model(embedding=RECODED), model()
-    state = initial(config, 0)
-    gone = set(initial(learned, 0).params) - set(state.params)
+    state = initial(recipe(config), 0)
+    gone = set(initial(recipe(learned), 0).params) - set(state.params)
     assert gone == {"embedding.table"} and not state.buffers
     assert list(state.moments) == list(trainable(config)) == list(state.params)
     # What names the codes is the seed, which a run's identity and a checkpoint's record carry.
@@ -167,8 +167,12 @@ def test_BC6_a_frozen_table_of_the_same_codes_trains_to_the_same_numbers():
     windows = np.random.default_rng(0).integers(0, 256, (6, 4, 33))
     ends = []
     for config in (coded, frozen):
-        program = Program.of(config, Optimizer(0.01), 128, make_mesh("data:1"))
-        state = initial(config, 0)
+        program = Program(
+            recipe=recipe(config, AdamW(learning_rate=0.01)),
+            batch_tokens=128,
+            mesh=make_mesh("data:1"),
+        )
+        state = initial(recipe(config), 0)
         if config is frozen:
             state.params["embedding.table"] = table(coded.embedding)
         ends.append(advance(program, on_mesh(program, state), windows, np.full(6, 0.01), 0.1))
