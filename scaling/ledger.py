@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from data import Corpus
+from data import Corpus, HeldOut
 from scaling import checkpoint
 from scaling.environment import differences, environment
 from scaling.evaluation import Evaluation, evaluate, finite
@@ -100,22 +100,20 @@ class Ledger:
         record = self.store.done(segment.id)
         if record is None:
             return True
-        if not self.evaluated(segment) or record["diverged_step"] is not None:
+        due = self.held_out(segment)
+        if due is None or record["diverged_step"] is not None:
             return False
-        wanted = self.evaluation.held_out(self.corpus, segment.config.context).identity
-        return wanted not in {r["evaluation"] for r in self.store.read(segment.id, "eval")}
+        return due.identity not in {r["evaluation"] for r in self.store.read(segment.id, "eval")}
 
-    def evaluated(self, segment: Segment) -> bool:
-        """Says whether an evaluation is due at a segment's end."""
-        return self.evaluation.everywhere or segment.id in self.plan.leaves
+    def held_out(self, segment: Segment) -> HeldOut | None:
+        """Returns what is to be evaluated at a segment's end, None where nothing is."""
+        if not self.evaluation.everywhere and segment.id not in self.plan.leaves:
+            return None
+        return self.evaluation.held_out(self.corpus, segment.config.context)
 
     def followed(self, segment: Segment) -> bool:
         """Says whether the segment's end state is needed by others."""
         return any(id in self.needed for id in self.plan.children.get(segment.id, ()))
-
-    def kept(self, segment: Segment) -> bool:
-        """Says whether the segment's end state stays in the store for good."""
-        return self.keep_params and segment.id in self.plan.leaves
 
     def open(self, segment: Segment, step: int, seconds: float) -> Meter:
         """Takes up a segment at a step, after so many seconds; later lines are dropped."""
@@ -131,9 +129,9 @@ class Ledger:
 
     def evaluate(self, segment: Segment, state: State) -> dict[str, float]:
         """Evaluates a segment's end where that is due, and appends the result to `eval.jsonl`."""
-        if not self.evaluated(segment):
+        held_out = self.held_out(segment)
+        if held_out is None:
             return {}
-        held_out = self.evaluation.held_out(self.corpus, segment.config.context)
         found = evaluate(held_out, segment.config, self.mesh, state)
         if self.writes and all(map(math.isfinite, found["loss"].values())):
             records = self.store.records(segment.id, "eval", before_step=segment.run.steps)
@@ -147,16 +145,16 @@ class Ledger:
         """Records a segment that has ended; without losses, one that was left out."""
         segment = meter.segment
         meter.flush()
-        self.waiting.pop(segment.id, None)
-        if segment.id in self.todo:
-            if self.writes:
-                self.store.finish(segment.id, self.record(meter, losses or {}))
-            self.tick(segment, losses)
+        if segment.id in self.todo and self.writes:
+            self.store.finish(segment.id, self.record(meter, losses or {}))
+        self.tick(segment, losses)
 
     def tick(self, segment: Segment, losses: dict[str, float] | None) -> None:
-        """Takes a segment off the list, once it is recorded, here or by another worker."""
-        self.todo.discard(segment.id)
-        self.progress.finish(segment, losses)
+        """Takes a segment off the lists, once it is finished, here or by another worker."""
+        self.waiting.pop(segment.id, None)
+        if segment.id in self.todo:
+            self.todo.discard(segment.id)
+            self.progress.finish(segment, losses)
 
     def leave_out(self, segment: Segment, diverged: int) -> None:
         """Records that a segment was not trained, since one before it diverged."""
@@ -197,10 +195,6 @@ class Ledger:
     def compared(self, name: str, meta: dict) -> dict:
         """Warns where a checkpoint is of an environment that takes sums in another order."""
         for difference in differences(meta["environment"]) if self.writes else ():
-            logging.warning(
-                "%s resumes under another environment (%s): it will not be bit-equal to an "
-                "uninterrupted one",
-                name,
-                difference,
-            )
+            text = "%s resumes under another environment (%s): it will not be bit-equal to an "
+            logging.warning(text + "uninterrupted one", name, difference)
         return meta

@@ -11,63 +11,40 @@ from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
-from data import Corpus
 from refused import Refused
 from scaling import checkpoint, processes
-from scaling.evaluation import Evaluation
 from scaling.fleet import Row, Rows, fleet_folder, on_device
 from scaling.grouping import Fleet, alone, fleets, planned, walk
 from scaling.ledger import Ledger
 from scaling.mesh import shards
-from scaling.plan import Plan, Segment
-from scaling.progress import Silent
+from scaling.plan import Segment
 from scaling.state import State, initial
-from scaling.store import Store
 from scaling.trace import Trace
 from scaling.train import Program
 from scaling.trainer import Clock, End, Trainer, retire
 
 
 @dataclass
-class Worker:
+class Worker(Ledger):
     """Trains a plan into a store; what is there already is not trained again.
 
     `checkpoint_seconds` bounds the work a kill can undo; `stop_after` ends cleanly after so many
-    seconds (`Stopped`), between dispatches. `keep_params` leaves a checkpoint at each run's end.
-    `way` is the schedule: `one_by_one` where none is given, `in_fleets`, or `sharing.Sharing`.
-    `alive` is asked between dispatches; it says False for the worker to stop. `trace` looks at some
-    steps of the first segment.
+    seconds (`Stopped`), between dispatches. `way` is the schedule: `one_by_one` where none is
+    given, `in_fleets`, or `sharing.Sharing`. `alive` is asked between dispatches; it says False for
+    the worker to stop. `trace` looks at some steps of the first segment.
     """
 
-    plan: Plan
-    store: Store
-    corpus: Corpus
-    evaluation: Evaluation
-    mesh: Mesh
     checkpoint_seconds: float = 60.0
     stop_after: float | None = None
-    keep_params: bool = False
-    progress: Silent = field(default_factory=Silent)
     way: Callable[["Worker"], None] | None = None
     alive: Callable[[], bool] = lambda: True
     trace: Trace = field(default_factory=Trace)
 
     @functools.cached_property
-    def ledger(self) -> Ledger:
-        """What the store lacks of the plan, and the way into it."""
-        what = (self.plan, self.store, self.corpus, self.evaluation, self.mesh)
-        return Ledger(*what, self.keep_params, self.progress)
-
-    @functools.cached_property
     def stream(self) -> tuple[jax.Array, jax.Array]:
         """The corpus on the device, for fleets."""
         return on_device(self.corpus, self.mesh)
-
-    def missing(self) -> set[str]:
-        """Lists the segments that have no record, or none of this evaluation where one is due."""
-        return self.ledger.missing()
 
     def run(self) -> int:
         """Trains all that is missing and returns how many segments that were.
@@ -76,9 +53,9 @@ class Worker:
           Stopped: the time allowed is over.
         """
         self.clock = Clock(self.checkpoint_seconds, self.stop_after, self.alive)
-        self.ledger.begin()
-        todo = [s for id, s in self.plan.segments.items() if id in self.ledger.todo]
-        task = f"{sorted(self.ledger.todo)} {self.mesh.shape} {self.keep_params}"
+        self.begin()
+        todo = [segment for id, segment in self.plan.segments.items() if id in self.todo]
+        task = f"{sorted(self.todo)} {self.mesh.shape} {self.keep_params}"
         processes.agree(self.store.path, task)
         self.progress.begin(todo)
         try:
@@ -91,24 +68,17 @@ class Worker:
     def train(
         self, fleet: Fleet, starts: Mapping[str, Callable[[], State]], leaves_ends: bool = False
     ) -> dict[str, End]:
-        """Trains a fleet's members, of which `starts` gives the states where they begin.
-
-        Other members are dead weight in the rows that they would have, so that a fleet taken up
-        again has the sizes it would have had. `leaves_ends` is for other workers that go on from
-        here: the end states that are followed are left in the store.
-        """
-        rows = Row(fleet, self.ledger)
-        if fleet.size > 1:
-            rows = Rows(fleet, self.ledger, self.stream)
+        """Trains a fleet, or a segment alone, as `Trainer` says; returns what came of each."""
+        rows = Rows(fleet, self, self.stream) if fleet.size > 1 else Row(fleet, self)
         ends = Trainer(rows, starts, self.clock, self.trace, leaves_ends).run()
-        if fleet.program not in self.ledger.waiting.values():
+        if fleet.program not in self.waiting.values():
             retire(fleet.program)
         return ends
 
 
 def one_by_one(worker: Worker) -> None:
     """Trains what is needed one segment after the other, in the plan's order."""
-    needed, mesh = worker.ledger.needed, worker.mesh
+    needed, mesh = worker.needed, worker.mesh
     depth_first(worker, lambda segments: [alone(s, mesh) for s in segments if s.id in needed])
 
 
@@ -134,8 +104,8 @@ def in_fleets(most: Callable[[Program], int]) -> Callable[[Worker], None]:
 
 def depth_first(worker: Worker, group: Callable[[list[Segment]], list[Fleet]]) -> None:
     """Trains what is needed depth first; end states pass to the children in memory."""
-    ledger, plan = worker.ledger, worker.plan
-    needed, states = set(ledger.needed), {}
+    plan = worker.plan
+    needed, states = set(worker.needed), {}
     heirs = Counter(plan.segments[id].parent for id in needed)
 
     def start(segment: Segment) -> Callable[[], State]:
@@ -150,7 +120,7 @@ def depth_first(worker: Worker, group: Callable[[list[Segment]], list[Fleet]]) -
     for fleet, over in walk(plan, group):
         wanted = [s for s in fleet.segments if s.id in needed]
         if over:
-            tidy(ledger, fleet, wanted)
+            tidy(worker, fleet, wanted)
         elif wanted:
             ends = worker.train(fleet, {s.id: start(s) for s in wanted})
             states |= {id: state for id, (state, _) in ends.items() if state is not None}
@@ -158,7 +128,7 @@ def depth_first(worker: Worker, group: Callable[[list[Segment]], list[Fleet]]) -
             for segment, diverged in (
                 (s, step) for id, step in lost.items() for s in plan.walk(id)
             ):
-                ledger.leave_out(segment, diverged)
+                worker.leave_out(segment, diverged)
                 needed.discard(segment.id)
 
 

@@ -46,7 +46,7 @@ class Sharing:
         Raises:
           Stopped: the time allowed is over, or the worker was told to end.
         """
-        self.worker, self.ledger, self.plan = worker, worker.ledger, worker.plan
+        self.worker, self.plan, self.store = worker, worker.plan, worker.store
         worker.clock.alive = self.alive
         self.hand: tuple[str, State] | None = None
         wait = SHORTEST_WAIT
@@ -78,11 +78,11 @@ class Sharing:
 
     def lacks(self, segment: Segment) -> bool:
         """Says whether a segment is still to be finished by anybody; once it is not, for good."""
-        if segment.id not in self.ledger.todo:
+        if segment.id not in self.worker.todo:
             return False
-        if self.ledger.lacks(segment):
+        if self.worker.lacks(segment):
             return True
-        self.ledger.tick(segment, self.ledger.store.done(segment.id)["loss"])
+        self.worker.tick(segment, self.store.done(segment.id)["loss"])
         return False
 
     def opened(self, segment: Segment) -> bool:
@@ -92,7 +92,7 @@ class Sharing:
         waiting = any(self.opened(s) and not self.left(s) for s in self.children(segment))
         if not waiting or self.left(segment, segment.run.steps):
             return False
-        return self.ledger.store.done(segment.id)["diverged_step"] is None
+        return self.store.done(segment.id)["diverged_step"] is None
 
     def ready(self, opened: set[str]) -> list[Segment]:
         """Lists what can be started now: what goes on from the state in memory, then the rest."""
@@ -131,12 +131,12 @@ class Sharing:
 
     def train(self, segment: Segment) -> None:
         """Trains a segment; after a diverged parent it is recorded as not trained."""
-        parent, lacked = segment.parent, segment.id in self.ledger.todo
-        before = self.ledger.store.done(parent) if parent else None
+        parent, lacked = segment.parent, segment.id in self.worker.todo
+        before = self.store.done(parent) if parent else None
         if self.hand is not None and self.hand[0] != parent:
             self.hand = None
         if before and before["diverged_step"] is not None:
-            self.ledger.leave_out(segment, before["diverged_step"])
+            self.worker.leave_out(segment, before["diverged_step"])
         else:
             starts = {segment.id: lambda: self.start(segment)}
             ends = self.worker.train(alone(segment, self.worker.mesh), starts, leaves_ends=True)
@@ -157,7 +157,7 @@ class Sharing:
         if segment.parent is None:
             return initial(segment.run.recipe, segment.run.seed)
         parent = self.plan.segments[segment.parent]
-        found = self.ledger.restore(parent)
+        found = self.worker.restore(parent)
         if found is None or found[1]["step"] != parent.run.steps:
             raise Gone(f"the end state of {parent.id} cannot be read")
         return found[0]
@@ -168,7 +168,7 @@ class Sharing:
 
     def checkpoints(self, segment: Segment):
         """Returns where a segment's checkpoints are."""
-        return self.ledger.store.folder(segment.id) / "checkpoint"
+        return self.store.folder(segment.id) / "checkpoint"
 
     def left(self, segment: Segment, step: int | str = "") -> bool:
         """Says whether a segment has a checkpoint, of any step or of the one given."""
@@ -176,7 +176,7 @@ class Sharing:
 
     def tidy(self, segment: Segment) -> None:
         """Deletes a finished segment's checkpoints where no child needs them any more."""
-        if self.ledger.keep_params or self.lacks(segment):
+        if self.worker.keep_params or self.lacks(segment):
             return
         if not any(self.opened(child) for child in self.children(segment)):
             checkpoint.remove(self.checkpoints(segment))

@@ -49,19 +49,23 @@ class Clock:
         return now - self.saved >= self.checkpoint_seconds, not self.alive() or over
 
 
+@dataclass
 class Trainer:
-    """Trains the members of a fleet for which `starts` gives the states where they begin."""
+    """Trains the members of a fleet for which `starts` gives the states where they begin.
 
-    def __init__(
-        self,
-        rows: Row | Rows,
-        starts: Mapping[str, Callable[[], State]],
-        clock: Clock,
-        trace: Trace,
-        leaves_ends: bool,
-    ):
-        self.rows, self.fleet, self.ledger, self.starts = rows, rows.fleet, rows.ledger, starts
-        self.clock, self.trace, self.leaves_ends = clock, trace, leaves_ends
+    Other members are dead weight in the rows that they would have, so that a fleet taken up again
+    has the sizes it would have had. `leaves_ends` is for other workers that go on from here: the
+    end states that are followed are left in the store.
+    """
+
+    rows: Row | Rows
+    starts: Mapping[str, Callable[[], State]]
+    clock: Clock
+    trace: Trace
+    leaves_ends: bool = False
+
+    def __post_init__(self):
+        self.fleet, self.ledger = self.rows.fleet, self.rows.ledger
         self.meters: dict[str, Meter] = {}
         self.ended: dict[str, State] = {}  # Not evaluated and recorded yet.
         self.ends: dict[str, End] = {}
@@ -79,6 +83,7 @@ class Trainer:
         while self.live():
             step = self.advance(step)
             self.finish()
+        self.trace.close()
         return self.ends
 
     def begin(self) -> int:
@@ -162,8 +167,8 @@ class Trainer:
             self.trace.close()  # What follows is evaluation, and perhaps another program.
         for segment in [s for s in self.fleet.segments if s.id in self.ended]:
             state, meter, losses = self.ended.pop(segment.id), self.meters[segment.id], {}
-            left = self.leaves_ends and self.ledger.followed(segment)
-            if left or self.ledger.kept(segment):
+            kept = self.ledger.keep_params and segment.id in self.ledger.plan.leaves
+            if kept or (self.leaves_ends and self.ledger.followed(segment)):
                 meter.flush()
                 self.ledger.save(segment, segment.run.steps, state, meter.seconds)
             if segment.id in self.ledger.todo:
