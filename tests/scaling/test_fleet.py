@@ -17,7 +17,7 @@ from scaling.grouping import planned
 from scaling.schedule import in_fleets
 from scaling.train import Program
 from tests.corpora import STEP, model, recipe, seeds, study_runs
-from tests.scaling.test_worker import process
+from tests.scaling.test_trainer import process
 from tests.scaling.test_zoo import ZOO, stable_rate
 from tests.zoo import CONFIGS
 
