@@ -1,9 +1,10 @@
 """Runs, plans, training on a mesh, and run tables."""
 
 from scaling.changes import ContextLength, Freeze, Quantize
-from scaling.combine import chain, classic, fused, product, wsd, zipped
+from scaling.combine import classic, fused, per_width, product, sweep, wsd
 from scaling.evaluation import Evaluation
 from scaling.growth import GrowParameterTokens
+from scaling.labels import Labelled, labelled, unfolded
 from scaling.mesh import make_mesh
 from scaling.optimizers import AdamW, Lion, Muon, Optimizer
 from scaling.plan import Plan, Segment, plan
@@ -24,8 +25,9 @@ __all__ = [
     "Data",
     "Evaluation",
     "Freeze",
-    "KeepStreams",
     "GrowParameterTokens",
+    "KeepStreams",
+    "Labelled",
     "Lion",
     "Muon",
     "Optimizer",
@@ -39,16 +41,18 @@ __all__ = [
     "Stopped",
     "Store",
     "Worker",
-    "chain",
     "classic",
     "constant",
     "decay",
     "fused",
+    "labelled",
     "make_mesh",
+    "per_width",
     "plan",
     "product",
+    "sweep",
     "tables",
+    "unfolded",
     "warmup",
     "wsd",
-    "zipped",
 ]

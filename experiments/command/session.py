@@ -20,7 +20,7 @@ from experiments.evidence.report import Block, write_report
 from experiments.evidence.study import Results, Study
 from refused import Refused
 from scaling import Stopped, Store, Worker, checkpoint, make_mesh, processes, tables
-from scaling.events import write_events
+from scaling.events import folder_name, write_events
 from scaling.grouping import planned as fleets_of
 from scaling.leases import Leases
 from scaling.mesh import shards
@@ -294,7 +294,7 @@ def kept(study: Study, config: ConfigDict, settings: Settings) -> tuple[models.M
     Raises:
       Refused: a run that is not the study's, or one whose parameters were not kept.
     """
-    runs = {run.identity: run for run in grown(study, config, settings).runs}
+    runs = {item.run.identity: item.run for item in grown(study, config, settings).runs}
     if settings.run not in runs:
         some = ", ".join(list(runs)[:3])
         raise Refused("--run", settings.run, f"one of the study's {len(runs)} runs, such as {some}")
@@ -356,6 +356,6 @@ def curves(planned: Plan, store: Store, out: epath.Path) -> None:
             for name in ("metrics", "eval")
             for record in store.read(segment.id, name)
         ]
-        name = f"{index:03d}-width{run.model.width}-{run.tokens / 1e6:.2f}M-seed{run.seed}"
         if records:
+            name = folder_name(planned, index)
             write_events(out / "tensorboard" / name, records, replace=True)

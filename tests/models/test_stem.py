@@ -1,4 +1,4 @@
-"""STEM: a table in place of the up-projection."""
+"""STEM: a table in place of the up-projection (arXiv:2601.10639)."""
 
 from dataclasses import replace
 
@@ -69,7 +69,7 @@ def by_hand(values, x, rows):
     return (silu(x @ values["gate"]) * rows) @ values["down"]
 
 
-def test_ST1_ST7_looking_up_is_a_one_hot_product_and_repeats_add_their_gradients():
+def test_looking_up_is_a_one_hot_product_and_repeats_add_their_gradients():
     apply, values, rng = layer()
     x = rng.standard_normal((2, 5, 6), np.float32)
     tokens = np.array([[3, 3, 7, 3, 0], [0, 7, 3, 9, 9]], np.int32)
@@ -105,7 +105,7 @@ def train(config, steps: int, windows, spec: str = "data:1"):
 
 
 @pytest.mark.parametrize("lazy", [True, False])
-def test_ST2_rows_of_absent_tokens_have_no_gradient_and_stay_under_lazy_adam(lazy):
+def test_rows_of_absent_tokens_have_no_gradient_and_stay_under_lazy_adam(lazy):
     config = replace(CONFIG, feed_forward=replace(CONFIG.feed_forward, lazy=lazy))
     windows = windows_of(100)
     absent = np.setdiff1d(np.arange(256), windows[:, :-1])
@@ -128,7 +128,7 @@ def test_ST2_rows_of_absent_tokens_have_no_gradient_and_stay_under_lazy_adam(laz
             )
 
 
-def test_ST3_rows_of_ones_leave_the_gate_and_rows_of_an_up_projection_give_swiglu():
+def test_rows_of_ones_leave_the_gate_and_rows_of_an_up_projection_give_swiglu():
     apply, values, rng = layer()
     tokens = rng.integers(0, 11, (2, 5))
     embedding = rng.standard_normal((11, 6), np.float32)
@@ -142,7 +142,7 @@ def test_ST3_rows_of_ones_leave_the_gate_and_rows_of_an_up_projection_give_swigl
     np.testing.assert_allclose(same, dense(jnp.asarray(x), None)[0], rtol=1e-4, atol=1e-5)
 
 
-def test_ST4_editing_a_row_changes_nothing_before_its_token(params, tokens, logits):
+def test_editing_a_row_changes_nothing_before_its_token(params, tokens, logits):
     tokens = tokens.copy()
     tokens[tokens == 7] = 8
     tokens[1, 13] = tokens[1, 20] = 7
@@ -156,7 +156,7 @@ def test_ST4_editing_a_row_changes_nothing_before_its_token(params, tokens, logi
 
 
 @pytest.mark.parametrize("spec", ["fsdp:4,data:2", "fsdp:2,data:2"])
-def test_ST5_tables_split_by_feature_train_as_whole_ones(spec):
+def test_tables_split_by_feature_train_as_whole_ones(spec):
     whole, ours = train(CONFIG, 5, windows_of(256))
     split, theirs = train(CONFIG, 5, windows_of(256), spec)
     assert (np.asarray(ours["grad_norm"])[:5] > OPTIMIZER.clip).all()
@@ -175,7 +175,7 @@ def test_ST5_tables_split_by_feature_train_as_whole_ones(spec):
             assert all(np.array_equal(copies[0], other) for other in copies)
 
 
-def test_ST5_a_width_that_does_not_divide_is_not_split():
+def test_a_width_that_does_not_divide_is_not_split():
     config = replace(CONFIG, ff_width=46)
     with jax.set_mesh(make_mesh("fsdp:4,data:2")):
         values = jax.eval_shape(
@@ -186,7 +186,7 @@ def test_ST5_a_width_that_does_not_divide_is_not_split():
     assert nats.shape == ()
 
 
-def test_ST8_swapped_rows_everywhere_are_a_relabelling(params, tokens, logits):
+def test_swapped_rows_everywhere_are_a_relabelling(params, tokens, logits):
     tokens = tokens.copy()
     tokens[0, :4] = [5, 9, 200, 5]
     a, b = (5, 200), (9, 31)
@@ -207,7 +207,7 @@ def test_ST8_swapped_rows_everywhere_are_a_relabelling(params, tokens, logits):
     np.testing.assert_array_equal(single[TABLES[0]][5], params[TABLES[0]][9])
 
 
-def test_ST9_published_sizes_come_out():
+def test_parameters_of_the_one_billion_model_are_those_published():
     # Paper, section 4 and table 2: the dense 1B model has 1.50B parameters; STEM in a third of its
     # layers 1.41B active, and 6.75B in all, which counts the removed up-projections still.
     dense, stem = (count(ModelConfig(**LLAMA, feed_forward=f)) for f in ("swiglu", Stem()))
@@ -226,7 +226,7 @@ def test_ST9_published_sizes_come_out():
     ("width", "ff_width", "heads", "saved"),
     [(1536, 8960, 12, 21.7), (3584, 18_944, 28, 23.9), (5120, 13_824, 40, 19.7)],
 )
-def test_ST9_published_savings_come_out(width, ff_width, heads, saved):
+def test_saved_flops_are_those_published(width, ff_width, heads, saved):
     # Paper, table 1, for Qwen2.5 1.5B, 7B and 14B at 4,096 tokens, every layer a STEM layer. The
     # table counts attention without its causal half and as many key/value heads as heads.
     shape = dict(width=width, ff_width=ff_width, heads=heads, depth=2, context=4096)
@@ -238,7 +238,7 @@ def test_ST9_published_savings_come_out(width, ff_width, heads, saved):
     assert 100 * fraction == pytest.approx(saved, abs=0.06)
 
 
-def test_ST10_a_checkpoint_and_a_change_keep_tables_and_their_moments(tmp_path):
+def test_a_checkpoint_and_a_change_keep_tables_and_their_moments(tmp_path):
     state, _ = train(CONFIG, 2, windows_of(256))
     checkpoint.save(epath.Path(tmp_path), 2, state, {})
     found, _ = checkpoint.restore(epath.Path(tmp_path), recipe(CONFIG), make_mesh("fsdp:2,data:1"))

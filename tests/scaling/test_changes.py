@@ -52,7 +52,7 @@ def test_patterns_that_match_nothing_or_everything_are_refused():
 
 
 @pytest.mark.parametrize("bits", [1, 1.58, 2, 4])
-def test_QAT10_the_switch_keeps_every_value_and_changes_only_the_forward_pass(bits):
+def test_the_switch_keeps_every_value_and_changes_only_the_forward_pass(bits):
     config = model()
     state = initial(recipe(config), 0)
     # Scales must come from the weights of the switch, not from those of the start.

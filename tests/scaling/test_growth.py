@@ -62,7 +62,7 @@ def assert_same(left: State, right: State) -> None:
         np.testing.assert_array_equal(path[1], other, err_msg=str(path[0]))
 
 
-def test_TF1_exact_growth_leaves_every_loss_as_it_was(trained):
+def test_exact_growth_leaves_every_loss_as_it_was(trained):
     after, state = grow(EXACT, trained)
     assert (after.attention.rows, after.feed_forward.rows) == (20, 48)
     assert (after.attention.base, after.feed_forward.base) == (12, 32)
@@ -73,7 +73,7 @@ def test_TF1_exact_growth_leaves_every_loss_as_it_was(trained):
     np.testing.assert_allclose(nll(again, state), nll(CONFIG, trained), rtol=1e-6, atol=1e-6)
 
 
-def test_TF1_logits_are_equal_too(trained):
+def test_exact_growth_leaves_every_logit_as_it_was(trained):
     after, state = grow(EXACT, trained)
     tokens = windows(1)[0][:, :-1]
     logits = lambda c: lambda p, b: skeleton(c).merge(p, b)(tokens)
@@ -90,14 +90,14 @@ def test_TF1_logits_are_equal_too(trained):
         GrowParameterTokens(20, 48, "zero", "rows"),
     ],
 )
-def test_TF2_random_rows_or_a_new_tau_change_the_loss(change, trained):
+def test_random_rows_or_a_new_tau_change_the_loss(change, trained):
     after, state = grow(change, trained)
     assert float(np.abs(nll(after, state) - nll(CONFIG, trained)).max()) > 1e-2
     assert after.attention.tau == (change.tau or "base_rows")
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_TF5_which_norms_grow_exactly(norm, trained):
+def test_every_norm_but_softmax_grows_exactly(norm, trained):
     fields = {p: replace(getattr(CONFIG, p), norm=norm) for p in ("attention", "feed_forward")}
     config = replace(CONFIG, **fields)
     after, state = grow(EXACT, trained, config)
@@ -105,7 +105,7 @@ def test_TF5_which_norms_grow_exactly(norm, trained):
     assert change > 1e-3 if norm == "softmax" else change < 1e-5
 
 
-def test_TF9_the_first_rows_of_a_grown_model_are_the_smaller_model(trained):
+def test_the_first_rows_of_a_grown_model_are_the_smaller_model(trained):
     for new in ("zero", "random"):
         after, state = grow(GrowParameterTokens(20, 48, new), trained)
         assert_same(first_rows(state, recipe(CONFIG)), trained)
@@ -131,7 +131,7 @@ def test_new_rows_are_drawn_apart_from_the_old_ones():
     assert rows[0].std() == pytest.approx(old.std(), rel=0.15)
 
 
-def test_TF11_moments_of_old_rows_are_carried_and_new_ones_are_zero(trained):
+def test_moments_of_old_rows_are_carried_and_new_ones_are_zero(trained):
     after, state = grow(EXACT, trained)
     for path, moments in state.moments.items():
         old = trained.moments[path]
@@ -148,7 +148,7 @@ def test_TF11_moments_of_old_rows_are_carried_and_new_ones_are_zero(trained):
     assert_same(train(after, state, 0), state)
 
 
-def test_TF11_the_next_step_of_old_rows_is_that_of_the_model_that_was_not_grown(trained):
+def test_the_next_step_of_old_rows_is_that_of_the_model_that_was_not_grown(trained):
     unclipped = replace(OPTIMIZER, clip=1e9)  # New rows add to the norm that clipping sees.
 
     def step(config, state):
@@ -167,7 +167,7 @@ def test_TF11_the_next_step_of_old_rows_is_that_of_the_model_that_was_not_grown(
     assert np.asarray(grown.params[keys])[:, 32:].any()  # New keys leave zero at once.
 
 
-def test_TF11_a_reset_starts_moments_and_schedule_anew(trained):
+def test_a_reset_starts_moments_and_schedule_anew(trained):
     after, state = grow(EXACT, trained)
     reset = fresh(recipe(after), {path: state.params[path] for path in state.moments})
     for path, moments in reset.items():
@@ -176,7 +176,7 @@ def test_TF11_a_reset_starts_moments_and_schedule_anew(trained):
         assert not moments.mu.any() and not moments.nu.any()
 
 
-def test_TF11_a_phase_restarts_its_schedule_and_counts_its_own_flops(corpus):
+def test_a_phase_restarts_its_schedule_and_counts_its_own_flops(corpus):
     runs = study_runs("grown", corpus)
     last = runs[-1]
     sizes = [count(last.model_at(i)).params_total for i in range(3)]

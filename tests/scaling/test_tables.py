@@ -7,7 +7,8 @@ import pytest
 
 from models import count
 from scaling import Evaluation, Store, Worker, plan, tables
-from scaling.tables import COLUMNS, write_table
+from scaling.columns import COLUMNS
+from scaling.tables import write_table
 from tests.corpora import STEP, study_runs
 
 
