@@ -12,8 +12,6 @@ from scaling.mesh import of_one_run, place, state_shardings
 from scaling.state import State
 from scaling.train import evaluate as summed_nats
 
-ByDomain = dict[str, float | None]
-
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -48,7 +46,7 @@ def evaluate(held_out: HeldOut, config: ModelConfig, mesh: Mesh, state: State) -
     return found
 
 
-def losses(held_out: HeldOut, config: ModelConfig, mesh: Mesh, state: State) -> dict[str, ByDomain]:
+def losses(held_out: HeldOut, config: ModelConfig, mesh: Mesh, state: State) -> dict[str, dict]:
     """Returns `loss` and `bits_per_byte` of one configuration, each by domain."""
     windows = {name: held_out.windows(name) for name in held_out.names}
     alone = of_one_run(mesh)

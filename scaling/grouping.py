@@ -66,19 +66,14 @@ class Fleet:
         return [s.steps for s in self.segments]
 
     @property
-    def multiple(self) -> int:
-        """What the fleet's size stays a multiple of: devices on the mesh's `run` axis."""
-        return self.program.mesh.shape["run"]
-
-    @property
     def sizes(self) -> list[tuple[int, int]]:
         """When the fleet takes on which size: (step, size from there on)."""
-        return halvings(self.size, self.lengths, self.multiple)
+        return halvings(self.size, self.lengths, self.program.mesh.shape["run"])
 
     @property
     def waste(self) -> float:
         """Share of the steps that dead weight takes."""
-        return waste(self.size, self.lengths, self.multiple)
+        return waste(self.size, self.lengths, self.program.mesh.shape["run"])
 
     def rows(self, step: int) -> list[int]:
         """Returns which member is in every row from a step on; −1 is padding."""
