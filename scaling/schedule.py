@@ -117,19 +117,19 @@ def depth_first(worker: Worker, group: Callable[[list[Segment]], list[Fleet]]) -
             return lambda state=states[parent]: jax.tree.map(jnp.copy, state)
         return [states.pop(parent)].pop  # No reference stays, so that it can be donated.
 
+    def take(ends: dict[str, End]) -> None:
+        states.update({id: state for id, (state, _) in ends.items() if state is not None})
+        for id, (_, diverged) in ends.items():
+            for segment in plan.walk(id) if diverged is not None else ():
+                worker.leave_out(segment, diverged)
+                needed.discard(segment.id)
+
     for fleet, over in walk(plan, group):
         wanted = [s for s in fleet.segments if s.id in needed]
         if over:
             tidy(worker, fleet, wanted)
         elif wanted:
-            ends = worker.train(fleet, {s.id: start(s) for s in wanted})
-            states |= {id: state for id, (state, _) in ends.items() if state is not None}
-            lost = {id: diverged for id, (_, diverged) in ends.items() if diverged is not None}
-            for segment, diverged in (
-                (s, step) for id, step in lost.items() for s in plan.walk(id)
-            ):
-                worker.leave_out(segment, diverged)
-                needed.discard(segment.id)
+            take(worker.train(fleet, {s.id: start(s) for s in wanted}))
 
 
 def tidy(ledger: Ledger, fleet: Fleet, trained: list[Segment]) -> None:
