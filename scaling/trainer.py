@@ -4,11 +4,13 @@ Steps are counted from the begin of the segments in training.
 """
 
 import functools
+import gc
 import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 
 from scaling import processes
@@ -17,14 +19,16 @@ from scaling.ledger import Meter
 from scaling.plan import Segment
 from scaling.state import State, fresh
 from scaling.trace import Trace
-from scaling.train import Program, let_go
+from scaling.train import WARM, Program, let_go
 
 # What came of a segment: its end state, where others follow it, and the step at which it diverged.
 End = tuple[State | None, int | None]
 
-# Compiled programs that no segment waits for, the oldest first, and how many of them are kept.
+# Compiled programs: those that segments wait for; the others, the oldest first; and how many of
+# the others are kept (about 50 MB each, measured at widths 8 to 96).
+USED: set[Program] = set()
 IDLE: dict[Program, None] = {}
-MOST_IDLE = 8
+MOST_IDLE = 4
 
 
 class Stopped(Exception):
@@ -78,6 +82,7 @@ class Trainer:
           Stopped: the time allowed is over.
         """
         IDLE.pop(self.fleet.program, None)
+        USED.add(self.fleet.program)
         step = self.begin()
         self.finish()
         while self.live():
@@ -199,8 +204,18 @@ def enter(segment: Segment, state: State) -> State:
 
 
 def retire(program: Program) -> None:
-    """Notes that no segment waits for a program; of such ones only the newest stay compiled."""
+    """Notes that no segment waits for a program, and lets go of what is compiled where idle.
+
+    JAX keeps half as much beside a program (traces, small operations); that goes only where all
+    goes, which is when no program in use would have to be compiled again for it.
+    """
+    USED.discard(program)
     IDLE[program] = None
+    if len(IDLE) > MOST_IDLE and not USED:
+        IDLE.clear()
+        WARM.clear()
+        jax.clear_caches()
+        gc.collect()
     while len(IDLE) > MOST_IDLE:
         oldest = next(iter(IDLE))
         del IDLE[oldest]
