@@ -21,7 +21,6 @@ from experiments.evidence.study import Results, Study
 from refused import Refused
 from scaling import Stopped, Store, Worker, checkpoint, make_mesh, processes, tables
 from scaling.events import folder_name, write_events
-from scaling.fleet import in_fleets
 from scaling.grouping import planned as fleets_of
 from scaling.leases import Leases
 from scaling.mesh import shards
@@ -29,6 +28,7 @@ from scaling.plan import Plan
 from scaling.plan import plan as make_plan
 from scaling.progress import Silent, progress
 from scaling.runs import canonical
+from scaling.schedule import in_fleets
 from scaling.sharing import Sharing
 from scaling.speed import calibration, fleet_sizes
 from scaling.state import State
