@@ -58,8 +58,8 @@ def test_bad_input_is_named_in_a_line_each_and_refused_or_skipped(folder, capsys
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["corpus"], "command: got corpus; accepted: plan"),
-        (["corpus", "grow"], "command: got corpus grow; accepted: plan"),
+        (["corpus"], "command: got corpus; accepted: corpus build, corpus show"),
+        (["corpus", "grow"], "command: got corpus grow; accepted: corpus build, corpus show"),
         (["corpus", "show", "mine"], "argument: got mine; accepted: flags only"),
         (["corpus", "show"], "--name: got nothing"),
         (["corpus", "show", "--name=nowhere"], "corpus: got 'nowhere'; accepted: wheels"),
