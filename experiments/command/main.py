@@ -77,15 +77,14 @@ class Outlet(io.FileIO):
 
 
 def lasting(stream):
-    """Returns a text stream of the process that outlives its reader."""
+    """Returns a text stream of the process that outlives its reader, and gives it line by line."""
     with contextlib.suppress(AttributeError, OSError):  # It is closed, or no file of the system's.
         raw = Outlet(stream.fileno(), "w", closefd=False)
         return io.TextIOWrapper(
             io.BufferedWriter(raw),
             encoding=stream.encoding,
             errors=stream.errors,
-            line_buffering=stream.line_buffering,
-            write_through=stream.write_through,
+            line_buffering=True,
         )
     return stream
 

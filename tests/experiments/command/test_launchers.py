@@ -7,6 +7,7 @@ import sys
 import sysconfig
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -18,6 +19,7 @@ from experiments.command.main import espalier
 from refused import Refused
 from tests.experiments.command import launched
 from tests.experiments.command.test_main import ROOT, call
+from tests.test_espalier import hostile
 
 with pytest.MonkeyPatch.context() as patch:
     # Its own configuration closes every log of the process, and pytest's files with them.
@@ -127,11 +129,39 @@ def test_actors_of_ray_one_of_them_killed_give_the_table_of_one(alone, tmp_path)
     assert "1 of 1 workers ended as told; the same command goes on\n" in done.stdout, said
 
 
-def test_workers_of_this_machine_are_real_workers(done, capsys):
-    code, out, err = call(capsys, "launch", *STUDY, "--on=local", f"--store={done}")
-    assert code == 0, out + err
+def test_workers_of_this_machine_are_real_workers_beside_packages_of_a_users_own(done, tmp_path):
+    hostile(tmp_path)
+    study = ("--config=over_training", *STUDY[1:])
+    command = [sys.executable, "-P", "-m", "espalier", "launch", "--on=local", f"--store={done}"]
+    found = subprocess.run(
+        [*command, *study],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    out = found.stdout
+    assert found.returncode == 0, out + found.stderr
     assert "workers: 1; CPUs: " in out and "[0] nothing to train\n" in out
     assert "[0] the plan is done" in out and "1 of 1 workers ended well\n" in out
+
+
+def test_actors_of_ray_look_for_packages_where_ours_lie(tmp_path, monkeypatch):
+    """Ray has its actors import from the folder that it is called in first."""
+    called = []
+    stop = lambda: called.append(os.getcwd()) or 1 / 0
+    fake = SimpleNamespace(is_initialized=lambda: False, init=stop)
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        launchers.on_ray(Launch(()))
+    assert called == [str(ROOT)] and os.getcwd() == str(tmp_path)
+
+
+def test_a_job_of_slurm_leaves_its_working_folder_off_pythons_path(capsys):
+    _, out, _ = call(capsys, "launch", *STUDY, "--on=slurm", "--dry-run")
+    assert f"{sys.executable} -P -u -m submitit" in out
 
 
 ENDS = "import sys; print('ended'); sys.exit({code})"

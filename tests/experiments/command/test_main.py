@@ -262,6 +262,44 @@ def test_a_worker_ends_on_sigterm_with_its_code_and_another_goes_on(tmp_path, ca
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_a_run_goes_on_when_nobody_reads_what_it_prints(corpus, tmp_path):
+    path = next(iter(corpus.domains.values())).folder
+    command = [sys.executable, "-P", "-m", "espalier", "run", f"--store={tmp_path}"]
+    command += ["--config=tests/experiments/command/one_run.py", f"--config.corpus={path}"]
+    run = subprocess.Popen(
+        [*command, "--config.steps=20", "--mesh=data:1"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with run:
+        assert run.stdout.readline() == "one_run: 2 segments, 2 to train\n"
+        run.stdout.close()
+        err = run.stderr.read()
+    assert run.returncode == 0, err
+    assert "Error" not in err and (tmp_path / "studies" / "one_run-cpu" / "report.md").exists()
+
+
+def test_help_and_mistakes_need_none_of_the_heavy_libraries():
+    heavy = "{'jax', 'flax', 'numpy', 'pandas', 'ml_collections', 'scaling', 'data', 'models'}"
+    code = (
+        "import sys; from experiments.command.main import main; "
+        "codes = [main(['espalier', *line.split()]) for line in sys.argv[1:]]; "
+        f"assert not {heavy} & set(sys.modules), set(sys.modules) & {heavy}; print(codes)"
+    )
+    lines = ["help", "fit --help", "corpus build -h", "plan --stroe=x", "plan --config=stems"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *lines, "completion bash", "--version"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.endswith("[0, 0, 0, 2, 2, 0, 0]\n"), done.stderr
+
+
 def test_fit_needs_no_accelerator_library(tmp_path):
     rng = np.random.default_rng(0)
     params, tokens = (
