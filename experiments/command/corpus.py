@@ -6,9 +6,7 @@ from experiments.command.arguments import Command, Commands
 from experiments.command.options import Number, OneOf, Place
 from refused import Refused
 
-FIELD, LONGEST, HELD_OUT = "text", 1 << 24, 0.05
-
-command = Commands("corpus", help="Build a corpus of your own text, or show what one holds.")
+command = Commands("corpus", help="Build corpora of your own text, show or list them.")
 
 
 @command.command("build", cls=Command)
@@ -19,10 +17,17 @@ command = Commands("corpus", help="Build a corpus of your own text, or show what
 @click.option("--out", type=Place(), metavar="FOLDER", help="(default: corpora/NAME)")
 @click.option(
     "--field",
-    default=FIELD,
-    show_default=True,
-    metavar="NAME",
-    help="key or column of JSONL and Parquet",
+    "fields",
+    multiple=True,
+    metavar="KEY",
+    help="key or column of the text, or DOMAIN=KEY; repeatable (default: text)",
+)
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    metavar="FORMAT",
+    help="text, jsonl, json, csv, ..., or DOMAIN=FORMAT; repeatable (default: by each file)",
 )
 @click.option(
     "--split",
@@ -48,8 +53,9 @@ command = Commands("corpus", help="Build a corpus of your own text, or show what
 )
 @click.option(
     "--held-out-fraction",
+    "held_out",
     type=Number(),
-    default=HELD_OUT,
+    default=0.05,
     show_default=True,
     metavar="SHARE",
     help="of the documents",
@@ -57,7 +63,7 @@ command = Commands("corpus", help="Build a corpus of your own text, or show what
 @click.option(
     "--longest",
     type=Number(int),
-    default=LONGEST,
+    default=1 << 24,
     show_default=True,
     metavar="BYTES",
     help="of a document",
@@ -65,20 +71,18 @@ command = Commands("corpus", help="Build a corpus of your own text, or show what
 @click.option(
     "--workers", type=Number(int), metavar="COUNT", help="processes (default: one per core)"
 )
-def build(name, domain, out, field, split, longest, held_out_fraction, **asked) -> None:
+def build(name: str, domain: tuple[str, ...], out: str | None, **asked) -> None:
     """Tokenize your own text into a corpus that studies read.
 
-    Reads text, JSONL and Parquet, also .gz and .zst. A killed build goes on where it was.
+    Reads text, JSON, CSV and Parquet, also compressed. A killed build goes on where it was.
 
     \b
     espalier corpus build --name=mine --domain code='src/**/*.py' --domain web='crawl/*.jsonl'
     espalier corpus build --name=web --domain web='crawl/*.txt' --split='\\n\\n'
     """
-    from data.sources import Reading
     from experiments.command import corpora
 
-    reading = Reading(field, corpora.unescaped(split), longest)
-    corpora.build(name, out, domain, reading=reading, held_out=held_out_fraction, **asked)
+    corpora.build(name, out, domain, **asked)
 
 
 @command.command("show", cls=Command)
@@ -96,3 +100,17 @@ def show(name: str | None, out: str | None) -> None:
     if not (name or out):
         raise Refused("--name", "nothing", "NAME: its name, a folder, or wheels")
     print(corpora.show(out or name))
+
+
+@command.command("list", cls=Command)
+@click.option("--out", type=Place(), metavar="FOLDER", help="(default: corpora and the cache)")
+def list_(out: str | None) -> None:
+    """List the corpora that are built, here and in the cache.
+
+    \b
+    espalier corpus list
+    espalier corpus list --out=corpora
+    """
+    from experiments.command import corpora
+
+    print(corpora.listing(out))

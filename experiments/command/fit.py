@@ -1,5 +1,8 @@
 """`espalier fit`: a law fitted to anybody's losses; needs no accelerator."""
 
+import importlib.util
+from pathlib import Path
+
 import click
 
 from experiments.command.arguments import Command
@@ -33,6 +36,37 @@ class Budgets(click.ParamType):
             raise Refused(param.opts[0], value, "FLOP,..., as in 1e21,1e22") from None
 
 
+def option_fields():
+    """Returns the fields of `fitting.options.Options`, without what importing `fitting` brings.
+
+    Its file stands alone; its package would bring NumPy, SciPy and pandas to a help text.
+    """
+    package = importlib.util.find_spec("fitting").submodule_search_locations[0]
+    spec = importlib.util.spec_from_file_location("fit_options", Path(package) / "options.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.fields()
+
+
+def declared(command):
+    """Declares an option of the command for each option of a fit."""
+    for field in reversed(option_fields()):
+        kind, text = field.metadata["kind"], field.metadata["help"]
+        name = field.name.replace("_", "-")
+        if kind is bool:
+            command = switch(name, text)(command)
+            continue
+        command = click.option(
+            f"--{name}",
+            type=str if kind is str else Number(kind),
+            default=field.default,
+            show_default=True,
+            metavar="TEXT" if kind is str else "NUMBER",
+            help=text,
+        )(command)
+    return command
+
+
 @click.command(cls=Command)
 @click.option("--law", required=True, metavar="NAME", help="the law's name, as in chinchilla")
 @click.option(
@@ -45,41 +79,16 @@ class Budgets(click.ParamType):
 @click.option(
     "--columns", type=Columns(), default="", metavar="THEIRS=OURS,...", help="column names"
 )
-@click.option("--params", metavar="COLUMN", help="the parameter count that the law means")
-@click.option("--target", metavar="COLUMN", help="column to predict (default: the law's)")
-@click.option(
-    "--held-out",
-    default="",
-    metavar="SPLIT",
-    help="largest_decile, above:0.25 (of the largest compute) or COLUMN>VALUE",
-)
-@click.option("--flops", type=Budgets(), default="", metavar="FLOP,...", help="budgets to allocate")
 @click.option("--out", type=Place(), metavar="FOLDER", help="also write tables and figures there")
+@click.option("--flops", type=Budgets(), default="", metavar="FLOP,...", help="budgets to allocate")
 @click.option(
-    "--objective",
-    default="huber",
-    show_default=True,
-    metavar="NAME",
-    help="huber, lad, least_squares or least_squares_log",
+    "--ask",
+    multiple=True,
+    metavar="QUESTION,NAME=VALUE,...",
+    help="a question to the fitted law; repeatable",
 )
-@click.option(
-    "--delta",
-    type=Number(above=0),
-    default=1e-3,
-    show_default=True,
-    metavar="NUMBER",
-    help="of the Huber loss, in log loss",
-)
-@click.option(
-    "--level",
-    type=Number(),
-    default=0.9,
-    show_default=True,
-    metavar="SHARE",
-    help="of the intervals",
-)
-@switch("point-only", "no intervals, which takes a moment only")
-def command(law: str, table: str, held_out: str, **asked) -> None:
+@declared
+def command(law: str, table: str, columns, out: str | None, flops, ask, **asked) -> None:
     """Fit a law to anybody's table of losses.
 
     Prints intervals and how they were made, what the data do not identify, errors on held-out
@@ -90,7 +99,9 @@ def command(law: str, table: str, held_out: str, **asked) -> None:
     espalier fit --law=over_training --table=published:over_training:c4
     espalier fit --law=chinchilla --table=published:chinchilla:240 --flops=1e21,5.76e23
     """
+    from fitting.options import Options
     from fitting.report import fit_report
 
-    asked["columns"] = asked["columns"] or None
-    print(fit_report(law, table, held_out=held_out or None, **asked))
+    options = Options(**asked)
+    found = fit_report(law, table, options, columns=columns or None, out=out, flops=flops, ask=ask)
+    print(found)

@@ -20,17 +20,17 @@ from experiments.evidence.study import Results, Study
 from refused import Refused
 from scaling import Stopped, Store, Worker, checkpoint, make_mesh, processes, tables
 from scaling.environment import compilation_cache
-from scaling.events import write_events
+from scaling.events import folder_name, write_events
 from scaling.fleet import in_fleets
 from scaling.grouping import planned as fleets_of
 from scaling.leases import Leases
 from scaling.mesh import shards
-from scaling.optimizer import State
 from scaling.plan import Plan
 from scaling.plan import plan as make_plan
 from scaling.progress import Silent, progress
 from scaling.sharing import Sharing
 from scaling.speed import calibration, fleet_sizes
+from scaling.state import State
 from scaling.tables import write_table
 from scaling.trace import Trace
 
@@ -295,17 +295,17 @@ def kept(
     Raises:
       Refused: a run that is not the study's, or one whose parameters were not kept.
     """
-    runs = {run.identity: run for run in grown(study, config, settings).runs}
+    runs = {item.run.identity: item.run for item in grown(study, config, settings).runs}
     if id not in runs:
         some = ", ".join(list(runs)[:3])
         got = "nothing" if id is None else id
         raise Refused("--run", got, f"one of the study's {len(runs)} runs, such as {some}")
-    last = runs[id].model_at(-1)
+    last = runs[id].recipe_at(-1)
     found = checkpoint.restore(Store.at(settings.store).folder(id), last, make_mesh("data:1"))
     if found is None:
         accepted = f"one that was trained with --keep-params into --store={settings.store}"
         raise Refused("--run", id, accepted)
-    return last, jax.tree.map(np.asarray, found[0])
+    return last.model, jax.tree.map(np.asarray, found[0])
 
 
 def curves(planned: Plan, store: Store, out: epath.Path) -> None:
@@ -317,6 +317,6 @@ def curves(planned: Plan, store: Store, out: epath.Path) -> None:
             for name in ("metrics", "eval")
             for record in store.read(segment.id, name)
         ]
-        name = f"{index:03d}-width{run.model.width}-{run.tokens / 1e6:.2f}M-seed{run.seed}"
         if records:
+            name = folder_name(planned, index)
             write_events(out / "tensorboard" / name, records, replace=True)
