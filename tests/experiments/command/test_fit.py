@@ -17,7 +17,7 @@ def test_every_option_of_a_fit_is_a_flag_with_its_default_and_kind():
         option, kind = found[field.name], field.metadata["kind"]
         assert option.is_flag == (kind is bool)
         if kind is not bool:
-            assert option.get_default(None) == field.default
+            assert option.default == field.default
             assert (option.type.kind if isinstance(option.type, Number) else str) is kind
 
 
