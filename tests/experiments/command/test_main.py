@@ -300,6 +300,14 @@ def test_help_and_mistakes_need_none_of_the_heavy_libraries():
     assert done.stdout.endswith("[0, 0, 0, 2, 2, 0, 0]\n"), done.stderr
 
 
+def test_a_plan_starts_without_what_only_training_or_a_corpus_of_its_own_needs():
+    code = (
+        "import sys, scaling, data, models; "
+        "assert not {'orbax', 'scipy', 'matplotlib', 'fitting'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 def test_fit_needs_no_accelerator_library(tmp_path):
     rng = np.random.default_rng(0)
     params, tokens = (
