@@ -27,6 +27,7 @@ def study(config):
 
 def test_studies_are_the_files_of_the_folder():
     assert set(names()) == {f.stem for f in HERE.glob("*.py")} - {"__init__"}
+    assert "over_training" in names() and names() == sorted(names())
 
 
 @pytest.mark.parametrize("text", ["over_training", "over-training", str(HERE / "over_training.py")])
