@@ -1,5 +1,6 @@
 """Fit a law to observations, with the evidence that the fit can be believed."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -11,6 +12,7 @@ from fitting.held_out import held_out_mask, setting_labels
 from fitting.intervals import Draws, draw, quantiles, scatter, variances, widen
 from fitting.law import Law
 from fitting.laws import law_named
+from fitting.misfit import Misfit
 from fitting.objective import Problem, exact, objective_and_gradient, residuals
 from fitting.observations import Observations, finite
 from fitting.options import Options
@@ -19,6 +21,7 @@ from fitting.solver import Optimum, solve
 from refused import Refused
 
 FEWEST_LEVELS = 3
+_log = logging.getLogger("fitting")
 NO_RESIDUALS = "none (residuals are zero)"
 
 
@@ -37,6 +40,8 @@ class Fit:
       residuals: DataFrame(run, observed, predicted, residual = log observed - log predicted).
       held_out: DataFrame(run, observed, predicted, low, high, relative_error), empty without.
       observations: the runs that were fitted; notes: what was left out or looked odd.
+      misfit: error of extrapolation that predictions beyond the runs carry, None without (see
+        `choice.extrapolating`).
     """
 
     law: Law
@@ -57,6 +62,7 @@ class Fit:
     draws: Draws | None
     fixed: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    misfit: Misfit | None = None
 
     def columns(self, frame) -> dict[str, np.ndarray]:
         """The law's predictors taken from a table or dict, {predictor: (rows,)}."""
@@ -74,13 +80,15 @@ class Fit:
         Args:
           frame: table or {column: values} with the law's predictors, in the units of `COLUMNS`.
           new_run: whether the interval is for a new run's measured value (scatter included) or
-            for the law's mean.
+            for the law's mean; both carry the misfit, if there is one.
           seed: of the scatter draws.
 
         Returns:
           DataFrame(prediction, low, high); low and high are NaN if the fit has no intervals.
         """
         columns = self.columns(frame)
+        if self.misfit is not None and (told := self.misfit.warning(frame)):
+            _log.warning(told)
         mean = np.atleast_1d(self.law.predict(columns, self.parameters))
         low = high = np.full(len(mean), np.nan)
         if self.draws is not None:
@@ -91,6 +99,9 @@ class Fit:
                 noise = scatter(self.draws, cloud.shape, seed)
                 linear = self.objective == "least_squares"
                 cloud = cloud + noise if linear else cloud * np.exp(noise)
+            if self.misfit is not None:
+                rng = np.random.default_rng([seed, 1])
+                cloud = cloud * np.exp(self.misfit.scale(frame) * rng.normal(size=cloud.shape))
             low, high = quantiles(cloud, self.level)
         return pd.DataFrame({"prediction": mean, "low": low, "high": high})
 

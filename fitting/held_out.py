@@ -3,9 +3,11 @@
 import numpy as np
 
 from fitting.intervals import replicates
-from fitting.observations import Observations
+from fitting.observations import PARAMETER_COUNTS, Observations
 from refused import Refused
 
+DIRECTIONS = ("compute", "params", "tokens")
+FAR = float(np.log(10.0))  # log distance that is meant when none is asked about
 SPLITS = "largest_decile, above:FRACTION (of the largest compute), or COLUMN>VALUE"
 
 
@@ -22,6 +24,48 @@ def tokens(obs: Observations) -> np.ndarray:
     if "tokens" not in obs.frame and {"tokens_qat", "tokens_fp"} <= set(obs.frame):
         return obs.column("tokens_qat") + obs.column("tokens_fp")
     return obs.column("tokens")
+
+
+def along(obs: Observations, direction: str, params: str | None = None) -> np.ndarray:
+    """Log of what runs are ordered by, (rows,): compute, params or tokens.
+
+    Raises:
+      Refused: another direction, or a table without its column.
+    """
+    if direction == "compute":
+        return np.log(compute(obs, params))
+    if direction == "params":
+        present = [name for name in PARAMETER_COUNTS if name in obs.frame]
+        named = present[0] if params is None and present else obs.params_column(params)
+        return np.log(obs.column(named))
+    if direction == "tokens":
+        return np.log(tokens(obs))
+    raise Refused("direction", direction, ", ".join(DIRECTIONS))
+
+
+def direction_of(obs: Observations, mask, params: str | None = None) -> tuple[str, float]:
+    """Where masked runs lie beyond the others, and how far the farthest does, in log.
+
+    Compute, unless it does not separate them and params, or else tokens, do. Without masked runs
+    the first of these that the table has, and `FAR`.
+
+    Raises:
+      Refused: a table with neither compute nor params nor tokens.
+    """
+    found = []
+    for direction in DIRECTIONS:
+        try:
+            place = along(obs, direction, params)
+        except Refused:
+            continue
+        if not mask.any():
+            return direction, FAR
+        separates = place[mask].min() > place[~mask].max() - 1e-6
+        found.append((not separates, direction, float(place[mask].max() - place[~mask].max())))
+    if not found:
+        raise Refused("table", "no compute", "tokens and a parameter count, or flops")
+    _, direction, distance = min(found, key=lambda entry: entry[0])
+    return direction, max(distance, 0.0)
 
 
 def above_compute(obs: Observations, fraction: float = 0.25, params: str | None = None):

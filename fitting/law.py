@@ -89,6 +89,8 @@ class Law:
         of the least loss at 6 x params x tokens = flops; without it the minimum is searched.
       uses: {name: Use}, what else can be asked of the law.
       identified_by: which runs tell its parameters apart, one line.
+      starts: optional (columns, target, count, rng) -> (count, shape parameters), where searches
+        start with the data in view; without it they start in the parameters' boxes.
     """
 
     name: str
@@ -106,6 +108,7 @@ class Law:
     allocation: Callable | None = None
     uses: Mapping[str, Use] = field(default_factory=dict)
     identified_by: str = ""
+    starts: Callable | None = None
 
     @cached_property
     def names(self) -> tuple[str, ...]:

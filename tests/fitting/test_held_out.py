@@ -1,7 +1,9 @@
+import numpy as np
+import pandas as pd
 import pytest
 
 from fitting import Observations, above_compute, largest_decile, seed_standard_deviation
-from fitting.held_out import held_out_mask, split
+from fitting.held_out import direction_of, held_out_mask, split
 from refused import Refused
 from tests.fitting.planted import ladder
 
@@ -24,6 +26,20 @@ def test_a_split_without_meaning_is_refused(text):
     with pytest.raises(Refused) as refused:
         split(ladder(), text)
     assert refused.value.field == "held_out"
+
+
+def test_the_direction_is_the_one_that_separates_the_held_out_runs():
+    runs = Observations(
+        pd.DataFrame(
+            {"params_total": [1e8, 1e8, 1e9], "tokens": [1e10, 4e11, 2e10], "loss": [3.0, 2.7, 2.5]}
+        )
+    )
+    large = np.array([False, False, True])
+    assert direction_of(runs, large) == ("params", pytest.approx(np.log(10)))
+    assert direction_of(runs, ~large & (runs.frame["tokens"] > 1e11))[0] == "compute"
+    assert direction_of(runs, np.zeros(3, bool)) == ("compute", pytest.approx(np.log(10)))
+    with pytest.raises(Refused, match="compute"):
+        direction_of(Observations(runs.frame[["loss"]]), large)
 
 
 def test_spread_of_seeds_pools_replicates():
