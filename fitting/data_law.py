@@ -24,5 +24,6 @@ DATA = Law(
     ),
     terms=_terms,
     gradient=_gradient,
+    identified_by="three or more numbers of tokens that span a decade, at one size",
     source="Hestness et al. 2017 (arXiv:1712.00409) sec. 3; the Chinchilla law at one model size",
 )

@@ -24,6 +24,7 @@ DOWNSTREAM = Law(
     terms=_terms,
     gradient=lambda columns, terms, gamma: ((None, -columns["loss"] * terms[1]),),
     target="error.average_17",
+    identified_by="losses from near chance to far below it",
     source="Gadre et al. 2024 (arXiv:2403.08540) eq. 5; values refitted to mlfoundations/scaling",
     published={
         "c4, 17 tasks": {"k": 2.07891, "gamma": 0.756121, "eps": 0.849742},

@@ -53,6 +53,7 @@ def repetition_law(base, name: str = "repetition") -> Law:
             Parameter("R_N", "multiples of the optimal parameters", 1e-2, 1e4, (0.3, 50.0)),
         ),
         terms=terms,
+        identified_by="many repeats at several sizes, and sizes beyond the unique tokens' optimum",
         source="Muennighoff et al. 2023 (arXiv:2305.16264) eq. 5, 6",
         published={"c4": {"R_D": 15.387756, "R_N": 5.309743}},
         constants=dict(base),

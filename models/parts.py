@@ -14,16 +14,22 @@ from flax import nnx
 class Group:
     """How a kind of parameter is trained; declared once, by the part that owns the parameter.
 
-    `rate` multiplies the learning rate; `decay` says whether weight decay applies; `rule` names
-    the update rule (`scaling.optimizer.RULES`). `matmul` is the share of the array that a token
-    multiplies by, so that freezing it saves the FLOPs of its gradient; True is the whole.
+    `rate` multiplies the learning rate; `decay` says whether weight decay applies; `lazy` asks that
+    rows of zero gradient stay as they are (`scaling.optimizers.rule.by_row`). `matmul` is the share
+    of the array that a token multiplies by, so that freezing it saves the FLOPs of its gradient;
+    True is the whole.
     """
 
     name: str
     rate: float = 1.0
     decay: bool = True
-    rule: str = "adam"
+    lazy: bool = False
     matmul: float = False
+
+    @property
+    def hidden(self) -> bool:
+        """Says whether hidden states are multiplied by it: a matrix that is not the head."""
+        return bool(self.matmul) and self.name != "head"
 
 
 MATRIX = Group("matrix", matmul=True)

@@ -22,7 +22,7 @@ def test_the_grid_is_five_widths_by_four_counts_with_replicate_trunks(study):
     assert config.seeds[:3] == (3, 2, 2)
     assert max(config.tokens) >= 8 * min(config.tokens)
     assert len(study.runs) == 4 * sum(config.seeds)
-    assert {run.tokens for run in study.runs} == set(config.tokens)
+    assert {item.run.tokens for item in study.runs} == set(config.tokens)
 
 
 def test_the_plan_saves_exactly_the_closed_form(study):
@@ -35,9 +35,10 @@ def test_the_plan_saves_exactly_the_closed_form(study):
 def planted(study) -> pd.DataFrame:
     """Losses that follow the law, with a shared and an own error per trunk and run."""
     rng = np.random.default_rng(0)
-    shared = {run.trunk: rng.normal(0, 0.004) for run in study.runs}
+    runs = plan(study.runs).runs
+    shared = {run.trunk: rng.normal(0, 0.004) for run in runs}
     rows = []
-    for run in study.runs:
+    for run in runs:
         params, tokens = count(run.model).params_total, run.tokens
         flops, multiplier = 6 * params * tokens, tokens / params
         loss = 1.0 + (40 * multiplier**0.2 + 300 * multiplier**-0.2) * flops**-0.2

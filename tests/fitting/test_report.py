@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from fitting import Observations
-from fitting.report import fit_report, split
+from fitting.report import fit_report
 from refused import Refused
 
 
@@ -51,7 +51,7 @@ def test_a_report_of_a_point_estimate():
         ("chinchilla", "published:chinchilla", {"held_out": "above:x"}, "held_out"),
         ("chinchilla", "published:chinchilla", {"held_out": "tokens>1e30"}, "held_out"),
         ("parscale", "published:chinchilla", {}, "column"),
-        ("parscale", "published:parscale:pile", {"flops": [1e20], "draws": 20}, "law"),
+        ("parscale", "published:parscale:pile", {"flops": [1e20], "draws": 20}, "ask"),
         ("chinchilla", "published:chinchilla", {"flops": [-1.0], "draws": 20}, "flops"),
         ("chinchilla", "published:chinchilla", {"held_out": "run>3"}, "run"),
         ("chinchilla", "published:parscale", {}, "tokens"),
@@ -78,13 +78,6 @@ def test_a_law_that_names_its_count_needs_no_other_name_for_compute(tmp_path):
     runs.assign(params_total=runs["params_non_embedding"] * 1.1).to_csv(tmp_path / "runs.csv")
     text = fit_report("parscale", tmp_path / "runs.csv", point_only=True)
     assert "baseline nearest_run: " in text and "none: params" not in text
-
-
-def test_named_splits():
-    runs = Observations.read("published:chinchilla:240")
-    assert split(runs, "largest_decile").sum() == 24
-    assert split(runs, "params_total>1e9").sum() == (runs.column("params_total") > 1e9).sum()
-    assert split(runs, None) is None
 
 
 def test_a_chinchilla_report_sets_the_isoflop_approach_beside_the_fit():

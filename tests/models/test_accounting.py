@@ -60,7 +60,7 @@ def test_training_costs_three_forward_passes_less_what_is_frozen():
     assert accounts.flops_train - count(frozen).flops_train == saved
 
 
-def test_published_sizes_of_pythia_come_out():
+def test_sizes_are_those_published_for_pythia():
     # Biderman et al. 2023 (arXiv:2304.01373), table 1: 85,056,000 non-embedding parameters at 12
     # layers and width 768, which include 9 width biases per layer and 4 width of layer norms.
     config = ModelConfig(vocabulary=50_304, width=768, depth=12, heads=12, feed_forward="gelu")

@@ -1,4 +1,4 @@
-"""Fixed binary codes: every token has its own, none is trained; the algebra over F₂ behind them."""
+"""Fixed binary codes, none of them trained, and the algebra over F₂ (arXiv:2605.09751)."""
 
 import warnings
 from dataclasses import replace
@@ -12,10 +12,10 @@ from models import ModelConfig, count, skeleton
 from models.codes import CodeEmbedding, Codes, product, rank, recoding, solve
 from models.embeddings import Learned
 from refused import Refused
-from scaling import Optimizer, make_mesh
-from scaling.optimizer import initial, trainable
+from scaling import AdamW, make_mesh
+from scaling.state import initial, trainable
 from scaling.train import Program, advance, on_mesh
-from tests.corpora import model
+from tests.corpora import model, recipe
 
 RECODED = Codes(recode_seed=3)
 SOME = [Codes(), Codes(signed=True), RECODED, Codes(bits=9, signed=True, recode_seed=1)]
@@ -45,7 +45,7 @@ def distinct(x: np.ndarray) -> int:
 
 
 @pytest.mark.parametrize("bits", [1, 2, 5, 12, 16])
-def test_BC1_recoding_is_a_bijection_that_its_inverse_undoes(bits):
+def test_recoding_is_a_bijection_that_its_inverse_undoes(bits):
     rows, shift = recoding(11, bits, 2**bits)
     assert rank(rows) == bits
     every = np.arange(2**bits)
@@ -57,7 +57,7 @@ def test_BC1_recoding_is_a_bijection_that_its_inverse_undoes(bits):
         assert solve(rows, int(packed[token]) ^ shift) == token
 
 
-def test_BC2_random_matrices_are_invertible_as_often_as_the_product_says():
+def test_random_matrices_are_invertible_as_often_as_the_product_says():
     rng = np.random.default_rng(0)
     draws = rng.integers(0, 2**16, (4000, 16)).tolist()
     share = np.mean([rank(rows) == 16 for rows in draws])
@@ -67,7 +67,7 @@ def test_BC2_random_matrices_are_invertible_as_often_as_the_product_says():
     assert rank([0b011, 0b110, 0b101]) == 2
 
 
-def test_BC2_the_identity_and_zero_give_the_tokens_own_bits():
+def test_the_identity_and_zero_give_the_tokens_own_bits():
     assert Codes().affine(256) == ([1, 2, 4, 8, 16, 32, 64, 128], 0)
     bits = np.arange(256)[:, None] >> np.arange(8) & 1
     np.testing.assert_array_equal(table(Codes()), np.tile(bits, 2))
@@ -76,7 +76,7 @@ def test_BC2_the_identity_and_zero_give_the_tokens_own_bits():
 
 
 @pytest.mark.parametrize("settings", SOME)
-def test_BC3_codes_computed_where_needed_are_those_of_a_stored_table(settings):
+def test_codes_computed_where_needed_are_those_of_a_stored_table(settings):
     bits = settings.length(256)
     rows, shift = settings.affine(256)
     c = np.arange(256)[:, None] >> np.arange(bits) & 1
@@ -87,10 +87,10 @@ def test_BC3_codes_computed_where_needed_are_those_of_a_stored_table(settings):
     assert len(np.unique(stored, axis=0)) == 256
 
 
-def test_BC3_codes_have_no_parameters_and_no_optimizer_state():
+def test_codes_have_no_parameters_and_no_optimizer_state():
     config, learned = model(embedding=RECODED), model()
-    state = initial(config, 0)
-    gone = set(initial(learned, 0).params) - set(state.params)
+    state = initial(recipe(config), 0)
+    gone = set(initial(recipe(learned), 0).params) - set(state.params)
     assert gone == {"embedding.table"} and not state.buffers
     assert list(state.moments) == list(trainable(config)) == list(state.params)
     # What names the codes is the seed, which a run's identity and a checkpoint's record carry.
@@ -98,13 +98,13 @@ def test_BC3_codes_have_no_parameters_and_no_optimizer_state():
     assert recoding(3, 8, 256) == recoding(3, 8, 256) != recoding(4, 8, 256)
 
 
-def test_BC3_the_seed_gives_the_same_matrix_for_good():
+def test_the_seed_gives_the_same_matrix_for_good():
     rows, shift = recoding(0, 4, 16)
     assert (rows, shift) == ([15, 1, 8, 13], 11)
 
 
 @pytest.mark.parametrize("settings", [Codes(), Codes(bits=9, signed=True, recode_seed=1)])
-def test_BC4_tiling_and_interleaving_differ_by_one_order_of_the_width(settings):
+def test_tiling_and_interleaving_differ_by_one_order_of_the_width(settings):
     tiled, side_by_side = table(settings), table(replace(settings, interleaved=True))
     bits = settings.length(256)
     order = np.argsort(np.arange(16) % bits, kind="stable")
@@ -125,7 +125,7 @@ def test_BC4_tiling_and_interleaving_differ_by_one_order_of_the_width(settings):
 
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("seed", [None, 5])
-def test_BC5_the_first_norm_keeps_codes_apart_but_for_a_layer_norms_one_pair(signed, seed):
+def test_the_first_norm_keeps_codes_apart_but_for_a_layer_norms_one_pair(signed, seed):
     settings = Codes(signed=signed, recode_seed=seed)
     codes = table(settings)
     assert distinct(rms_norm(codes)) == 256
@@ -136,7 +136,7 @@ def test_BC5_the_first_norm_keeps_codes_apart_but_for_a_layer_norms_one_pair(sig
 
 
 @pytest.mark.parametrize("vocabulary", [200, 253, 254, 255])
-def test_BC5_constant_codes_are_kept_out_of_use_where_codes_are_left(vocabulary):
+def test_constant_codes_are_kept_out_of_use_where_codes_are_left(vocabulary):
     for seed in range(8):
         settings = Codes(recode_seed=seed)
         codes = table(settings, vocabulary)
@@ -149,7 +149,7 @@ def test_BC5_constant_codes_are_kept_out_of_use_where_codes_are_left(vocabulary)
     assert Codes(bits=9, recode_seed=0).alike(256) is None
 
 
-def test_BC5_a_layer_norm_over_all_codes_is_warned_of():
+def test_a_layer_norm_over_all_codes_is_warned_of():
     after = lambda **fields: type("Config", (), {"block_norm": "layer_norm"} | fields)()
     config = dict(vocabulary=256, width=16, tied=False)
     with pytest.warns(UserWarning, match="tokens 0 and 255 .*bits=9 keeps them apart"):
@@ -161,14 +161,18 @@ def test_BC5_a_layer_norm_over_all_codes_is_warned_of():
     assert said == []
 
 
-def test_BC6_a_frozen_table_of_the_same_codes_trains_to_the_same_numbers():
+def test_a_frozen_table_of_the_same_codes_trains_to_the_same_numbers():
     coded = model(embedding=Codes(signed=True, recode_seed=2))
     frozen = model(frozen=("embedding.*",))
     windows = np.random.default_rng(0).integers(0, 256, (6, 4, 33))
     ends = []
     for config in (coded, frozen):
-        program = Program.of(config, Optimizer(0.01), 128, make_mesh("data:1"))
-        state = initial(config, 0)
+        program = Program(
+            recipe=recipe(config, AdamW(learning_rate=0.01)),
+            batch_tokens=128,
+            mesh=make_mesh("data:1"),
+        )
+        state = initial(recipe(config), 0)
         if config is frozen:
             state.params["embedding.table"] = table(coded.embedding)
         ends.append(advance(program, on_mesh(program, state), windows, np.full(6, 0.01), 0.1))
@@ -188,7 +192,7 @@ def test_a_learned_table_starts_at_the_given_scale_and_is_the_default_otherwise(
     np.testing.assert_allclose(small, 0.02 * start(model()), rtol=1e-6)
 
 
-def test_the_papers_counts_come_out():
+def test_the_input_tables_of_the_paper_have_their_published_counts():
     # arXiv:2605.09751, abstract and model cards: V = 65,536, width 1024, 32 layers, 12·D² a layer
     # without biases. A learned table has 67,108,864 parameters; with it 536.9M, without 469.8M.
     shape = dict(vocabulary=65_536, width=1024, depth=32, heads=32, context=1024)

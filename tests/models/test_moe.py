@@ -1,4 +1,4 @@
-"""Properties of the mixture of experts; names carry the code of the property."""
+"""Mixtures of experts against an oracle, and the published sizes of arXiv:2507.17702."""
 
 import math
 from dataclasses import replace
@@ -69,7 +69,7 @@ def oracle(experts: Experts, x, p) -> np.ndarray:
 
 @pytest.mark.parametrize("router", ["softmax", "sigmoid"])
 @pytest.mark.parametrize("factor", [None, 2.0, 0.6])
-def test_B4_5_back_ends_equal_an_oracle_in_value_and_gradient(router, factor):
+def test_back_ends_equal_an_oracle_in_value_and_gradient(router, factor):
     settings = Experts(4, 2, 1, granularity=4.0, router=router, capacity_factor=factor)
     config, params, x = layer(settings)
     expected = oracle(settings, x, params)
@@ -96,7 +96,7 @@ def test_B4_5_back_ends_equal_an_oracle_in_value_and_gradient(router, factor):
 
 
 @pytest.mark.parametrize("router", ["softmax", "sigmoid"])
-def test_B4_5_every_token_has_k_different_experts_and_gates_that_sum_to_one(router):
+def test_every_token_has_k_different_experts_and_gates_that_sum_to_one(router):
     settings = Experts(6, 3, router=router, capacity_factor=None)
     routes, report = scores_of(settings, random_logits(6))
     assert routes.experts.shape == (B, L, 3)
@@ -106,14 +106,14 @@ def test_B4_5_every_token_has_k_different_experts_and_gates_that_sum_to_one(rout
     assert report["router.dropped"] == 0
 
 
-def test_B4_5_without_renormalising_gates_are_the_scores():
+def test_without_renormalising_gates_are_the_scores():
     logits = random_logits(6)
     routes, _ = scores_of(Experts(6, 2, renormalise=False, capacity_factor=None), logits)
     p = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
     np.testing.assert_allclose(routes.gates, -np.sort(-p, axis=-1)[..., :2], rtol=1e-5)
 
 
-def test_B4_5_capacity_keeps_the_earlier_tokens_and_counts_what_it_drops():
+def test_capacity_keeps_the_earlier_tokens_and_counts_what_it_drops():
     settings = Experts(4, 1, capacity_factor=0.5)  # Four slots each for a sequence of 32.
     logits = np.zeros((1, L, 4), np.float32)
     logits[:, :, 2] = 5.0  # All want expert 2.
@@ -124,7 +124,7 @@ def test_B4_5_capacity_keeps_the_earlier_tokens_and_counts_what_it_drops():
     assert report["router.load"] == pytest.approx(4.0)
 
 
-def test_B4_5_tokens_may_be_permuted_and_so_may_experts():
+def test_tokens_may_be_permuted_and_so_may_experts():
     settings = Experts(4, 2, 1, granularity=4.0, capacity_factor=None)
     config, params, x = layer(settings)
     base = oracle(settings, x, params)
@@ -144,7 +144,7 @@ def test_B4_5_tokens_may_be_permuted_and_so_may_experts():
     np.testing.assert_allclose(forward(swapped, x), base, rtol=1e-4, atol=1e-5)
 
 
-def test_B4_5_the_router_learns_only_through_gates_and_the_bias_not_at_all():
+def test_the_router_learns_only_through_gates_and_the_bias_not_at_all():
     _, params, x = layer(Experts(4, 2, 0, capacity_factor=None))
     kernels = [jnp.asarray(params[k]) for k in ("gate", "up", "down")]
     logits = jnp.asarray(random_logits(4))
@@ -164,7 +164,7 @@ def test_B4_5_the_router_learns_only_through_gates_and_the_bias_not_at_all():
     assert float(jnp.abs(free).max()) > 0.01
 
 
-def test_B4_5_the_bias_moves_a_skewed_router_to_a_uniform_load_and_sums_to_zero():
+def test_the_bias_moves_a_skewed_router_to_a_uniform_load_and_sums_to_zero():
     settings = Experts(8, 2, router="sigmoid", bias_rate=0.02, capacity_factor=None)
     logits = random_logits(8) + np.linspace(-2, 2, 8, dtype=np.float32)
 
@@ -183,7 +183,7 @@ def test_B4_5_the_bias_moves_a_skewed_router_to_a_uniform_load_and_sums_to_zero(
     assert float(jnp.abs(bias).max()) > 0.2
 
 
-def test_B4_5_the_bias_moves_the_choice_not_the_gates():
+def test_the_bias_moves_the_choice_not_the_gates():
     settings = Experts(4, 2, router="sigmoid", capacity_factor=None)
     logits = random_logits(4)
     bias = jnp.asarray([10.0, 10.0, 0.0, 0.0])
@@ -194,7 +194,7 @@ def test_B4_5_the_bias_moves_the_choice_not_the_gates():
     np.testing.assert_allclose(np.sort(routes.gates, axis=-1), expected, rtol=1e-5)
 
 
-def test_B4_6_one_expert_of_one_is_the_dense_feed_forward():
+def test_one_expert_of_one_is_the_dense_feed_forward():
     wide = Experts(1, 1, 0, expert_width=24, balance=0.0, z_loss=0.0)
     dense = model(ff_width=24)
     params, _ = skeleton(dense).initialise(0)
@@ -208,7 +208,7 @@ def test_B4_6_one_expert_of_one_is_the_dense_feed_forward():
     assert value(lone, same) == pytest.approx(value(dense, params), rel=1e-6)
 
 
-def test_B4_6_copies_of_one_expert_with_equal_scores_change_nothing():
+def test_copies_of_one_expert_with_equal_scores_change_nothing():
     settings = Experts(1, 1, 0, renormalise=True, capacity_factor=None)
     _, params, x = layer(settings)
     twins = {k: jnp.concatenate([jnp.asarray(params[k])] * 2) for k in ("gate", "up", "down")}
@@ -227,7 +227,7 @@ def test_B4_6_copies_of_one_expert_with_equal_scores_change_nothing():
         np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
-def test_B4_7_the_balance_loss_is_one_at_uniform_routing_and_more_when_skewed():
+def test_the_balance_loss_is_one_at_uniform_routing_and_more_when_skewed():
     settings = Experts(4, 1, balance=1.0, z_loss=1.0)
     logits = np.zeros((1, L, 4), np.float32)
     logits[0, np.arange(L), np.arange(L) % 4] = 1e-4  # Uniform, without ties.
@@ -336,7 +336,7 @@ def dense_6b() -> ModelConfig:
     return ModelConfig(vocabulary=126_464, **shape)
 
 
-def test_B4_4_published_sizes_come_out():
+def test_sizes_are_those_of_ling_mini_beta_and_its_dense_peer():
     # 17.5B with 0.85B active, against 6.1B, less the norms' gains, which are not counted there:
     # attention d²(2 + 2/(heads/kv)), router d·E, experts 3·d·d_expert, over 19 of 20 layers.
     gains = lambda config: (2 * config.depth + 1) * config.width
@@ -356,7 +356,7 @@ def test_B4_4_published_sizes_come_out():
     }
 
 
-def test_B4_4_the_published_convention_of_flops_comes_out():
+def test_flops_in_the_published_convention_are_those_of_the_paper():
     # 1T tokens cost 8.3e21 FLOPs without the head and 9.9e21 with it; at a context of 8,192 the
     # dense model takes 5.3 times the FLOPs per token.
     mixture, dense = leverage_flops(ling_mini_beta()), leverage_flops(dense_6b())
@@ -367,7 +367,7 @@ def test_B4_4_the_published_convention_of_flops_comes_out():
         leverage_flops(model(feed_forward="gelu"))
 
 
-def test_B4_4_all_experts_active_cost_what_a_dense_feed_forward_does():
+def test_all_experts_active_cost_what_a_dense_feed_forward_does():
     full = model(feed_forward=Experts(4, 4, 0, expert_width=12))
     dense = model(ff_width=48)
     router = 2 * 2 * D * 4
@@ -375,7 +375,7 @@ def test_B4_4_all_experts_active_cost_what_a_dense_feed_forward_does():
     assert leverage_flops(full) == leverage_flops(dense)
 
 
-def test_B4_4_flops_do_not_depend_on_the_number_of_experts_but_bytes_do():
+def test_flops_do_not_depend_on_the_number_of_experts_but_bytes_do():
     costs = [count(model(feed_forward=Experts(e, 2, 1))) for e in (4, 8, 12)]
     per_expert = 3 * D * D
     for few, more in zip(costs, costs[1:], strict=False):
@@ -384,14 +384,14 @@ def test_B4_4_flops_do_not_depend_on_the_number_of_experts_but_bytes_do():
         assert more.bytes - few.bytes == 4 * 2 * 4 * (per_expert + D)
 
 
-def test_B4_4_freezing_experts_saves_the_gradients_of_the_active_ones():
+def test_freezing_experts_saves_the_gradients_of_the_active_ones():
     config = model(feed_forward=Experts(8, 2, 1, expert_width=12))
     frozen = replace(config, frozen=("layers.*.feed_forward.down",))
     saved = count(config).flops_train - count(frozen).flops_train
     assert saved == pytest.approx(2 * 2 * 2 * 12 * D)
 
 
-def test_B4_4_xla_counts_the_same_products_when_no_slot_stays_empty():
+def test_xla_counts_the_same_products_when_no_slot_stays_empty():
     settings = Experts(4, 2, 1, capacity_factor=1.0, back_end="capacity", granularity=4.0)
     config = model(feed_forward=settings, width=128, heads=4, context=64)
     part = lambda params, x: skeleton(config).merge(params, {}).layers[1].feed_forward(x, None)[0]

@@ -1,4 +1,4 @@
-"""Properties of ParScale's streams, by the codes PS1 to PS10."""
+"""Parallel streams against the backbone they share (ParScale, arXiv:2505.10475)."""
 
 import re
 from dataclasses import replace
@@ -91,7 +91,7 @@ def mixture_weights(config: ModelConfig, params: dict, states) -> np.ndarray:
     return (1 - smoothing) * scores / scores.sum(-1, keepdims=True) + smoothing / streams
 
 
-def test_PS1_one_stream_is_the_backbone():
+def test_one_stream_is_the_backbone():
     plain, one = model(), model(streams=Streams(1))
     assert one == plain and one.streams is None
     before, one_params = (skeleton(c).initialise(3)[0] for c in (plain, one))
@@ -106,7 +106,7 @@ def test_PS1_one_stream_is_the_backbone():
     assert count(one) == count(plain)
 
 
-def test_PS2_equal_prefixes_make_the_mixture_one_stream_whatever_the_weights():
+def test_equal_prefixes_make_the_mixture_one_stream_whatever_the_weights():
     params = values(CONFIG)
     same = lambda x: np.broadcast_to(x[:1], x.shape).copy()
     params = {path: same(x) if ".prefix." in path else x for path, x in params.items()}
@@ -117,7 +117,7 @@ def test_PS2_equal_prefixes_make_the_mixture_one_stream_whatever_the_weights():
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
-def test_PS3_weights_sum_to_one_within_the_bounds_of_smoothing(smoothing):
+def test_weights_sum_to_one_within_the_bounds_of_smoothing(smoothing):
     config = replace(CONFIG, streams=replace(CONFIG.streams, smoothing=smoothing))
     model_ = skeleton(config).merge(values(config, 3.0), {})
     states = np.random.default_rng(0).standard_normal((2, P, 5, 16), np.float32)
@@ -134,7 +134,7 @@ def test_PS3_weights_sum_to_one_within_the_bounds_of_smoothing(smoothing):
     np.testing.assert_allclose(weights, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_PS4_the_order_of_streams_does_not_matter():
+def test_the_order_of_streams_does_not_matter():
     params, order = values(CONFIG), [2, 0, 1]
     shape = (CONFIG.width, P, CONFIG.width)
     permuted = {p: x[order] if ".prefix." in p else x for p, x in params.items()}
@@ -148,7 +148,7 @@ def test_PS4_the_order_of_streams_does_not_matter():
 
 
 @pytest.mark.parametrize("config", [CONFIG, GROUPED], ids=["plain", "grouped, normed, documents"])
-def test_PS5_the_batched_pass_equals_a_loop_over_streams(config):
+def test_the_batched_pass_equals_a_loop_over_streams(config):
     params, tokens = values(config), windows(config)[:, :-1]
     tokens[0, 9] = tokens[1, 20] = 0
     states = [alone(config, params, tokens, p) for p in range(config.streams.count)]
@@ -159,7 +159,7 @@ def test_PS5_the_batched_pass_equals_a_loop_over_streams(config):
     assert np.abs(np.asarray(states[0]) - np.asarray(states[1])).max() > 0.1
 
 
-def test_PS5_prefix_keys_are_not_rotated_and_take_no_position():
+def test_prefix_keys_are_not_rotated_and_take_no_position():
     rng = np.random.default_rng(0)
     query, key, value = (rng.standard_normal((1, 2, 6, 4), np.float32) for _ in range(3))
     prefix = [rng.standard_normal((2, 3, 4), np.float32) for _ in range(2)]
@@ -177,14 +177,14 @@ def test_PS5_prefix_keys_are_not_rotated_and_take_no_position():
             np.testing.assert_allclose(found[0, head, at], weights @ seen, rtol=1e-4, atol=1e-5)
 
 
-def test_PS5_a_shorter_sequence_gives_the_first_logits_of_a_longer_one():
+def test_a_shorter_sequence_gives_the_first_logits_of_a_longer_one():
     params = values(CONFIG)
     whole = logits(params)
     np.testing.assert_allclose(logits(params, TOKENS[:, :7]), whole[:, :7], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("config", [CONFIG, GROUPED], ids=["plain", "grouped, normed, documents"])
-def test_PS5_decoding_with_a_cache_equals_the_whole_pass(config):
+def test_decoding_with_a_cache_equals_the_whole_pass(config):
     params, tokens = values(config), windows(config)[:, :10]
     tokens[0, 4] = tokens[1, 6] = 0
     step = jax.jit(lambda cache, some: extend(config, params, {}, cache, some))
@@ -200,7 +200,7 @@ def test_PS5_decoding_with_a_cache_equals_the_whole_pass(config):
     np.testing.assert_allclose(np.concatenate(found, 1), whole, rtol=2e-4, atol=2e-5)
 
 
-def test_PS6_a_masked_prefix_is_none_and_a_prefix_of_zeros_is_not():
+def test_a_masked_prefix_is_none_and_a_prefix_of_zeros_is_not():
     rng = np.random.default_rng(0)
     query, key, value = (jnp.asarray(rng.standard_normal((2, 2, 8, 4), np.float32)) for _ in "qkv")
     mask = visible(jnp.zeros((2, 8), jnp.int32), None, 8)
@@ -215,7 +215,7 @@ def test_PS6_a_masked_prefix_is_none_and_a_prefix_of_zeros_is_not():
     assert np.linalg.norm(found - plain) > 0.3 * np.linalg.norm(plain)
 
 
-def test_PS6_gated_streams_start_as_the_backbone_and_learn():
+def test_gated_streams_start_as_the_backbone_and_learn():
     config = CONFIGS["streams_neutral"]
     params, _ = skeleton(config).initialise(0)
     batch = windows(config)
@@ -234,7 +234,7 @@ def test_PS6_gated_streams_start_as_the_backbone_and_learn():
     assert not np.allclose(score(config)(opened), plain, atol=1e-3)
 
 
-def test_PS7_logits_mix_as_hidden_states_do_and_the_head_is_passed_once():
+def test_logits_mix_as_hidden_states_do_and_the_head_is_passed_once():
     params = values(CONFIG)
     states = [alone(CONFIG, params, TOKENS, p) for p in range(P)]
     weights = mixture_weights(CONFIG, params, states)
@@ -256,7 +256,7 @@ PUBLISHED = {  # (width, feed-forward width)
 
 
 @pytest.mark.parametrize("shape", PUBLISHED)
-def test_PS8_published_backbones_and_deltas_come_out(shape):
+def test_backbones_and_added_parameters_have_the_published_sizes(shape):
     width, inner = shape
     config = ModelConfig(
         vocabulary=151_936, width=width, depth=36, heads=16, kv_heads=2, ff_width=inner, tied=True
@@ -272,7 +272,7 @@ def test_PS8_published_backbones_and_deltas_come_out(shape):
 
 
 @pytest.mark.parametrize("streams", [2, 4])
-def test_PS8_a_token_costs_the_layers_per_stream_and_the_head_once(streams):
+def test_a_token_costs_the_layers_per_stream_and_the_head_once(streams):
     config = model(width=128, heads=4, kv_heads=2, context=64, streams=Streams(streams, prefix=16))
     plain, several = count(replace(config, streams=None)), count(config)
     width, depth, length = config.width, config.depth, config.context
@@ -292,14 +292,14 @@ def test_PS8_a_token_costs_the_layers_per_stream_and_the_head_once(streams):
     assert expected * length <= compiled.cost_analysis()["flops"] <= 1.05 * expected * length
 
 
-def test_PS8_a_frozen_backbone_saves_its_weight_gradients_in_every_stream():
+def test_a_frozen_backbone_saves_its_weight_gradients_in_every_stream():
     frozen = replace(CONFIG, frozen=("layers.*.feed_forward.*", "head.*"))
     inner = CONFIG.depth * 3 * CONFIG.width * CONFIG.inner_width
     saved = 2 * (P * inner + CONFIG.vocabulary * CONFIG.width)
     assert count(CONFIG).flops_train - count(frozen).flops_train == saved
 
 
-def test_PS10_gradients_reach_every_stream_from_the_start():
+def test_gradients_reach_every_stream_from_the_start():
     params, _ = skeleton(CONFIG).initialise(0)
     batch = windows(CONFIG)
     value = lambda p: loss(CONFIG, p, {}, batch)

@@ -53,7 +53,7 @@ def table(bits, weight, scale, upstream):
 
 
 @pytest.mark.parametrize("bits", BITS)
-def test_QAT1_value_and_gradients_are_those_of_the_table(bits):
+def test_value_and_gradients_are_those_of_the_table(bits):
     weight, upstream = weights(), weights(seed=1)
     # Scales small enough that some weights of every row saturate, on both sides.
     scale = (np.abs(weights((1, 12), 2)) + 0.5) * (0.5 / 2 ** max(int(bits) - 3, 0))
@@ -67,7 +67,7 @@ def test_QAT1_value_and_gradients_are_those_of_the_table(bits):
 
 
 @pytest.mark.parametrize("bits", BITS)
-def test_QAT2_levels_are_as_many_as_the_bits_hold(bits):
+def test_levels_are_as_many_as_the_bits_hold(bits):
     weight = weights((4096, 2))
     scale = Quantizer(bits).start(weight)
     ratios = rounded(bits, weight, scale) / scale
@@ -86,7 +86,7 @@ def test_QAT2_levels_are_as_many_as_the_bits_hold(bits):
 
 
 @pytest.mark.parametrize("bits", BITS)
-def test_QAT3_rounding_twice_changes_nothing_and_scales_stretch_it(bits):
+def test_rounding_twice_changes_nothing_and_scales_stretch_it(bits):
     weight = weights()
     scale = Quantizer(bits).start(weight) * np.float32(0.8)
     once = rounded(bits, weight, scale)
@@ -100,7 +100,7 @@ def test_QAT3_rounding_twice_changes_nothing_and_scales_stretch_it(bits):
         assert (np.abs(once - weight) <= 0.5001 * scale)[inside].all()
 
 
-def test_QAT4_ties_go_to_even_and_edges_belong_to_the_clip():
+def test_ties_go_to_even_and_edges_belong_to_the_clip():
     scale = np.full((1, 1), 0.5, np.float32)
     column = lambda *values: np.asarray(values, np.float32)[:, None] * scale
     np.testing.assert_array_equal(
@@ -125,7 +125,7 @@ def test_QAT4_ties_go_to_even_and_edges_belong_to_the_clip():
 
 
 @pytest.mark.parametrize("bits", BITS)
-def test_QAT5_rows_of_zeros_are_safe(bits):
+def test_rows_of_zeros_are_safe(bits):
     weight = weights((8, 3))
     weight[:, 1] = 0.0
     scale = Quantizer(bits).start(weight)
@@ -136,7 +136,7 @@ def test_QAT5_rows_of_zeros_are_safe(bits):
     assert np.abs(rounded(bits, weight, scale)[:, 1]).max() <= FLOOR
 
 
-def test_QAT6_errors_on_normal_rows_are_the_known_ones():
+def test_errors_on_normal_rows_are_the_known_ones():
     weight = weights((256, 2000))
     found = {}
     for bits in BITS:
@@ -152,7 +152,7 @@ def test_QAT6_errors_on_normal_rows_are_the_known_ones():
 
 
 @pytest.mark.parametrize("shape", [(3, 24, 12), (2, 3, 24, 12)])
-def test_QAT7_stacked_matrices_are_quantised_as_each_alone(shape):
+def test_stacked_matrices_are_quantised_as_each_alone(shape):
     weight, upstream = weights(shape), weights(shape, 1)
     for bits in (1, 2, 4):
         quantizer = Quantizer(bits)
@@ -168,7 +168,7 @@ def test_QAT7_stacked_matrices_are_quantised_as_each_alone(shape):
             np.testing.assert_allclose(many[index], one, rtol=1e-6)
 
 
-def test_QAT8_the_gradient_of_the_input_sees_rounded_weights():
+def test_the_gradient_of_the_input_sees_rounded_weights():
     config = model(quantization=Quantization(2))
     params, buffers = skeleton(config).initialise(0)
     plain = replace(config, quantization=None)

@@ -1,4 +1,4 @@
-"""STEM: a table in place of the up-projection."""
+"""STEM: a table in place of the up-projection (arXiv:2601.10639)."""
 
 from dataclasses import replace
 
@@ -13,15 +13,15 @@ from models.feed_forward import SwiGLU
 from models.stem import StemFeedForward
 from models.transformer import Inputs
 from refused import Refused
-from scaling import ContextLength, Optimizer, checkpoint, make_mesh
-from scaling.optimizer import initial
+from scaling import AdamW, ContextLength, checkpoint, make_mesh
+from scaling.state import initial
 from scaling.train import Program, advance, on_mesh
-from tests.corpora import model
+from tests.corpora import model, recipe
 
 CONFIG = model(feed_forward=Stem((0, 1)))
 TABLES = [f"layers.{layer}.feed_forward.table" for layer in (0, 1)]
 # A tight clip: norms taken over shards alone would scale their gradients apart.
-OPTIMIZER = Optimizer(0.01, 0.5, clip=0.1)
+OPTIMIZER = AdamW(learning_rate=0.01, weight_decay=0.5, clip=0.1)
 LLAMA = dict(  # Llama-3.2-1B with a head of its own, the published backbone (section 4).
     vocabulary=128_256, width=2048, depth=16, heads=32, kv_heads=8, head_size=64, ff_width=8192
 )
@@ -29,7 +29,7 @@ LLAMA = dict(  # Llama-3.2-1B with a head of its own, the published backbone (se
 
 @pytest.fixture(scope="module")
 def params():
-    return initial(CONFIG, 0).params
+    return initial(recipe(CONFIG), 0).params
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def by_hand(values, x, rows):
     return (silu(x @ values["gate"]) * rows) @ values["down"]
 
 
-def test_ST1_ST7_looking_up_is_a_one_hot_product_and_repeats_add_their_gradients():
+def test_looking_up_is_a_one_hot_product_and_repeats_add_their_gradients():
     apply, values, rng = layer()
     x = rng.standard_normal((2, 5, 6), np.float32)
     tokens = np.array([[3, 3, 7, 3, 0], [0, 7, 3, 9, 9]], np.int32)
@@ -95,20 +95,22 @@ def windows_of(symbols: int) -> np.ndarray:
 
 def train(config, steps: int, windows, spec: str = "data:1"):
     """Returns state and metrics after some steps on the same windows [B, L+1]."""
-    program = Program.of(config, OPTIMIZER, windows[:, 1:].size, make_mesh(spec))
-    state = on_mesh(program, initial(config, 0))
+    program = Program(
+        recipe=recipe(config, OPTIMIZER), batch_tokens=windows[:, 1:].size, mesh=make_mesh(spec)
+    )
+    state = on_mesh(program, initial(recipe(config), 0))
     repeated = np.broadcast_to(windows, (steps, *windows.shape))
     state, metrics = advance(program, state, repeated, np.full(steps, 0.01), 0.5)
     return state, metrics
 
 
 @pytest.mark.parametrize("lazy", [True, False])
-def test_ST2_rows_of_absent_tokens_have_no_gradient_and_stay_under_lazy_adam(lazy):
+def test_rows_of_absent_tokens_have_no_gradient_and_stay_under_lazy_adam(lazy):
     config = replace(CONFIG, feed_forward=replace(CONFIG.feed_forward, lazy=lazy))
     windows = windows_of(100)
     absent = np.setdiff1d(np.arange(256), windows[:, :-1])
     present = np.unique(windows[:, :-1])
-    params = initial(config, 0).params
+    params = initial(recipe(config), 0).params
     gradient = jax.jit(jax.grad(lambda p: loss(config, p, {}, windows)[0]))(params)
     state, _ = train(config, 3, windows)
     for path in TABLES:
@@ -126,7 +128,7 @@ def test_ST2_rows_of_absent_tokens_have_no_gradient_and_stay_under_lazy_adam(laz
             )
 
 
-def test_ST3_rows_of_ones_leave_the_gate_and_rows_of_an_up_projection_give_swiglu():
+def test_rows_of_ones_leave_the_gate_and_rows_of_an_up_projection_give_swiglu():
     apply, values, rng = layer()
     tokens = rng.integers(0, 11, (2, 5))
     embedding = rng.standard_normal((11, 6), np.float32)
@@ -140,7 +142,7 @@ def test_ST3_rows_of_ones_leave_the_gate_and_rows_of_an_up_projection_give_swigl
     np.testing.assert_allclose(same, dense(jnp.asarray(x), None)[0], rtol=1e-4, atol=1e-5)
 
 
-def test_ST4_editing_a_row_changes_nothing_before_its_token(params, tokens, logits):
+def test_editing_a_row_changes_nothing_before_its_token(params, tokens, logits):
     tokens = tokens.copy()
     tokens[tokens == 7] = 8
     tokens[1, 13] = tokens[1, 20] = 7
@@ -154,7 +156,7 @@ def test_ST4_editing_a_row_changes_nothing_before_its_token(params, tokens, logi
 
 
 @pytest.mark.parametrize("spec", ["fsdp:4,data:2", "fsdp:2,data:2"])
-def test_ST5_tables_split_by_feature_train_as_whole_ones(spec):
+def test_tables_split_by_feature_train_as_whole_ones(spec):
     whole, ours = train(CONFIG, 5, windows_of(256))
     split, theirs = train(CONFIG, 5, windows_of(256), spec)
     assert (np.asarray(ours["grad_norm"])[:5] > OPTIMIZER.clip).all()
@@ -173,16 +175,18 @@ def test_ST5_tables_split_by_feature_train_as_whole_ones(spec):
             assert all(np.array_equal(copies[0], other) for other in copies)
 
 
-def test_ST5_a_width_that_does_not_divide_is_not_split():
+def test_a_width_that_does_not_divide_is_not_split():
     config = replace(CONFIG, ff_width=46)
     with jax.set_mesh(make_mesh("fsdp:4,data:2")):
-        values = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, initial(config, 0).params))
+        values = jax.eval_shape(
+            lambda: jax.tree.map(jnp.asarray, initial(recipe(config), 0).params)
+        )
         windows = jax.ShapeDtypeStruct((8, config.context + 1), np.int32)
         nats, _ = jax.eval_shape(lambda p, w: loss(config, p, {}, w), values, windows)
     assert nats.shape == ()
 
 
-def test_ST8_swapped_rows_everywhere_are_a_relabelling(params, tokens, logits):
+def test_swapped_rows_everywhere_are_a_relabelling(params, tokens, logits):
     tokens = tokens.copy()
     tokens[0, :4] = [5, 9, 200, 5]
     a, b = (5, 200), (9, 31)
@@ -203,7 +207,7 @@ def test_ST8_swapped_rows_everywhere_are_a_relabelling(params, tokens, logits):
     np.testing.assert_array_equal(single[TABLES[0]][5], params[TABLES[0]][9])
 
 
-def test_ST9_published_sizes_come_out():
+def test_parameters_of_the_one_billion_model_are_those_published():
     # Paper, section 4 and table 2: the dense 1B model has 1.50B parameters; STEM in a third of its
     # layers 1.41B active, and 6.75B in all, which counts the removed up-projections still.
     dense, stem = (count(ModelConfig(**LLAMA, feed_forward=f)) for f in ("swiglu", Stem()))
@@ -222,7 +226,7 @@ def test_ST9_published_sizes_come_out():
     ("width", "ff_width", "heads", "saved"),
     [(1536, 8960, 12, 21.7), (3584, 18_944, 28, 23.9), (5120, 13_824, 40, 19.7)],
 )
-def test_ST9_published_savings_come_out(width, ff_width, heads, saved):
+def test_saved_flops_are_those_published(width, ff_width, heads, saved):
     # Paper, table 1, for Qwen2.5 1.5B, 7B and 14B at 4,096 tokens, every layer a STEM layer. The
     # table counts attention without its causal half and as many key/value heads as heads.
     shape = dict(width=width, ff_width=ff_width, heads=heads, depth=2, context=4096)
@@ -234,12 +238,12 @@ def test_ST9_published_savings_come_out(width, ff_width, heads, saved):
     assert 100 * fraction == pytest.approx(saved, abs=0.06)
 
 
-def test_ST10_a_checkpoint_and_a_change_keep_tables_and_their_moments(tmp_path):
+def test_a_checkpoint_and_a_change_keep_tables_and_their_moments(tmp_path):
     state, _ = train(CONFIG, 2, windows_of(256))
     checkpoint.save(epath.Path(tmp_path), 2, state, {})
-    found, _ = checkpoint.restore(epath.Path(tmp_path), CONFIG, make_mesh("fsdp:2,data:1"))
+    found, _ = checkpoint.restore(epath.Path(tmp_path), recipe(CONFIG), make_mesh("fsdp:2,data:1"))
     change = ContextLength(64)
-    longer = change.state(found, change.config(CONFIG), 1)
+    longer = change.state(found, recipe(change.config(CONFIG)), 1)
     for later in (found, longer):
         for path in TABLES:
             np.testing.assert_array_equal(later.params[path], state.params[path])
@@ -272,7 +276,7 @@ def test_tables_are_a_group_of_their_own():
     leaves = skeleton(model(feed_forward=settings)).params
     group = leaves["layers.1.feed_forward.table"].group
     assert (group.name, group.rate, group.decay, group.rule) == ("stem", 3.0, False, "adam")
-    assert Stem().group.rule == "lazy_adam" and not group.matmul
+    assert Stem().group.lazy and not group.matmul
     assert leaves["layers.0.feed_forward.up"].group.name == "matrix"
 
 
@@ -325,4 +329,4 @@ def test_rows_that_cannot_be_swapped_are_refused(params, a, b, message):
 
 def test_swapping_without_tables_is_refused():
     with pytest.raises(Refused, match="params: got no STEM table"):
-        swap_rows(initial(model(), 0).params, 1, 2)
+        swap_rows(initial(recipe(model()), 0).params, 1, 2)

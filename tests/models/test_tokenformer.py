@@ -1,4 +1,4 @@
-"""Properties of attention to parameter tokens, and published sizes of TokenFormer."""
+"""Attention to parameter tokens, and the published sizes of TokenFormer (arXiv:2410.23168)."""
 
 import math
 from dataclasses import replace
@@ -12,9 +12,9 @@ from scipy.special import erf
 from models import ModelConfig, ParameterTokens, count, loss, skeleton
 from models.tokenformer import NORMS, Pattention, unit, weigh
 from refused import Refused
-from scaling import Optimizer, make_mesh
+from scaling import AdamW, make_mesh
 from scaling.train import Program
-from tests.corpora import tokenformer
+from tests.corpora import recipe, tokenformer
 
 ROWS, MORE, SIZE = 12, 20, 16
 DEFAULT = ParameterTokens(ROWS)
@@ -63,13 +63,13 @@ def test_each_norm_is_the_published_one(norm):
 
 
 @pytest.mark.parametrize("norm", ["l2_norm_gelu", "gelu_l2_norm"])
-def test_TF1_zero_keys_change_nothing_where_tau_is_kept(norm):
+def test_zero_keys_change_nothing_where_tau_is_kept(norm):
     settings = ParameterTokens(ROWS, norm=norm)
     after = patt(settings.grown(ROWS + MORE), X, *grown(np.zeros_like(NEW_KEYS)))
     np.testing.assert_allclose(after, patt(settings, X, KEYS, VALUES), rtol=1e-6, atol=1e-6)
 
 
-def test_TF2_a_tau_of_the_new_rows_stretches_the_scores_inside_the_gelu():
+def test_a_tau_of_the_new_rows_stretches_the_scores_inside_the_gelu():
     before = patt(DEFAULT, X, KEYS, VALUES)
     released = DEFAULT.grown(ROWS + MORE, "rows")
     after = patt(released, X, *grown(np.zeros_like(NEW_KEYS)))
@@ -80,7 +80,7 @@ def test_TF2_a_tau_of_the_new_rows_stretches_the_scores_inside_the_gelu():
     assert released.length / DEFAULT.length == pytest.approx(math.sqrt(1 + MORE / ROWS))
 
 
-def test_TF3_gradients_of_new_rows_at_zero_keys():
+def test_at_zero_keys_new_values_get_no_gradient_and_new_keys_do():
     settings, upstream = DEFAULT.grown(ROWS + MORE), jnp.asarray(random(5, SIZE, seed=2))
     objective = lambda settings: lambda x, k, v: jnp.sum(patt(settings, x, k, v) * upstream)
     slopes = lambda settings, *at: jax.grad(objective(settings), (0, 1, 2))(*map(jnp.asarray, at))
@@ -99,7 +99,7 @@ def test_TF3_gradients_of_new_rows_at_zero_keys():
     assert not dkeys[:, ROWS:].any() and not dvalues[ROWS:].any()  # Zero values would be dead.
 
 
-def test_TF4_positive_scale_and_order_of_rows_do_not_matter():
+def test_positive_scale_and_order_of_rows_do_not_matter():
     plain = np.asarray(patt(DEFAULT, X, KEYS, VALUES))
     close = lambda y: np.testing.assert_allclose(y, plain, rtol=1e-5, atol=1e-5)
     close(patt(DEFAULT, 1e-3 * X, KEYS, VALUES))
@@ -111,7 +111,7 @@ def test_TF4_positive_scale_and_order_of_rows_do_not_matter():
     assert abs(float(jnp.sum(slope * KEYS))) < 1e-5 * size
 
 
-def test_TF4_rows_in_blocks_share_one_norm():
+def test_rows_in_blocks_share_one_norm():
     scores = X @ KEYS
     tau = DEFAULT.length / np.linalg.norm(scores, axis=-1, keepdims=True)
     gelu = lambda z: np.asarray(jax.nn.gelu(jnp.asarray(z), approximate=False))
@@ -119,7 +119,7 @@ def test_TF4_rows_in_blocks_share_one_norm():
     np.testing.assert_allclose(blocks, patt(DEFAULT, X, KEYS, VALUES), rtol=1e-4, atol=1e-5)
 
 
-def test_TF5_a_softmax_sees_zero_keys():
+def test_a_softmax_sees_zero_keys():
     settings = ParameterTokens(ROWS, norm="softmax")
     after = patt(settings.grown(ROWS + MORE), X, *grown(np.zeros_like(NEW_KEYS)))
     before = patt(settings, X, KEYS, VALUES)
@@ -127,7 +127,7 @@ def test_TF5_a_softmax_sees_zero_keys():
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_TF6_a_zero_row_has_finite_output_and_gradient(norm):
+def test_a_zero_row_has_finite_output_and_gradient(norm):
     settings = ParameterTokens(ROWS, norm=norm)
     x = jnp.asarray(X).at[2].set(0.0)
     run = lambda x, k: jnp.sum(patt(settings, x, k, VALUES) ** 2)
@@ -140,7 +140,7 @@ def test_TF6_a_zero_row_has_finite_output_and_gradient(norm):
         assert not y[2].any() and not dx[2].any()
 
 
-def test_TF7_scores_have_the_length_tau_and_weights_the_known_moments():
+def test_scores_have_the_length_tau_and_weights_the_known_moments():
     scores = jnp.asarray(random(400, 512))
     np.testing.assert_allclose(
         jnp.linalg.norm(unit(scores) * math.sqrt(512), axis=-1), math.sqrt(512), rtol=1e-5
@@ -184,7 +184,7 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_TF8_published_sizes_come_out(name):
+def test_parameters_are_those_published(name):
     depth, width, heads, attention, feed_forward, body, total = PUBLISHED[name]
     accounts = count(sized(depth, width, heads, attention, feed_forward))
     exact = 2 * width * depth * (4 * attention + feed_forward)
@@ -195,7 +195,7 @@ def test_TF8_published_sizes_come_out(name):
     assert accounts.params_active == accounts.params_total
 
 
-def test_TF8_flops_are_two_per_parameter_and_do_not_grow_between_tokens():
+def test_flops_are_two_per_parameter_and_do_not_grow_between_tokens():
     small, large = (sized(12, 768, 12, n, 4 * n, context=1024) for n in (576, 2140))
     for config in (small, large):
         accounts = count(config)
@@ -205,7 +205,7 @@ def test_TF8_flops_are_two_per_parameter_and_do_not_grow_between_tokens():
         assert between == 4 * 12 * 768 * (1024 + 1) / 2  # Table 8: the same at every size.
 
 
-def test_TF8_xla_counts_the_same_products():
+def test_xla_counts_the_same_products():
     rows = dict(attention=ParameterTokens(96), feed_forward=ParameterTokens(384))
     config = replace(tokenformer(), width=256, heads=4, context=64, **rows)
     whole = count(config)
@@ -220,7 +220,7 @@ def test_TF8_xla_counts_the_same_products():
     assert expected <= found <= 1.1 * expected  # Norms, GELU and rotations are elementwise.
 
 
-def test_TF10_only_the_final_norm_has_parameters():
+def test_only_the_final_norm_has_parameters():
     paths = list(skeleton(tokenformer()).params)
     assert [p for p in paths if "norm" in p] == ["final_norm.bias", "final_norm.gain"]
     inside = {p.split(".", 2)[2] for p in paths if p.startswith("layers.")}
@@ -263,11 +263,13 @@ def test_grouped_heads_and_qk_norm_work_with_parameter_tokens():
         (lambda: ParameterTokens(8, tau="n"), "parameter_tokens.tau: got n; accepted: one of"),
         (lambda: ParameterTokens(8, 9), "parameter_tokens.base_rows: got 9; accepted: 1 to rows=8"),
         (
-            lambda: Program.of(
-                replace(tokenformer(), feed_forward=ParameterTokens(30)),
-                Optimizer(0.01),
-                256,
-                make_mesh("fsdp:4"),
+            lambda: Program(
+                recipe=recipe(
+                    replace(tokenformer(), feed_forward=ParameterTokens(30)),
+                    AdamW(learning_rate=0.01),
+                ),
+                batch_tokens=256,
+                mesh=make_mesh("fsdp:4"),
             ),
             "parameter_tokens.rows: got 30; accepted: a multiple of mesh.fsdp=4",
         ),

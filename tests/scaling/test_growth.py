@@ -9,17 +9,17 @@ import pytest
 from models import ParameterTokens, count, held_out_nll, loss, skeleton
 from models.tokenformer import NORMS
 from refused import Refused
-from scaling import GrowParameterTokens, Optimizer, Phase, Quantize, make_mesh, plan
+from scaling import AdamW, GrowParameterTokens, Phase, Quantize, make_mesh, plan
 from scaling.grouping import planned
 from scaling.growth import first_rows
-from scaling.optimizer import State, fresh, initial
+from scaling.state import State, fresh, initial
 from scaling.train import Program, advance, on_mesh
-from tests.corpora import STEP, model, study_runs, tokenformer
+from tests.corpora import STEP, model, recipe, study_runs, tokenformer
 from tests.scaling.test_fleet import held_out, work
 
 CONFIG = tokenformer()
 EXACT = GrowParameterTokens(20, 48)
-OPTIMIZER = Optimizer(0.01, 0.01)
+OPTIMIZER = AdamW(learning_rate=0.01, weight_decay=0.01)
 
 
 def windows(steps: int, seed: int = 0) -> np.ndarray:
@@ -29,7 +29,7 @@ def windows(steps: int, seed: int = 0) -> np.ndarray:
 
 def train(config, state: State, steps: int, seed: int = 0) -> State:
     """Takes some steps and returns the state as numpy arrays."""
-    program = Program.of(config, OPTIMIZER, 256, make_mesh("data:1"))
+    program = Program(recipe=recipe(config, OPTIMIZER), batch_tokens=256, mesh=make_mesh("data:1"))
     copy = jax.tree.map(np.array, state)
     after, _ = advance(
         program, on_mesh(program, copy), windows(steps, seed), np.full(steps, 0.01), 0.01
@@ -40,12 +40,12 @@ def train(config, state: State, steps: int, seed: int = 0) -> State:
 @pytest.fixture(scope="module")
 def trained() -> State:
     """A small model after ten steps, with moments that are not zero."""
-    return train(CONFIG, initial(CONFIG, 0), 10)
+    return train(CONFIG, initial(recipe(CONFIG), 0), 10)
 
 
 def grow(change, state, config=CONFIG, seed=0):
     after = change.config(config)
-    return after, jax.tree.map(np.asarray, change.state(state, after, seed))
+    return after, jax.tree.map(np.asarray, change.state(state, recipe(after), seed))
 
 
 def nll(config, state):
@@ -62,7 +62,7 @@ def assert_same(left: State, right: State) -> None:
         np.testing.assert_array_equal(path[1], other, err_msg=str(path[0]))
 
 
-def test_TF1_exact_growth_leaves_every_loss_as_it_was(trained):
+def test_exact_growth_leaves_every_loss_as_it_was(trained):
     after, state = grow(EXACT, trained)
     assert (after.attention.rows, after.feed_forward.rows) == (20, 48)
     assert (after.attention.base, after.feed_forward.base) == (12, 32)
@@ -73,7 +73,7 @@ def test_TF1_exact_growth_leaves_every_loss_as_it_was(trained):
     np.testing.assert_allclose(nll(again, state), nll(CONFIG, trained), rtol=1e-6, atol=1e-6)
 
 
-def test_TF1_logits_are_equal_too(trained):
+def test_exact_growth_leaves_every_logit_as_it_was(trained):
     after, state = grow(EXACT, trained)
     tokens = windows(1)[0][:, :-1]
     logits = lambda c: lambda p, b: skeleton(c).merge(p, b)(tokens)
@@ -90,14 +90,14 @@ def test_TF1_logits_are_equal_too(trained):
         GrowParameterTokens(20, 48, "zero", "rows"),
     ],
 )
-def test_TF2_random_rows_or_a_new_tau_change_the_loss(change, trained):
+def test_random_rows_or_a_new_tau_change_the_loss(change, trained):
     after, state = grow(change, trained)
     assert float(np.abs(nll(after, state) - nll(CONFIG, trained)).max()) > 1e-2
     assert after.attention.tau == (change.tau or "base_rows")
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_TF5_which_norms_grow_exactly(norm, trained):
+def test_every_norm_but_softmax_grows_exactly(norm, trained):
     fields = {p: replace(getattr(CONFIG, p), norm=norm) for p in ("attention", "feed_forward")}
     config = replace(CONFIG, **fields)
     after, state = grow(EXACT, trained, config)
@@ -105,19 +105,19 @@ def test_TF5_which_norms_grow_exactly(norm, trained):
     assert change > 1e-3 if norm == "softmax" else change < 1e-5
 
 
-def test_TF9_the_first_rows_of_a_grown_model_are_the_smaller_model(trained):
+def test_the_first_rows_of_a_grown_model_are_the_smaller_model(trained):
     for new in ("zero", "random"):
         after, state = grow(GrowParameterTokens(20, 48, new), trained)
-        assert_same(first_rows(state, CONFIG), trained)
+        assert_same(first_rows(state, recipe(CONFIG)), trained)
     # And so after training: what is cut is a model of the smaller configuration.
-    cut = first_rows(train(after, state, 2), CONFIG)
+    cut = first_rows(train(after, state, 2), recipe(CONFIG))
     assert {p: x.shape for p, x in cut.params.items()} == {
         p: x.shape for p, x in trained.params.items()
     }
 
 
 def test_new_rows_are_drawn_apart_from_the_old_ones():
-    state = initial(CONFIG, 0)
+    state = initial(recipe(CONFIG), 0)
     path = "layers.0.attention.query.keys"
     rows = {}
     for seed in (0, 1):
@@ -131,7 +131,7 @@ def test_new_rows_are_drawn_apart_from_the_old_ones():
     assert rows[0].std() == pytest.approx(old.std(), rel=0.15)
 
 
-def test_TF11_moments_of_old_rows_are_carried_and_new_ones_are_zero(trained):
+def test_moments_of_old_rows_are_carried_and_new_ones_are_zero(trained):
     after, state = grow(EXACT, trained)
     for path, moments in state.moments.items():
         old = trained.moments[path]
@@ -148,33 +148,35 @@ def test_TF11_moments_of_old_rows_are_carried_and_new_ones_are_zero(trained):
     assert_same(train(after, state, 0), state)
 
 
-def test_TF11_the_next_step_of_old_rows_is_that_of_the_model_that_was_not_grown(trained):
+def test_the_next_step_of_old_rows_is_that_of_the_model_that_was_not_grown(trained):
     unclipped = replace(OPTIMIZER, clip=1e9)  # New rows add to the norm that clipping sees.
 
     def step(config, state):
-        program = Program.of(config, unclipped, 256, make_mesh("data:1"))
+        program = Program(
+            recipe=recipe(config, unclipped), batch_tokens=256, mesh=make_mesh("data:1")
+        )
         copy = jax.tree.map(np.array, state)
         return advance(program, on_mesh(program, copy), windows(1, 5), np.full(1, 0.01), 0.01)[0]
 
     after, state = grow(EXACT, trained)
     grown, plain = step(after, state), step(CONFIG, trained)
-    cut = first_rows(grown, CONFIG)
+    cut = first_rows(grown, recipe(CONFIG))
     for path, value in plain.params.items():
         np.testing.assert_allclose(cut.params[path], value, rtol=1e-4, atol=2e-6, err_msg=path)
     keys = "layers.1.feed_forward.only.keys"
     assert np.asarray(grown.params[keys])[:, 32:].any()  # New keys leave zero at once.
 
 
-def test_TF11_a_reset_starts_moments_and_schedule_anew(trained):
+def test_a_reset_starts_moments_and_schedule_anew(trained):
     after, state = grow(EXACT, trained)
-    reset = fresh(after, {path: state.params[path] for path in state.moments})
+    reset = fresh(recipe(after), {path: state.params[path] for path in state.moments})
     for path, moments in reset.items():
         assert int(moments.count) == 0
         assert moments.mu.shape == moments.nu.shape == state.params[path].shape
         assert not moments.mu.any() and not moments.nu.any()
 
 
-def test_TF11_a_phase_restarts_its_schedule_and_counts_its_own_flops(corpus):
+def test_a_phase_restarts_its_schedule_and_counts_its_own_flops(corpus):
     runs = study_runs("grown", corpus)
     last = runs[-1]
     sizes = [count(last.model_at(i)).params_total for i in range(3)]
@@ -193,10 +195,12 @@ def test_growth_enters_the_identity(corpus):
 
 
 def test_a_sharded_state_grows_to_the_same_bits(trained):
-    program = Program.of(CONFIG, OPTIMIZER, 256, make_mesh("fsdp:4,data:2"))
+    program = Program(
+        recipe=recipe(CONFIG, OPTIMIZER), batch_tokens=256, mesh=make_mesh("fsdp:4,data:2")
+    )
     after, alone = grow(EXACT, trained)
-    split = EXACT.state(on_mesh(program, trained), after, 0)
-    wider = Program.of(after, OPTIMIZER, 256, program.mesh)
+    split = EXACT.state(on_mesh(program, trained), recipe(after), 0)
+    wider = Program(recipe=recipe(after, OPTIMIZER), batch_tokens=256, mesh=program.mesh)
     placed = on_mesh(wider, split)
     keys = placed.params["layers.0.attention.query.keys"]
     assert keys.addressable_shards[0].data.shape == (16, 20 // 4)
@@ -218,7 +222,7 @@ def test_growth_and_looks_right_after_it_are_the_same_in_a_fleet(corpus, mesh, t
 def test_a_frozen_place_grows_without_moments(trained):
     config = replace(CONFIG, frozen=("layers.0.*",))
     moments = {p: m for p, m in trained.moments.items() if not p.startswith("layers.0")}
-    after, state = grow(EXACT, trained._replace(moments=moments), config)
+    after, state = grow(EXACT, trained.replace(moments=moments), config)
     assert state.moments.keys() == moments.keys()
     assert state.params["layers.0.attention.key.keys"].shape == (16, 20)
     assert float(loss(after, state.params, {}, windows(1)[0])[0]) > 0

@@ -8,17 +8,17 @@ import pytest
 
 import scaling.train
 from data import Mixture
-from scaling import Data, Evaluation, Optimizer, Run, Stopped, Store, Worker, make_mesh, plan, wsd
-from scaling.optimizer import initial
+from scaling import AdamW, Data, Evaluation, Run, Stopped, Store, Worker, make_mesh, plan, wsd
 from scaling.speed import predicted_bytes
+from scaling.state import initial
 from scaling.train import WINDOW_TYPE, Program, advance, compiled, on_mesh, place_windows
-from tests.corpora import STEP
+from tests.corpora import STEP, recipe
 from tests.scaling.test_worker import assert_equal_bits, end_state
 from tests.zoo import CONFIGS
 
 # What differs from the baseline in no way that training could see is left to the other tests.
 ZOO = [name for name in CONFIGS if name not in ("gelu", "z_loss")]
-OPTIMIZER = Optimizer(0.01, 0.01)
+OPTIMIZER = AdamW(learning_rate=0.01, weight_decay=0.01)
 
 
 def branches(name, corpus) -> list[Run]:
@@ -68,8 +68,8 @@ def stable_rate(config) -> float:
 
 def train(config, spec: str, steps: int = 50) -> np.ndarray:
     """Returns the losses of some steps over a random walk of symbols."""
-    program = Program.of(config, OPTIMIZER, STEP, make_mesh(spec))
-    state = on_mesh(program, initial(config, 0))
+    program = Program(recipe=recipe(config, OPTIMIZER), batch_tokens=STEP, mesh=make_mesh(spec))
+    state = on_mesh(program, initial(recipe(config), 0))
     rng = np.random.default_rng(0)
     shape = (steps, STEP // config.context, config.context + 1)
     walk = np.cumsum(rng.integers(-2, 3, shape), axis=2) % 24 + 40
@@ -98,11 +98,11 @@ def test_a_part_trains_alike_in_bfloat16_and_on_eight_devices(name, monkeypatch)
 def test_predicted_memory_is_near_what_xla_plans(name, corpus, mesh, monkeypatch):
     monkeypatch.setattr(scaling.train, "DISPATCH_STEPS", 4)
     segment = next(plan(branches(name, corpus)[:1]).walk())
-    program = Program.of(segment.config, OPTIMIZER, STEP, mesh)
+    program = Program(recipe=recipe(segment.config, OPTIMIZER), batch_tokens=STEP, mesh=mesh)
     windows = np.zeros((4, program.sequences, segment.config.context + 1), WINDOW_TYPE)
     with jax.set_mesh(mesh):
         lowered = compiled(program).lower(
-            on_mesh(program, initial(segment.config, 0)),
+            on_mesh(program, initial(recipe(segment.config), 0)),
             place_windows(mesh, windows),
             np.zeros(4, np.float32),
             np.float32(0),
