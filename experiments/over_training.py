@@ -90,7 +90,10 @@ def get_config(name: str = "cpu"):
 
 
 def study(config) -> Study:
-    """Builds the runs: widths × token counts × seeds, all lengths of a seed on one trunk."""
+    """Builds the runs: widths × token counts × seeds, all lengths of a seed on one trunk.
+
+    The largest width at its two largest token counts has the role "held out".
+    """
     corpus = load(config.corpus)
     mixture = Mixture.parse(config.mixture)
     data = Data.of(corpus, mixture)
@@ -100,7 +103,9 @@ def study(config) -> Study:
         rung = ladder(width, config.tokens, **shape)
         for seed, tokens in itertools.product(range(seeds), config.tokens):
             phases = wsd(tokens, config.batch_tokens, config.warmup_tokens, DECAY)
-            runs.append(labelled(Run.of(rung, data, seed, phases), size=width))
+            beyond = width == max(config.widths) and tokens in sorted(config.tokens)[-2:]
+            role = "held out" if beyond else "fitted"
+            runs.append(labelled(Run.of(rung, data, seed, phases), role=role, size=width))
     return Study(
         name="over_training",
         corpus=corpus,

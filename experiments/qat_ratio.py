@@ -92,7 +92,7 @@ def tried(config, schedule: str) -> tuple[float, ...]:
 def trials(config, corpus) -> tuple[Labelled, ...]:
     """Builds sizes × seeds × token counts × (plain, or schedules × shares × bits).
 
-    The schedule "plain" is full precision throughout, with share 0.
+    The arm is the bits; the schedule "plain" is full precision throughout, with share 0.
     """
     data = Data.of(corpus, Mixture.parse(config.mixture))
     found = []
@@ -104,12 +104,14 @@ def trials(config, corpus) -> tuple[Labelled, ...]:
         for tokens in config.tokens:
             length = (tokens, config.batch_tokens, config.warmup_tokens)
             plain = Run.of(rung, data, seed, wsd(*length, DECAY))
-            found.append(labelled(plain, schedule="plain", fraction=0.0, size=width))
+            labels = dict(arm="full precision", schedule="plain", fraction=0.0, size=width)
+            found.append(labelled(plain, **labels))
             for schedule, build in SCHEDULES.items():
                 for point in product(fraction=tried(config, schedule), bits=config.bits):
-                    phases = build(*length, point["fraction"], Quantize(point["bits"]))
-                    labels = dict(schedule=schedule, fraction=point["fraction"], size=width)
-                    found.append(labelled(Run.of(rung, data, seed, phases), **labels))
+                    fraction, bits = point["fraction"], point["bits"]
+                    run = Run.of(rung, data, seed, build(*length, fraction, Quantize(bits)))
+                    labels |= dict(arm=f"{bits:g}-bit", schedule=schedule, fraction=fraction)
+                    found.append(labelled(run, **labels))
     return tuple(found)
 
 

@@ -37,6 +37,38 @@ DOWNSTREAM = Law(
 )
 
 
+def _sigmoid_terms(columns, reach, steepness, middle):
+    # tanh does not overflow, and takes complex steps.
+    learned = reach * (0.5 - 0.5 * np.tanh(steepness * (columns["loss"] - middle) / 2))
+    return 1 - learned, learned
+
+
+def _ceiling(values):
+    return {"ceiling": values["floor"] + (1 - values["floor"]) * values["reach"]}
+
+
+DOWNSTREAM_SIGMOID = Law(
+    name="downstream_sigmoid",
+    formula=(
+        "accuracy = floor + (1 - floor) reach / (1 + exp(steepness (loss - middle))); "
+        "chance is the floor where it is known (`fixed`)"
+    ),
+    predictors=("loss",),
+    parameters=(
+        Parameter("floor", "fraction right", 1e-6, 1.0),
+        # A share of the way from the floor to 1: no value of it predicts beyond either.
+        Parameter("reach", "1", 1e-3, 1.0, (0.3, 1.0)),
+        Parameter("steepness", "1 / unit of the loss", 1e-2, 200.0, (0.5, 20.0)),
+        Parameter("middle", "unit of the loss", 1e-3, 50.0, (0.3, 4.0)),
+    ),
+    terms=_sigmoid_terms,
+    derived=_ceiling,
+    target="accuracy",
+    identified_by="losses from chance to well above it; a row at loss 0 with the ceiling",
+    source="Bhagia et al. 2024 (arXiv:2412.04403) eq. 2",
+)
+
+
 def chain(loss_fit, error_fit, frame) -> pd.DataFrame:
     """Error predicted from the loss that a loss law predicts.
 

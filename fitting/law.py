@@ -85,10 +85,13 @@ class Law:
       derived: optional {parameter: value} -> further reported numbers.
       published: {label: {parameter: value}}, with the source in `source`.
       constants: {name: value} the formula uses besides its parameters.
+      codes: predictors that are codes of groups, of which two levels are enough.
       allocation: optional (parameters, flops, settings) -> {"params", "tokens"}, the closed form
         of the least loss at 6 x params x tokens = flops; without it the minimum is searched.
       uses: {name: Use}, what else can be asked of the law.
       identified_by: which runs tell its parameters apart, one line.
+      starts: optional (columns, target, count, rng) -> (count, shape parameters), where searches
+        start with the data in view; without it they start in the parameters' boxes.
     """
 
     name: str
@@ -103,9 +106,11 @@ class Law:
     derived: Callable[[Mapping], dict] | None = None
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     constants: Mapping[str, float] = field(default_factory=dict)
+    codes: tuple[str, ...] = ()
     allocation: Callable | None = None
     uses: Mapping[str, Use] = field(default_factory=dict)
     identified_by: str = ""
+    starts: Callable | None = None
 
     @cached_property
     def names(self) -> tuple[str, ...]:

@@ -2,17 +2,25 @@
 
 # ruff: noqa: F401 (imports are the registry)
 
+from fitting.broken import BROKEN_COMPUTE, BROKEN_DATA, BROKEN_SIZE
 from fitting.chinchilla import CHINCHILLA, CHINCHILLA_NO_FLOOR
-from fitting.data_law import DATA
-from fitting.downstream import DOWNSTREAM
+from fitting.downstream import DOWNSTREAM, DOWNSTREAM_SIGMOID
+from fitting.farseer import FARSEER
+from fitting.kaplan import KAPLAN
 from fitting.law import Law
 from fitting.leverage import COMPUTE, LEVERAGE
+from fitting.loss_to_loss import LOSS_TO_LOSS
 from fitting.moe import JOINT_MOE
 from fitting.over_training import OVER_TRAINING, OVER_TRAINING_EXACT
 from fitting.parscale import PARSCALE
+from fitting.power_laws import COMPUTE_FLOOR, DATA, DATA_NO_FLOOR, SIZE, SIZE_NO_FLOOR
 from fitting.qat import QAT, QAT_FRACTION
-from fitting.repetition import REPETITION
-from fitting.routed import ROUTED
+from fitting.repetition import REPETITION, REPETITION_FREE
+from fitting.response import BEST_BATCH, BEST_RATE, RATE_BATCH_RESPONSE, RATE_RESPONSE
+from fitting.routed import ROUTED, ROUTED_FLOOR
+from fitting.skaling import SKALING, SKALING_NO_FLOOR
+from fitting.sparsity import SPARSITY
+from fitting.vocabulary import VOCABULARY
 from refused import Refused
 
 # Every law imported above, by name: importing a law here is all it takes to be fitted.

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fitting.law import Law, Parameter, Use
+from fitting.law import Law, Parameter, Use, exponent
 
 
 def effective_experts(experts, start, most):
@@ -62,4 +62,33 @@ ROUTED = Law(
         "rl-r": _published(-0.083, -0.126, 0.012, 1.111, 1.880, 469.982),
         "hash": _published(-0.087, -0.136, 0.012, 1.157, 4.175, 477.741),
     },
+)
+
+
+def _floor_terms(columns, by_size, by_experts, both, start, most):
+    size = np.log(columns["params_active"] / 1e8)
+    routed = np.log(effective_experts(columns["experts"], start, most))
+    return 1.0, np.exp(-by_size * size + by_experts * routed + both * size * routed)
+
+
+def _signed(name, low, high):
+    return Parameter(name, "1", 0.0, 3.0, (low, high), positive=False)
+
+
+ROUTED_FLOOR = Law(
+    name="routed_floor",
+    formula="L = E + K N^-a E'^(b + c ln N), N = params_active / 1e8, E' as in the routed law",
+    predictors=("params_active", "experts"),
+    parameters=(
+        Parameter("E", "nats/token"),
+        Parameter("K", "nats/token"),
+        exponent("a"),
+        _signed("b", -0.4, 0.0),
+        _signed("c", -0.02, 0.06),
+        Parameter("E_start", "experts", 1.0, 20.0, (1.01, 8.0)),
+        Parameter("E_max", "experts", 30.0, 1e5, (50.0, 1500.0)),
+    ),
+    terms=_floor_terms,
+    identified_by=ROUTED.identified_by,
+    source="Clark et al. 2022 (arXiv:2202.01169) eq. 5 above a floor, as in later laws of mixtures",
 )

@@ -1,15 +1,19 @@
 """What a fit is for: allocation, the inverse, what its law can tell, and a variant's speed-up."""
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from fitting.fit import Fit
+from fitting.held_out import compute
 from fitting.intervals import quantiles, widen
 from fitting.law import Law, Use
 from refused import Refused
 
+UNTESTED = 10.0  # times beyond the largest fitted run
+_log = logging.getLogger("fitting")
 _DECADES = (0.0, 45.0)  # search range of counts and of FLOP, log10
 _COARSE, _FINE, _ROUNDS = 181, 21, 6  # sizes on the first grid, on each finer one, finer grids
 
@@ -76,17 +80,51 @@ def ask(result: Fit, name: str, **settings) -> pd.DataFrame:
     renamed = {result.params: "params", result.target: law.target}
     given = {renamed.get(key, key): np.asarray(value, float) for key, value in settings.items()}
     _check_settings(name, use, given)
+    if name == "allocation" and (told := beyond(result, float(given["flops"]))):
+        _log.warning(told)
     one = use.answer(law, result.parameters, given)
     cloud = None if result.draws is None else use.answer(law, result.parameter_draws(), given)
     rows = []
     for output, unit in use.outputs.items():
         value = float(np.ravel(one[output])[0])
         drawn = None if cloud is None else cloud[output]
+        if drawn is not None and name == "allocation" and output == law.target:
+            drawn = drawn * np.exp(_misfit(result, float(given["flops"]), len(drawn)))
         count = None if cloud is None else len(result.draws.points)
         found = summary(value, drawn, result.level, widening(result), output in use.odds, count)
         shown = result.params if output == "params" and result.params else output
         rows.append({"output": shown, "unit": unit, **found})
     return pd.DataFrame(rows)
+
+
+def beyond(result: Fit, flops: float) -> str | None:
+    """One line when a budget lies farther beyond the fitted runs than they can support, else None.
+
+    The rolling fits say how far was tested; without them 10 times is taken as the limit.
+    """
+    try:
+        largest = float(np.max(compute(result.observations, result.params or result.law.size)))
+    except Refused:
+        return None
+    misfit = result.misfit
+    tested = float(np.exp(misfit.tested)) if misfit is not None and misfit.cuts else UNTESTED
+    if flops <= largest * max(tested, 1.0) * (1 + 1e-6):
+        return None
+    limit = (
+        f"rolling fits were tested up to {tested:.3g} times"
+        if misfit is not None
+        else (f"nothing was tested beyond, and more than {UNTESTED:g} times is a guess")
+    )
+    return f"{flops:.3g} FLOP is {flops / largest:.3g} times the largest fitted run's; {limit}"
+
+
+def _misfit(result: Fit, flops: float, draws: int) -> np.ndarray:
+    """Misfit of the loss at a budget in log, (draws,); zeros where none is known."""
+    misfit = result.misfit
+    if misfit is None or misfit.direction != "compute":
+        return np.zeros(draws)
+    distance = max(np.log(flops) - misfit.end, 0.0)
+    return misfit.slope * distance * np.random.default_rng([0, 1]).normal(size=draws)
 
 
 def question(law: Law, name: str) -> Use:

@@ -1,11 +1,17 @@
 """Planted Chinchilla problems that several test files share."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
 from fitting import LAWS, Observations
 from fitting.chinchilla import CHINCHILLA
 from fitting.objective import Problem
+from fitting.solver import solve
+
+# Public tables that only some checkouts have beside them: tests that read them are skipped else.
+PUBLIC = Path(__file__).parents[3] / "shared" / "data"
 
 TRUTH = {"E": 1.69, "A": 406.4, "B": 410.7, "alpha": 0.34, "beta": 0.28}
 
@@ -15,6 +21,21 @@ def problem(objective="huber", noise=0.0, seed=0, **changes):
     columns = {"params": 10 ** rng.uniform(7, 10, 40), "tokens": 10 ** rng.uniform(9, 11.5, 40)}
     loss = CHINCHILLA.predict(columns, TRUTH) * np.exp(noise * rng.normal(size=40))
     return Problem(CHINCHILLA, columns, loss, objective, **changes)
+
+
+def grid(**axes):
+    """Columns of the full grid over some axes, {name: (rows,)}."""
+    mesh = np.meshgrid(*axes.values(), indexing="ij")
+    return {name: axis.ravel() for name, axis in zip(axes, mesh, strict=True)}
+
+
+def recovered(law, columns, truth, **fixed):
+    """{parameter: value} that a fit finds in noise-free runs of a law, derived ones last."""
+    target = law.predict(columns, truth)
+    found = solve(Problem(law, columns, target, "least_squares_log", fixed=fixed), audits=6)
+    pairs = zip(law.parameters, found.point, strict=True)
+    values = {parameter.name: float(parameter.from_search(x)) for parameter, x in pairs}
+    return values | (law.derived(values) if law.derived else {})
 
 
 def point_of(parameters):

@@ -15,6 +15,8 @@ def settings(law, rows=7, seed=0):
         **{"params": (1e7, 1e10), "params_active": (1e7, 1e10), "params_non_embedding": (1e8, 4e9)},
         **{"tokens": (1e9, 1e11), "unique_tokens": (1e9, 1e10), "flops": (1e18, 1e21)},
         **{"tokens_qat": (1e8, 1e10), "tokens_fp": (1e9, 1e11), "bits": (2, 8), "streams": (1, 8)},
+        **{"params_total": (1e10, 1e11), "learning_rate": (1e-4, 1e-2), "loss": (2, 4)},
+        **{"batch_tokens": (1e5, 1e7), "unigram_loss": (6, 8)},
         **{"experts": (1, 512), "activation_ratio": (0.02, 0.5), "granularity": (2, 16)},
     }
     out = {}

@@ -15,7 +15,7 @@ def test_a_report_names_its_evidence(tmp_path):
         assert word in text, word
     written = {file.name for file in (tmp_path / "r").iterdir()}
     names = {"report.md", "fit.csv", "fit.md", "fit.tex", "residuals.csv", "held_out.csv"}
-    names |= {"rolling.csv"}
+    names |= {"rolling.csv", "choice.csv"}
     names |= {"influence.csv", "predicted.png", "residuals.png", "profiles.png", "loss.png"}
     assert written == names
     assert (tmp_path / "r" / "report.md").read_text() == text
@@ -35,6 +35,24 @@ def test_a_report_of_runs_without_noise(tmp_path):
     assert text.count("interval: none (residuals are zero)") == 4
     assert "nan" not in text and "inf" not in text.replace("Influence", "")
     assert (tmp_path / "r" / "profiles.png").stat().st_size > 1000
+
+
+def test_the_law_chosen_by_rolling_errors_is_fitted_and_a_named_law_is_told_of_it():
+    table, options = "published:over_training:c4", {"point_only": True, "audits": 2}
+    text = fit_report("auto", table, **options)
+    assert "weighted mean of" in text and "| chosen" in text
+    chosen = text.split(":")[0].removeprefix("# ")
+    text = fit_report("chinchilla_no_floor", table, held_out="above:0.25", **options)
+    assert text.startswith("# chinchilla_no_floor: ") and "would have been chosen" in text
+    assert chosen != "chinchilla_no_floor"
+    text = fit_report("data,over_training", table, **options)
+    assert text.startswith("# over_training: 34 runs") and "| data " in text
+
+
+def test_an_allocation_far_beyond_the_runs_comes_with_a_warning():
+    options = {"point_only": True, "audits": 2}
+    text = fit_report("over_training", "published:over_training:c4", flops=[1e26], **options)
+    assert "**WARNING: 1e+26 FLOP is " in text and "times the largest fitted run's" in text
 
 
 def test_a_report_of_a_point_estimate():
@@ -83,4 +101,4 @@ def test_a_law_that_names_its_count_needs_no_other_name_for_compute(tmp_path):
 def test_a_chinchilla_report_sets_the_isoflop_approach_beside_the_fit():
     text = fit_report("chinchilla", "published:chinchilla:240", draws=50)
     assert "from this fit: 0.5139 (90% interval 0." in text
-    assert "from parabolas over 20 budgets" in text and "their bias in N*" in text
+    assert "from minima of budgets: " in text and "their bias in N*" in text
