@@ -21,8 +21,8 @@ from scaling import (
     tables,
     wsd,
 )
-from scaling.fleet import in_fleets
 from scaling.optimizers import named
+from scaling.schedule import in_fleets
 from scaling.speed import training_bytes
 from scaling.state import initial, update
 from scaling.train import WINDOW_TYPE, Program, advance, compiled, on_mesh, place_windows
@@ -34,7 +34,7 @@ from tests.scaling.optimizers.agreement import (
     nudged,
     nudged_starts,
 )
-from tests.scaling.test_worker import assert_equal_bits, end_state
+from tests.scaling.test_trainer import assert_equal_bits, end_state
 
 MODELS = {
     "baseline": model(depth=1),
