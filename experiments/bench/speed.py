@@ -296,15 +296,16 @@ def leaf() -> None:
 
         return timed_call
 
-    import scaling.worker as module
+    import scaling.fleet as module
+    from scaling.ledger import Ledger
 
-    kept = module.advance, Worker.evaluate
+    kept = module.advance, Ledger.evaluate
     module.advance = clock("steps", module.advance)
-    Worker.evaluate = clock("evaluation", Worker.evaluate)
+    Ledger.evaluate = clock("evaluation", Ledger.evaluate)
     began = time.perf_counter()
     worker.run()
     spent = time.perf_counter() - began
-    module.advance, Worker.evaluate = kept
+    module.advance, Ledger.evaluate = kept
     files = max(len(list(store.folder(run.identity).iterdir())) for run in runs)
     each = 1e3 * (spent - sum(timed.values())) / len(worker.plan.segments)
     shutil.rmtree(folder)

@@ -1,12 +1,8 @@
-"""What a study is, and how its file becomes one."""
+"""What a study is."""
 
-import importlib.util
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import ModuleType
 
 import pandas as pd
 from ml_collections import ConfigDict
@@ -15,8 +11,6 @@ from data import Corpus
 from refused import Refused
 from scaling import Evaluation, Labelled
 from scaling.plan import Plan, order
-
-HERE = Path(__file__).parents[1]
 
 # Repetition: reading text up to about four times is nearly as good as new text (Muennighoff et
 # al. 2023, arXiv:2305.16264, section 6); beyond that a study must say that it means to.
@@ -87,36 +81,6 @@ class Study:
                 message = f"domain {domain} is read {count:.2f} times: losses are of repeated data"
                 warnings.warn(message, stacklevel=2)
         return epochs
-
-
-def studies() -> list[str]:
-    """Lists the study files that come with the project."""
-    files = sorted(HERE.glob("*.py"))
-    return [f"experiments/{f.name}" for f in files if "\ndef get_config(" in f.read_text()]
-
-
-def load_module(path: str) -> ModuleType:
-    """Imports a study file.
-
-    Raises:
-      Refused: no such file, or a file without `get_config` and `study`.
-    """
-    file = Path(path)
-    if not file.is_file():
-        raise Refused("config", path, f"a study file, such as {', '.join(studies())}")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    if spec is None or spec.loader is None:
-        raise Refused("config", path, "a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(file.stem, module)
-    try:
-        spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise Refused("config", path, f"a Python file without syntax errors ({error})") from None
-    for name in ("get_config", "study"):
-        if not hasattr(module, name):
-            raise Refused("config", path, f"a file that defines {name}")
-    return module
 
 
 def preset(name: str, presets: Mapping[str, Mapping]) -> ConfigDict:

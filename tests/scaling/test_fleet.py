@@ -12,11 +12,12 @@ import scaling.train
 from data import Mixture
 from refused import Refused
 from scaling import AdamW, Data, Evaluation, Run, Stopped, Store, Worker, make_mesh, plan, wsd
-from scaling.fleet import compiled, in_fleets
+from scaling.fleet import compiled
 from scaling.grouping import planned
+from scaling.schedule import in_fleets
 from scaling.train import Program
 from tests.corpora import STEP, model, recipe, seeds, study_runs
-from tests.scaling.test_worker import process
+from tests.scaling.test_trainer import process
 from tests.scaling.test_zoo import ZOO, stable_rate
 from tests.zoo import CONFIGS
 

@@ -13,7 +13,7 @@ from scaling.speed import predicted_bytes
 from scaling.state import initial
 from scaling.train import WINDOW_TYPE, Program, advance, compiled, on_mesh, place_windows
 from tests.corpora import STEP, recipe
-from tests.scaling.test_worker import assert_equal_bits, end_state
+from tests.scaling.test_trainer import assert_equal_bits, end_state
 from tests.zoo import CONFIGS
 
 # What differs from the baseline in no way that training could see is left to the other tests.
