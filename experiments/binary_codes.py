@@ -145,7 +145,13 @@ def attempts(config, corpus: Corpus) -> tuple[Labelled, ...]:
     def build(arm: str) -> Callable[[float, int], Run]:
         def run(rate: float, seed: int) -> Run:
             optimizer = AdamW.at(float(f"{rate * reference:.3g}"))
-            return Run(model(config, corpus, arm, seed), data, optimizer, seed, phases)
+            return Run(
+                model=model(config, corpus, arm, seed),
+                data=data,
+                optimizer=optimizer,
+                seed=seed,
+                phases=phases,
+            )
 
         return run
 

@@ -1,7 +1,8 @@
 """Which peak learning rate does each width want, and does it depend on how long is trained?
 
 Command    espalier run --config=experiments/learning_rate.py:cpu
-           (with --config.update_ladder=True the ladder's table is rewritten)
+           (with --config.update_ladder=True the ladder's table is rewritten; another optimizer's
+           rates are found with --config.optimizer=muon or lion and its --config.factors)
 Cost       cpu: 8 minutes on two quiet cores, 12 CPU-minutes; gpu: two hours
 Compared   Li et al. 2025 (Step Law, arXiv:2503.04715, eq. 1): the best rate falls as
            params_non_embedding^−0.713 and rises as tokens^0.307, where rates within a factor of
@@ -25,7 +26,9 @@ from experiments.evidence.report import Picture, Table, Text, subplots
 from experiments.evidence.study import Results, Study, preset
 from models import ladder
 from models.ladder import RATES, learning_rate
+from refused import Refused
 from scaling import AdamW, Data, Evaluation, Run, labelled, wsd
+from scaling.optimizers import chosen
 
 PRESETS = {
     "cpu": dict(
@@ -42,6 +45,7 @@ PRESETS = {
         dtype="float32",
         repeat=False,
         update_ladder=False,
+        optimizer="adamw",  # A name of `scaling.optimizers`; the ladder's rates are AdamW's.
     ),
     "gpu": dict(
         widths=(64, 128, 256, 512),
@@ -56,6 +60,7 @@ PRESETS = {
         dtype="bfloat16",
         repeat=True,
         update_ladder=False,
+        optimizer="adamw",  # A name of `scaling.optimizers`; the ladder's rates are AdamW's.
     ),
 }
 
@@ -73,6 +78,9 @@ def study(config) -> Study:
 
     The ladder's own rate is trained beside the grid.
     """
+    optimizer = chosen(config.optimizer)
+    if config.update_ladder and optimizer is not AdamW:
+        raise Refused("config.optimizer", config.optimizer, "adamw where the ladder is rewritten")
     corpus = load(config.corpus)
     data = Data.of(corpus, Mixture.uniform(corpus.main))
     shape = dict(vocabulary=corpus.vocabulary, context=config.context, dtype=config.dtype)
@@ -83,7 +91,9 @@ def study(config) -> Study:
         rates += [("ladder", rung.learning_rate)]
         for rate, seed, tokens in itertools.product(rates, range(config.seeds), config.tokens):
             (role, peak), phases = rate, wsd(tokens, config.batch_tokens, config.warmup_tokens)
-            run = Run(rung.model, data, AdamW.at(peak), seed, phases)
+            run = Run(
+                model=rung.model, data=data, optimizer=optimizer.at(peak), seed=seed, phases=phases
+            )
             multiple = float(f"{peak * width / RULE:.3g}")
             runs.append(labelled(run, role=role, size=width, rate=multiple))
     return Study(

@@ -176,7 +176,13 @@ def run_of(config, corpus, arm: str, width: int, tokens: int | None, rate: float
         base = TABLE_7[width][3]
     optimizer = AdamW.at(float(f"{base * rate:.3g}"))
     phases = wsd(counts[0] if tokens is None else tokens, batch, warmup, DECAY)
-    return Run(shape, Data.of(corpus, Mixture.parse(config.mixture)), optimizer, seed, phases)
+    return Run(
+        model=shape,
+        data=Data.of(corpus, Mixture.parse(config.mixture)),
+        optimizer=optimizer,
+        seed=seed,
+        phases=phases,
+    )
 
 
 def reference(config) -> str:

@@ -167,7 +167,9 @@ class Bench:
             optimizer = AdamW(
                 learning_rate=rung.learning_rate * rate, weight_decay=rung.weight_decay / rate
             )
-            return Run(model, self.data, optimizer, seed, tuple(phases))
+            return Run(
+                model=model, data=self.data, optimizer=optimizer, seed=seed, phases=tuple(phases)
+            )
 
         return run
 

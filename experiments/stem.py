@@ -134,7 +134,7 @@ def all_runs(config, corpus: Corpus) -> tuple[Labelled, ...]:
     def builder(model: ModelConfig):
         def build(multiple: float, seed: int) -> Run:
             optimizer = AdamW.at(float(f"{multiple * learning_rate(model.width):.3g}"))
-            return Run(model, data, optimizer, seed, phases)
+            return Run(model=model, data=data, optimizer=optimizer, seed=seed, phases=phases)
 
         return build
 

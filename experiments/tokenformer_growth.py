@@ -207,7 +207,7 @@ def grown(config, arm: str) -> tuple[Phase, ...]:
 def build(config, corpus, model: ModelConfig, phases, rate: float, seed: int) -> Run:
     """Returns a run at a peak rate."""
     data = Data.of(corpus, Mixture.parse(config.mixture))
-    return Run(model, data, AdamW.at(rate), seed, tuple(phases))
+    return Run(model=model, data=data, optimizer=AdamW.at(rate), seed=seed, phases=tuple(phases))
 
 
 def compared(config, corpus) -> tuple[Labelled, ...]:

@@ -11,9 +11,12 @@ from threadpoolctl import threadpool_limits
 
 from fitting.bfgs import minimise
 from fitting.fit import Fit, fit, named, problem_of
+from fitting.held_out import IDS, OUTCOMES, seed_standard_deviation
+from fitting.intervals import NORMAL_90
 from fitting.objective import ZERO, Problem, exact, objective_value, residuals
 from fitting.observations import Observations
 
+FAR_APART = 5.0  # standard deviations between rows of equal predictors that no chance explains
 _DISTINCT = 6.0  # AICc difference; exp(-6 / 2) = 0.05 relative likelihood
 
 
@@ -182,6 +185,62 @@ def rounding_damage(result: Fit, digits: int = 3) -> dict[str, float]:
         "log_likelihood": lost,
         "prediction": float(np.max(np.abs(after / before - 1))),
     }
+
+
+def contradictions(result: Fit, most: int = 5) -> list[str]:
+    """Rows with equal predictors whose targets lie apart by more than chance explains.
+
+    Chance is the spread of seeds where runs agree in every setting, else that of the residuals of
+    such rows' means. A column in which the rows differ is named: it may be what `--by` is for.
+    """
+    frame, target = result.observations.frame, result.target
+    columns = [result.params if n == "params" else n for n in result.law.predictors]
+    cells = frame.groupby(columns, sort=False).ngroup().to_numpy()
+    value = np.log(frame[target].to_numpy(float))
+    sizes = np.bincount(cells)
+    if (sizes > 1).sum() == 0:
+        return []
+    apart = value - (np.bincount(cells, value) / sizes)[cells]
+    chance = _chance(result, cells, sizes, value)
+    bad = [
+        cell
+        for cell in np.flatnonzero(sizes > 1)
+        if np.ptp(apart[cells == cell]) > FAR_APART * chance
+    ]
+    lines = []
+    for cell in sorted(bad, key=lambda cell: -np.ptp(apart[cells == cell]))[:most]:
+        rows = frame[cells == cell]
+        where = ", ".join(f"{name} {rows[name].iloc[0]:.4g}" for name in columns)
+        low, high = rows[target].min(), rows[target].max()
+        lines.append(
+            f"{len(rows)} rows at {where}: {target} {low:.4g} to {high:.4g}, "
+            f"{np.log(high / low) / max(chance, 1e-12):.0f} times what chance explains"
+            f"{_differing(rows, columns)} ({', '.join(map(str, rows['run'][:4]))})"
+        )
+    if len(bad) > most:
+        lines.append(f"and {len(bad) - most} more such groups of rows")
+    return lines
+
+
+def _chance(result: Fit, cells, sizes, value) -> float:
+    """Standard deviation of log target that chance explains between rows with equal predictors."""
+    spread, degrees = seed_standard_deviation(result.observations, target=result.target)
+    if degrees >= 3:
+        return spread / float(np.exp(np.median(value)))
+    miss = result.residuals["residual"].to_numpy(float)
+    means = np.bincount(cells, miss) / sizes * np.sqrt(sizes)
+    return float(np.quantile(np.abs(means), 0.9) / NORMAL_90)
+
+
+def _differing(rows: pd.DataFrame, columns) -> str:
+    """Which other settings differ between rows, as words."""
+    given = [n for n in rows if n not in IDS and n not in columns and not n.startswith(OUTCOMES)]
+    names = [name for name in given if rows[name].nunique(dropna=False) > 1]
+    return (
+        f"; they differ in {', '.join(names[:4])}"
+        if names
+        else "; no other column tells them apart"
+    )
 
 
 def convergence(result: Fit) -> Mapping[str, object]:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from fitting.held_out import held_out_mask, setting_labels
+from fitting.held_out import held_out_mask, seeds
 from fitting.intervals import Draws, draw, quantiles, scatter, variances, widen
 from fitting.law import Law
 from fitting.laws import law_named
@@ -131,14 +131,13 @@ def fit(law, obs: Observations, options: Options | None = None, **changes) -> Fi
     problem = Problem(law, columns, inside.column(target), *how)
     if np.any(problem.target <= 0):
         raise Refused(target, float(problem.target.min()), "positive values")
-    labels = sorted({params if name == "params" else name for name in law.predictors})
     with threadpool_limits(limits=1):
-        found = _estimate(problem, inside, labels, options)
+        found = _estimate(problem, inside, options)
     result = _result(found, problem, inside, params, target, options, obs.notes)
     return replace(result, held_out=_held_out(result, obs.frame[mask]))
 
 
-def _estimate(problem: Problem, inside: Observations, labels, options: Options):
+def _estimate(problem: Problem, inside: Observations, options: Options):
     """(optimum, profiles, draws or None, why there are none): the numerical part of a fit."""
     reason = _too_few(problem, options.point_only)
     optimum = solve(problem, audits=options.audits, seed=options.seed)
@@ -147,11 +146,11 @@ def _estimate(problem: Problem, inside: Observations, labels, options: Options):
     if reason is not None:
         return optimum, {}, None, reason
     trunks = inside.frame["trunk"].astype(str).to_numpy()
-    profiles, better = _profiles(problem, optimum, trunks, labels, inside)
+    profiles, better = _profiles(problem, optimum, trunks, inside)
     if better is not None:
         optimum = better
-        profiles, _ = _profiles(problem, optimum, trunks, labels, inside)
-    settings = setting_labels(inside, labels)
+        profiles, _ = _profiles(problem, optimum, trunks, inside)
+    settings = seeds(inside)
     cloud = draw(problem, optimum.point, trunks, settings, options.draws, options.seed)
     return optimum, profiles, cloud, cloud.method
 
@@ -214,7 +213,7 @@ def _too_few(problem: Problem, point_only: bool) -> str | None:
         levels = len(np.unique(np.round(np.log(np.maximum(values, 1e-12)), 6)))
         if levels == 1:
             raise Refused(name, f"the constant {values[0]:g}", "a predictor that varies")
-        if levels < FEWEST_LEVELS and not point_only:
+        if levels < FEWEST_LEVELS and name not in problem.law.codes and not point_only:
             raise Refused(name, f"{levels} levels", f"{FEWEST_LEVELS} levels, or point_only")
     if rows < fitted + 2 and not point_only:
         accepted = f"{fitted + 2} for {fitted} parameters, or point_only"
@@ -222,10 +221,10 @@ def _too_few(problem: Problem, point_only: bool) -> str | None:
     return f"none ({rows} runs, {fitted} parameters)" if point_only else None
 
 
-def _profiles(problem, optimum, trunks, labels, inside):
+def _profiles(problem, optimum, trunks, inside):
     scaled = float(objective_and_gradient(problem, optimum.point[None])[0][0])
     miss = residuals(problem, optimum.point[None])[0]
-    settings = setting_labels(inside, sorted(labels))
+    settings = seeds(inside)
     between, within, _ = variances(miss, trunks, settings, int(problem.free.sum()))
     shared = between**2 / max(between**2 + within**2, 1e-300)
     effect = design_effect(problem, optimum.point, trunks, shared)

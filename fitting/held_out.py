@@ -1,6 +1,7 @@
 """Runs kept out of a fit: named splits, settings that agree, and the spread of seeds."""
 
 import numpy as np
+import pandas as pd
 
 from fitting.intervals import replicates
 from fitting.observations import PARAMETER_COUNTS, Observations
@@ -8,6 +9,11 @@ from refused import Refused
 
 DIRECTIONS = ("compute", "params", "tokens")
 FAR = float(np.log(10.0))  # log distance that is meant when none is asked about
+IDS = ("run", "trunk", "seed", "diverged_step", "evaluation", "device", "cooled")
+OUTCOMES = (  # how columns begin that a run ends in; every other one says how it was made
+    *("loss", "error", "accuracy", "bits_per_byte", "train_loss", "grad_norm", "seconds"),
+    *("tokens_per_second", "router.", "ended_", "leverage", "optimal_fraction"),
+)
 SPLITS = "largest_decile, above:FRACTION (of the largest compute), or COLUMN>VALUE"
 
 
@@ -129,22 +135,37 @@ def _number(text: str, whole: str) -> float:
         raise Refused("held_out", whole, SPLITS) from None
 
 
-def setting_labels(obs: Observations, columns) -> np.ndarray:
-    """Labels (rows,) equal where all the given numeric columns are equal."""
-    values = np.stack([np.asarray(obs.frame[name], float) for name in columns], axis=1)
-    return np.unique(values, axis=0, return_inverse=True)[1].reshape(-1)
+def agreeing(obs: Observations) -> np.ndarray:
+    """Labels (rows,) equal where rows agree in every setting: all that is no outcome and no id."""
+    frame, named = obs.frame, []
+    for name in frame:
+        # A text of its own in every row is a name.
+        text = not pd.api.types.is_numeric_dtype(frame[name]) and frame[name].is_unique
+        if name not in IDS and not str(name).startswith(OUTCOMES) and not text:
+            named.append(name)
+    if not named:
+        return np.zeros(len(obs), int)
+    return obs.frame.groupby(named, dropna=False, sort=False).ngroup().to_numpy()
+
+
+def seeds(obs: Observations) -> np.ndarray:
+    """Which rows are repeats of one another, labels (rows,): they agree in every setting and differ
+    in their seed where there is one; a row without repeats has a label of its own.
+    """
+    labels = agreeing(obs)
+    if "seed" not in obs.frame:
+        return labels
+    again = obs.frame.assign(label=labels).groupby("label")["seed"].transform("nunique") > 1
+    return np.where(again, labels, labels.max() + 1 + np.arange(len(labels)))
 
 
 def seed_standard_deviation(obs: Observations, params=None, target: str = "loss"):
-    """Pooled standard deviation of runs equal in params and tokens on different trunks.
+    """Pooled standard deviation of runs on different trunks that agree in every setting.
 
     Returns:
-      (standard deviation in the target's unit, degrees of freedom); (None, 0) without replicates.
+      (standard deviation in the target's unit, degrees of freedom); (None, 0) without repeats.
     """
-    names = [obs.params_column(params), "tokens"]
-    names += [name for name in ("unique_tokens", "bits", "streams", "experts") if name in obs.frame]
-    labels = setting_labels(obs, names)
-    loss = obs.column(target)
+    labels, loss = seeds(obs), obs.column(target)
     rows = replicates(obs.frame["trunk"].astype(str), labels)
     squares, degrees = 0.0, 0
     for label in np.unique(labels[rows]):

@@ -8,6 +8,7 @@ from fitting.bfgs import minimise
 from fitting.objective import Problem, residuals
 
 FEWEST_TRUNKS = 8  # below this a resample of trunks has too few distinct outcomes to be believed
+NORMAL_90 = 1.6448536269514722  # half the normal distribution's central 90 %, in its deviations
 _CHUNK = 500
 
 

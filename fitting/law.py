@@ -85,6 +85,7 @@ class Law:
       derived: optional {parameter: value} -> further reported numbers.
       published: {label: {parameter: value}}, with the source in `source`.
       constants: {name: value} the formula uses besides its parameters.
+      codes: predictors that are codes of groups, of which two levels are enough.
       allocation: optional (parameters, flops, settings) -> {"params", "tokens"}, the closed form
         of the least loss at 6 x params x tokens = flops; without it the minimum is searched.
       uses: {name: Use}, what else can be asked of the law.
@@ -105,6 +106,7 @@ class Law:
     derived: Callable[[Mapping], dict] | None = None
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     constants: Mapping[str, float] = field(default_factory=dict)
+    codes: tuple[str, ...] = ()
     allocation: Callable | None = None
     uses: Mapping[str, Use] = field(default_factory=dict)
     identified_by: str = ""

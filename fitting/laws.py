@@ -18,7 +18,7 @@ from fitting.qat import QAT, QAT_FRACTION
 from fitting.repetition import REPETITION, REPETITION_FREE
 from fitting.response import BEST_BATCH, BEST_RATE, RATE_BATCH_RESPONSE, RATE_RESPONSE
 from fitting.routed import ROUTED, ROUTED_FLOOR
-from fitting.skaling import SKALING
+from fitting.skaling import SKALING, SKALING_NO_FLOOR
 from fitting.sparsity import SPARSITY
 from fitting.vocabulary import VOCABULARY
 from refused import Refused

@@ -1,5 +1,6 @@
 """A table of runs with named, unit-carrying columns, checked before any law sees it."""
 
+import gzip
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -56,7 +57,8 @@ class Observations:
     """Finished runs, one per row, and what was left out or looked odd.
 
     `frame` holds any of `COLUMNS` (units there). A missing `run` is numbered from the row; a
-    missing `trunk` makes every run its own trunk. Runs with a `diverged_step` are left out.
+    missing `trunk` makes every run its own trunk. Runs with a `diverged_step` are left out, and so
+    are rows that repeat another one in every column.
 
     Raises:
       Refused: no rows, a column given twice, text where a number belongs, empty or duplicated run
@@ -151,18 +153,27 @@ def read_frame(path) -> pd.DataFrame:
     try:
         if file.suffix == ".parquet":
             return pd.read_parquet(file)
+        # Only lines that start with # are comments: a colour in a cell is none.
+        told = _comment_lines(file)
         # pandas renames a column that is given twice: the header is looked at as it stands.
-        header = pd.read_csv(file, comment="#", header=None, nrows=1, dtype=str).iloc[0].dropna()
+        header = pd.read_csv(file, skiprows=told, header=None, nrows=1, dtype=str).iloc[0].dropna()
         if not all(map(str.isprintable, header)):
             raise Refused("table", text, "a text file with a header line")
         if header.duplicated().any():
             raise Refused("table", f"{header[header.duplicated()].iloc[0]} twice", "a column once")
-        return pd.read_csv(file, comment="#")
+        return pd.read_csv(file, skiprows=told)
     except Refused:
         raise
     except (ValueError, OSError, EOFError) as error:  # pandas' and pyarrow's own are of these.
         why = " ".join(str(error).split())
         raise Refused("table", text, f"a readable table ({why})") from None
+
+
+def _comment_lines(file: Path) -> list[int]:
+    """Numbers of the lines of a CSV that start with #."""
+    opened = gzip.open if file.suffix == ".gz" else open
+    with opened(file, "rt", errors="replace") as lines:
+        return [number for number, line in enumerate(lines) if line.startswith("#")]
 
 
 def _subset(frame: pd.DataFrame, name: str, subset: str) -> pd.DataFrame:
@@ -212,6 +223,10 @@ def _checked(frame: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, list[
     twice = frame.columns[frame.columns.duplicated()]
     if len(twice):
         raise Refused("table", f"{twice[0]} twice", "a column once")
+    again = frame.duplicated()
+    if again.any():
+        _note(notes, f"dropped, exact duplicates of other rows: {int(again.sum())}")
+        frame = frame[~again].reset_index(drop=True)
     if "run" not in frame:
         frame["run"] = [f"run{index}" for index in range(len(frame))]
     for name in ("run", "trunk"):

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 
 from fitting import evidence, figures, tables, use
-from fitting.chinchilla import CHINCHILLA
 from fitting.choice import Choice, admitted, choose, extrapolating
 from fitting.fit import Fit, fit
+from fitting.group_report import group_report
 from fitting.held_out import compute, seed_standard_deviation
-from fitting.isoflop import isoflop, isoflop_bias
+from fitting.isoflop import bias, isoflop
+from fitting.isoflop_report import exponent_line
 from fitting.law import Law
 from fitting.laws import law_named
 from fitting.observations import PARAMETER_COUNTS, Observations
@@ -34,6 +35,8 @@ def fit_report(
     out=None,
     flops=(),
     ask=(),
+    by: str | None = None,
+    share=(),
     **changes,
 ) -> str:
     """Fit a law to a table and report the fit with its evidence.
@@ -49,6 +52,8 @@ def fit_report(
       out: folder for fit.csv, fit.md, fit.tex, residuals.csv, held_out.csv, rolling.csv,
         choice.csv, influence.csv, report.md and figures; written only when everything is computed.
       flops: budgets to allocate, FLOP; ask: questions to the fitted law, `QUESTION,NAME=VALUE,...`.
+      by: column of groups to fit one by one; share: parameters that they have in common. The report
+        is then `group_report.group_report`'s, with groups.csv.
 
     Returns:
       the report, Markdown.
@@ -68,6 +73,12 @@ def fit_report(
         for name in [*(["allocation"] if len(flops) else []), *(name for name, _ in asked)]:
             use.question(one, name)
     obs = Observations.read(table, columns)
+    if by is not None:
+        if len(named) != 1:
+            raise Refused("law", law, "one law by name, with by")
+        return group_report(named[0], obs, options, by, share, flops, out)
+    if len(share):
+        raise Refused("share", ", ".join(share), "by, the column of the groups that share")
     if options.params is None:
         options = options.change(params=_count(named, obs))
     if len(flops):
@@ -87,6 +98,7 @@ def fit_report(
     for row in moved.head(5).itertuples():
         text.append(f"- without {row.kind} {row.left_out}: {row.shift:.3g}")
     text += _spread_lines(obs, options.params, result.target)
+    text += _contradiction_lines(result)
     if "exponent" in chosen.uses:
         text += _isoflop_lines(result)
     if len(flops):
@@ -329,8 +341,19 @@ def _spread_lines(obs, params, target) -> list[str]:
     return ["", line]
 
 
+def _contradiction_lines(result: Fit) -> list[str]:
+    found = evidence.contradictions(result)
+    if not found:
+        return []
+    told = "rows with equal predictors contradict each other: groups in one table (--by=COLUMN)?"
+    _log.warning(told)
+    return ["", "## Rows that contradict each other", "", f"**WARNING: {told}**", ""] + [
+        f"- {line}" for line in found
+    ]
+
+
 def _isoflop_lines(result: Fit) -> list[str]:
-    """The exponent of N* both ways, and what the parabolas make of this law without noise."""
+    """The exponent of N* both ways, and what the minima make of this law without noise."""
     own = use.ask(result, "exponent").iloc[0]
     direct = f"- exponent of N* in compute, from this fit: {own['value']:.4g}"
     if result.draws is None:
@@ -342,16 +365,12 @@ def _isoflop_lines(result: Fit) -> list[str]:
     try:
         found = isoflop(result.observations, result.params)
     except Refused as error:
-        return [*lines, f"- from isoFLOP parabolas: none, {error}"]
-    lines += [
-        f"- from parabolas over {len(found['budgets'])} budgets: {found['exponent']:.4g}; "
-        "interval: none (biased by construction)"
-    ]
-    if result.law.names != CHINCHILLA.names:
+        return [*lines, f"- from minima of budgets: none, {error}"]
+    lines.append(f"- from minima of budgets: {exponent_line(found)}")
+    moved = bias(found, result.law, result.parameters)["params_error"]
+    if not moved.notna().any():
         return lines
-    bias = isoflop_bias(result.parameters, found["budgets"]["flops"])
-    low, high = bias["params_error"].min(), bias["params_error"].max()
-    said = f"without noise, sweeps of x 8: {low:+.1%} to {high:+.1%}"
+    said = f"without noise at these sizes: {moved.min():+.1%} to {moved.max():+.1%}"
     return [*lines, f"- their bias in N* for this law, {said}"]
 
 

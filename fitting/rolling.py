@@ -10,7 +10,7 @@ from scipy.stats import norm
 from fitting.bfgs import curvature_inverse
 from fitting.fit import Fit, fit, predictor_columns, problem_of
 from fitting.held_out import DIRECTIONS, along, held_out_mask
-from fitting.intervals import FEWEST_TRUNKS
+from fitting.intervals import FEWEST_TRUNKS, NORMAL_90
 from fitting.law import Law
 from fitting.laws import LAWS, law_named
 from fitting.objective import jacobian, residuals
@@ -21,7 +21,6 @@ from refused import Refused
 PLAIN = ("nearest_run", "log_linear")  # predictions without any law
 BASELINES = (*PLAIN, "chinchilla_no_floor")
 SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the runs, where rolling fits end
-NORMAL_90 = 1.6448536269514722  # half the normal distribution's central 90 %, in its deviations
 _log = logging.getLogger("fitting")
 
 

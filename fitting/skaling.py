@@ -74,3 +74,19 @@ SKALING = Law(
     identified_by=IDENTIFIED_BY,
     source="Skaling 2026 (arXiv:2608.07222); k = 1 is the Chinchilla law",
 )
+
+SKALING_NO_FLOOR = Law(
+    name="skaling_no_floor",
+    formula="L = S ((params/1e8)^-alpha + ratio (tokens/1e10)^-beta)^k",
+    predictors=("params", "tokens"),
+    parameters=SKALING.parameters[1:],
+    terms=lambda columns, *shape: _terms(columns, *shape)[1:],
+    gradient=lambda columns, terms, *shape: tuple(
+        (move,) for _, move in _gradient(columns, (1.0, *terms), *shape)
+    ),
+    derived=inner,
+    allocation=_allocation,
+    uses={"exponent": SIZE_EXPONENT},
+    identified_by=IDENTIFIED_BY,
+    source="the Skaling law with E = 0, for tables whose losses show no floor",
+)

@@ -3,10 +3,12 @@
 from itertools import product
 
 import numpy as np
+from scipy.optimize import lsq_linear
 
 from fitting.law import Law
 from fitting.objective import Problem
 
+_MOST_SUBSETS = 6  # linear parameters of which every subset is tried
 _CHUNK = 100_000  # numbers at once, so that intermediate arrays stay in the cache
 
 
@@ -80,6 +82,10 @@ def _bounded_least_squares(basis, goal, positive):
     best = np.linalg.solve(gram, pull[..., None])[..., 0]
     # Where the free optimum is feasible it is the answer; only the others need the subsets.
     left = np.flatnonzero(~np.all((best > 0) | ~positive, axis=1))
+    if count > _MOST_SUBSETS:
+        for row in left:
+            best[row] = _by_active_set(gram[row], pull[row], positive)
+        return best / size
     gram, pull = gram[left], pull[left]
     found, lowest = np.zeros((len(left), count)), np.full(len(left), np.inf)
     for used in product((True, False), repeat=count):
@@ -96,6 +102,13 @@ def _bounded_least_squares(basis, goal, positive):
         found[np.ix_(better, used)] = solved[better]
     best[left] = found
     return best / size
+
+
+def _by_active_set(gram, pull, positive):
+    """One bounded solution by active sets, where there are too many subsets to try them all."""
+    root = np.linalg.cholesky(gram + 1e-12 * np.eye(len(gram))).T
+    low = np.where(positive, 0.0, -np.inf)
+    return lsq_linear(root, np.linalg.solve(root.T, pull), (low, np.inf)).x
 
 
 def first_shapes(problem: Problem, seed: int = 0) -> np.ndarray:

@@ -29,7 +29,7 @@ class Group:
     @property
     def hidden(self) -> bool:
         """Says whether hidden states are multiplied by it: a matrix that is not the head."""
-        return bool(self.matmul) and self.name != "head"
+        return bool(self.matmul) and self.name != HEAD.name
 
 
 MATRIX = Group("matrix", matmul=True)

@@ -95,8 +95,18 @@ def restore_tree(folder: epath.Path, wanted: Callable[[dict], dict]) -> tuple[di
 
 def discard(folder: epath.Path) -> None:
     """Deletes a segment's checkpoints."""
-    if (folder / "checkpoint").exists():
-        (folder / "checkpoint").rmtree()
+    remove(folder / "checkpoint")
+
+
+def remove(folder: epath.Path) -> None:
+    """Deletes a folder, if it is there; another worker may be doing the same."""
+    for _ in range(3):
+        try:
+            if folder.exists():
+                folder.rmtree()
+            return
+        except OSError:
+            continue
 
 
 def to_tree(state: State) -> dict:

@@ -23,6 +23,16 @@ class Columns(click.ParamType):
         return {theirs: ours for theirs, _, ours in pairs}
 
 
+class Names(click.ParamType):
+    """NAME,... as a list."""
+
+    name = "names"
+
+    def convert(self, value, param, ctx):
+        """Returns the names."""
+        return value if isinstance(value, list) else [name for name in value.split(",") if name]
+
+
 class Budgets(click.ParamType):
     """FLOP,... as numbers."""
 
@@ -68,7 +78,7 @@ def declared(command):
 
 
 @click.command(cls=Command)
-@click.option("--law", required=True, metavar="NAME", help="the law's name, as in chinchilla")
+@click.option("--law", required=True, metavar="NAME", help="a law's name, several, or auto")
 @click.option(
     "--table",
     type=Place("file"),
@@ -87,8 +97,16 @@ def declared(command):
     metavar="QUESTION,NAME=VALUE,...",
     help="a question to the fitted law; repeatable",
 )
+@click.option("--by", metavar="COLUMN", help="groups of runs to fit one by one")
+@click.option(
+    "--share",
+    type=Names(),
+    default="",
+    metavar="PARAMETER,...",
+    help="parameters that the groups have in common",
+)
 @declared
-def command(law: str, table: str, columns, out: str | None, flops, ask, **asked) -> None:
+def command(law, table, columns, out, flops, ask, by, share, **asked) -> None:
     """Fit a law to anybody's table of losses.
 
     Prints intervals and how they were made, what the data do not identify, errors on held-out
@@ -98,10 +116,10 @@ def command(law: str, table: str, columns, out: str | None, flops, ask, **asked)
     espalier fit --law=chinchilla --table=mine.csv --columns=size=params_total
     espalier fit --law=over_training --table=published:over_training:c4
     espalier fit --law=chinchilla --table=published:chinchilla:240 --flops=1e21,5.76e23
+    espalier fit --law=auto --table=mine.csv --by=corpus --share=alpha,beta
     """
     from fitting.options import Options
     from fitting.report import fit_report
 
-    options = Options(**asked)
-    found = fit_report(law, table, options, columns=columns or None, out=out, flops=flops, ask=ask)
-    print(found)
+    where = dict(columns=columns or None, out=out, flops=flops, ask=ask, by=by, share=share)
+    print(fit_report(law, table, Options(**asked), **where))

@@ -21,13 +21,13 @@ from refused import Refused
 from scaling import Stopped, Store, Worker, checkpoint, make_mesh, processes, tables
 from scaling.environment import compilation_cache
 from scaling.events import folder_name, write_events
-from scaling.fleet import in_fleets
 from scaling.grouping import planned as fleets_of
 from scaling.leases import Leases
 from scaling.mesh import shards
 from scaling.plan import Plan
 from scaling.plan import plan as make_plan
 from scaling.progress import Silent, progress
+from scaling.schedule import in_fleets
 from scaling.sharing import Sharing
 from scaling.speed import calibration, fleet_sizes
 from scaling.state import State

@@ -4,7 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments import learning_rate
 from experiments.learning_rate import best_rates, curve_at, excess, one_rate_cost, vertex
+from refused import Refused
+from scaling import AdamW, Muon
 
 RATES = np.array([0.004, 0.008, 0.016, 0.032, 0.064])
 
@@ -42,3 +45,22 @@ def test_one_rate_for_all_budgets_lies_between_theirs_and_costs_little():
     choice = best_rates(runs)
     assert 0.012 < choice["learning_rate"].item() < 0.020
     assert one_rate_cost(runs, choice)["excess (%)"].max() < 1.0
+
+
+def test_the_rates_of_another_optimizer_are_asked_for_by_its_name(corpus):
+    config = learning_rate.get_config("cpu")
+    config.corpus = str(next(iter(corpus.domains.values())).folder)
+    runs = {}
+    for config.optimizer in ("adamw", "muon"):
+        runs[config.optimizer] = [item.run for item in learning_rate.study(config).runs]
+    pairs = list(zip(runs["adamw"], runs["muon"], strict=True))
+    for ours, other in pairs:
+        kinds = type(ours.optimizer), type(other.optimizer)
+        assert kinds == (AdamW, Muon) and ours.identity != other.identity
+        assert ours.optimizer.learning_rate == other.optimizer.learning_rate
+    config.optimizer, config.update_ladder = "muon", True
+    with pytest.raises(Refused, match="config.optimizer: got muon; accepted: adamw where the lad"):
+        learning_rate.study(config)
+    config.optimizer = "sgd"
+    with pytest.raises(Refused, match="optimizer: got sgd; accepted: one of adamw, lion, muon"):
+        learning_rate.study(config)

@@ -48,3 +48,25 @@ def test_spread_of_seeds_pools_replicates():
     assert spread == pytest.approx(0.0, abs=1e-12) and degrees == 16
     none, zero = seed_standard_deviation(ladder(seeds=(1, 1, 1, 1, 1)))
     assert none is None and zero == 0
+
+
+def test_rows_that_differ_in_any_setting_are_no_seeds_of_one_another():
+    frame = ladder(between=0.0).frame
+    one = Observations(frame.assign(learning_rate=np.where(frame["seed"] > 0, 0.01, 0.02)))
+    spread, degrees = seed_standard_deviation(one)
+    assert degrees == 4  # only the third seed still has a partner
+    other = Observations(frame.assign(learning_rate=np.arange(len(frame)) + 1.0))
+    assert seed_standard_deviation(other) == (None, 0)
+
+
+def test_rows_that_agree_in_their_seed_too_are_not_counted_as_seeds():
+    frame = ladder().frame.assign(seed=0)
+    assert seed_standard_deviation(Observations(frame)) == (None, 0)
+    assert seed_standard_deviation(Observations(frame.drop(columns="seed")))[1] == 16
+
+
+def test_losses_and_names_are_no_settings():
+    frame = ladder().frame
+    outcome = frame.assign(**{"loss.web": frame["loss"] * 1.1, "train_loss": frame["loss"]})
+    named = outcome.assign(model=[f"model {i}" for i in range(len(frame))])
+    assert seed_standard_deviation(Observations(named))[1] == 16

@@ -145,3 +145,18 @@ def test_published_tables(name):
     known = {"subset", "shape", "loss_low", "loss_high", "router", "top_k", "step"}
     extra = {column for column in obs.frame if unit(column) is None}
     assert extra <= known | {"routing_frequency", "flops_per_step"}
+
+
+def test_exact_duplicates_are_dropped_with_a_count():
+    frame = pd.DataFrame({"params_total": [1e8, 1e8, 1e9], "tokens": 1e10, "loss": [3.0, 3.0, 2.5]})
+    runs = Observations(frame)
+    assert len(runs) == 2 and "exact duplicates of other rows: 1" in runs.notes[0]
+    seeded = Observations(frame.assign(seed=[0, 1, 0]))
+    assert len(seeded) == 3 and not seeded.notes
+
+
+def test_a_hash_inside_a_row_is_no_comment(tmp_path):
+    file = tmp_path / "runs.csv"
+    file.write_text("# told\nparams_total,color,tokens,loss\n1e8,#ff,1e10,3\n1e9,#fe,1e10,2.5\n")
+    runs = Observations.read(file)
+    assert list(runs.column("loss")) == [3.0, 2.5]

@@ -13,7 +13,17 @@ from etils import epath
 
 from models import Leaf, Streams
 from refused import Refused
-from scaling import AddStreams, Averaging, GrowParameterTokens, Quantize, Recipe, make_mesh
+from scaling import (
+    AddStreams,
+    Averaging,
+    Data,
+    GrowParameterTokens,
+    Quantize,
+    Rate,
+    Recipe,
+    Run,
+    make_mesh,
+)
 from scaling import checkpoint as checkpoints
 from scaling.growth import first_rows
 from scaling.optimizers import OPTIMIZERS, Optimizer, Rule, named
@@ -21,7 +31,10 @@ from scaling.state import State, initial, optimizer_bytes
 from scaling.train import Program, advance, on_mesh
 from tests.corpora import model, recipe, tokenformer
 
-KINDS = (State, Recipe, Averaging, Program, Rule, Optimizer, *OPTIMIZERS.values())
+KINDS = (
+    *(State, Recipe, Averaging, Program, Rule, Optimizer, *OPTIMIZERS.values()),
+    *(Run, Data, Rate),
+)
 
 
 @pytest.mark.parametrize("kind", KINDS)

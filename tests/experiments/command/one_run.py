@@ -18,8 +18,14 @@ def get_config(name: str = "cpu") -> ConfigDict:
 def study(config: ConfigDict) -> Study:
     """Builds one run: a warmup, a constant rate, and a decay over its last fifth."""
     corpus = open_corpus(config.corpus)
-    data = Data(corpus.name, corpus.content_hash, Mixture.uniform(corpus.names))
+    data = Data.of(corpus, Mixture.uniform(corpus.names))
     phases = wsd(config.steps * BATCH, BATCH, 4 * BATCH)
-    run = Run(model(depth=1), data, AdamW(learning_rate=0.005, weight_decay=0.01), 0, tuple(phases))
+    run = Run(
+        model=model(depth=1),
+        data=data,
+        optimizer=AdamW(learning_rate=0.005, weight_decay=0.01),
+        seed=0,
+        phases=tuple(phases),
+    )
     runs = (labelled(run, arm="alone"),)
     return Study("one_run", corpus, runs, Evaluation(128), lambda found: [], repeat=True)

@@ -116,11 +116,13 @@ def runs_of(optimizer: str, kind: str, corpus, **fields) -> list[Run]:
     mixtures = (Mixture.uniform(corpus.names), Mixture.of({"low": 0.7, "high": 0.3}))
     return [
         Run(
-            MODELS[kind],
-            Data(corpus.name, corpus.content_hash, mixture),
-            named(optimizer, learning_rate=RATES[optimizer] / (1 + seed), weight_decay=0.01),
-            seed,
-            wsd(20 * STEP, STEP, 2 * STEP),
+            model=MODELS[kind],
+            data=Data.of(corpus, mixture),
+            optimizer=named(
+                optimizer, learning_rate=RATES[optimizer] / (1 + seed), weight_decay=0.01
+            ),
+            seed=seed,
+            phases=wsd(20 * STEP, STEP, 2 * STEP),
             **fields,
         )
         for seed, mixture in enumerate(mixtures)
