@@ -54,7 +54,7 @@ class Options:
             raise Refused("level", self.level, "a number between 0 and 1")
         if not 0 < self.quantile < 1:
             raise Refused("quantile", self.quantile, "a share between 0 and 1")
-        if not 0 < self.overestimate_penalty < np.inf:
+        if not 0 < self.overestimate_penalty < math.inf:
             accepted = "a positive number, 1 for none"
             raise Refused("overestimate_penalty", self.overestimate_penalty, accepted)
         if self.draws < 1:
