@@ -8,7 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from fitting.objective import Problem, jacobian, objective_and_gradient, residuals, smoothing
+from fitting.objective import (
+    Problem,
+    jacobian,
+    objective_and_gradient,
+    residuals,
+    sides,
+    smoothing,
+)
 
 _LONGEST = 3.0  # step, in log units of a parameter
 _SHORTEST, _STALE = 1e-9, 1e-2  # share of a step after which its direction is given up
@@ -117,8 +124,17 @@ def _share_of_held(inverse, step, held):
     """
     both = held[:, :, None] & held[:, None, :]
     block = np.where(both, inverse, np.eye(held.shape[1]))
-    pull = np.linalg.solve(block, np.where(held, step, 0.0)[..., None])
+    pull = solved(block, np.where(held, step, 0.0)[..., None])
     return (inverse @ pull)[..., 0]
+
+
+def solved(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Solutions of matrix x = right, (batch, n, columns); least squares where one is singular."""
+    try:
+        return np.linalg.solve(matrix, right)
+    except np.linalg.LinAlgError:
+        usable = np.nan_to_num(matrix, nan=0.0, posinf=1e150, neginf=-1e150)
+        return np.linalg.pinv(usable) @ right
 
 
 def _rows(problem: Problem, rows) -> Problem:
@@ -143,6 +159,7 @@ def curvature_inverse(problem: Problem, point: np.ndarray, free: np.ndarray) -> 
         weight = 1 / np.maximum(miss, max(delta, 1e-12) + 0.2 * np.median(miss, 1)[:, None])
     if problem.weights is not None:
         weight = weight * problem.weights
+    weight = weight * sides(problem, residuals(problem, point))
     slopes = np.where(free[:, None, :], slopes, 0.0)
     gram = np.swapaxes(slopes, 1, 2) @ (weight[:, :, None] * slopes)
     diagonal = np.einsum("bii->bi", gram)
@@ -150,7 +167,8 @@ def curvature_inverse(problem: Problem, point: np.ndarray, free: np.ndarray) -> 
     root = np.sqrt(typical)
     correlation = gram / root[:, :, None] / root[:, None, :]
     identity = np.eye(gram.shape[1])
-    inverse = np.linalg.inv(correlation + np.where(free, 1e-9, 1.0)[:, :, None] * identity)
+    ridge = np.where(free, 1e-9, 1.0)[:, :, None] * identity
+    inverse = solved(correlation + ridge, np.broadcast_to(identity, gram.shape))
     return inverse / root[:, :, None] / root[:, None, :]
 
 

@@ -166,6 +166,8 @@ def extrapolating(result: Fit, rolled=None, direction="compute", distance: float
         params=result.params or result.law.size,
         target=result.target,
         fixed=result.fixed,
+        quantile=result.quantile,
+        overestimate_penalty=result.over,
     )
     obs = result.observations
     if rolled is None:

@@ -13,7 +13,7 @@ from fitting.bfgs import minimise
 from fitting.fit import Fit, fit, named, problem_of
 from fitting.held_out import IDS, OUTCOMES, seed_standard_deviation
 from fitting.intervals import NORMAL_90
-from fitting.objective import ZERO, Problem, exact, objective_value, residuals
+from fitting.objective import ZERO, Problem, exact, objective_value, residuals, sides
 from fitting.observations import Observations
 
 FAR_APART = 5.0  # standard deviations between rows of equal predictors that no chance explains
@@ -49,7 +49,7 @@ def influence(result: Fit, most: int = 5) -> pd.DataFrame:
             masks.append(values != level)
     weights = np.array(masks, float)
     start = np.tile(point, (len(weights), 1))
-    smooth = replace(problem, delta=1e-4) if problem.objective == "lad" else problem
+    smooth = replace(problem, delta=1e-4) if problem.absolute else problem
     with threadpool_limits(limits=1):
         points, _, _ = minimise(replace(smooth, weights=weights), start, tolerance=1e-8)
     table = pd.DataFrame({"kind": kinds, "left_out": names, "runs": weights.sum(1).astype(int)})
@@ -71,9 +71,10 @@ def log_likelihood(problem: Problem, point: np.ndarray) -> float:
     normal for least squares; residuals in log, or the target's unit for `least_squares`. Residuals
     count as no smaller than rounding, so that a law that meets every run gets a finite number.
     """
-    size = np.maximum(np.abs(residuals(problem, np.asarray(point)[None])[0]), ZERO)
+    miss = residuals(problem, np.asarray(point)[None])[0]
+    size = np.maximum(sides(problem, miss) * np.abs(miss), ZERO)
     rows, delta = len(size), problem.delta
-    if problem.objective == "lad":
+    if problem.absolute:
         return float(-rows * (np.log(2 * np.mean(size)) + 1))
     if problem.objective != "huber":
         return float(-0.5 * rows * (np.log(2 * np.pi * np.mean(size**2)) + 1))
@@ -250,6 +251,10 @@ def convergence(result: Fit) -> Mapping[str, object]:
     if found.next_basin is not None:
         gap = found.next_basin
         basin = f"objective {gap:.2%} higher" if np.isfinite(gap) else "above zero residuals"
+        if found.other is not None:
+            values = named(result.law, found.other[None])
+            told = ", ".join(f"{name} {float(values[name][0]):.4g}" for name in result.law.names)
+            basin += f", predictions up to {found.apart:.2%} apart: {told}"
     return {
         "objective": f"{found.objective:.10g}",
         "random starts at the optimum": f"{found.share:.0%} of {found.starts}",

@@ -61,6 +61,8 @@ class Fit:
     observations: Observations
     draws: Draws | None
     fixed: Mapping[str, float] = field(default_factory=dict)
+    quantile: float = 0.5
+    over: float = 1.0
     notes: tuple[str, ...] = ()
     misfit: Misfit | None = None
 
@@ -128,7 +130,8 @@ def fit(law, obs: Observations, options: Options | None = None, **changes) -> Fi
     inside = obs.only(~mask)
     columns = predictor_columns(law, inside.frame, params)
     how = (options.objective, options.delta, None, options.fixed)
-    problem = Problem(law, columns, inside.column(target), *how)
+    sided = {"quantile": options.quantile, "over": options.overestimate_penalty}
+    problem = Problem(law, columns, inside.column(target), *how, **sided)
     if np.any(problem.target <= 0):
         raise Refused(target, float(problem.target.min()), "positive values")
     with threadpool_limits(limits=1):
@@ -184,6 +187,8 @@ def _result(found, problem: Problem, inside, params, target, options: Options, n
         observations=inside,
         draws=cloud,
         fixed=dict(problem.fixed),
+        quantile=problem.quantile,
+        over=problem.over,
         notes=notes,
     )
 
@@ -229,7 +234,7 @@ def _profiles(problem, optimum, trunks, inside):
     shared = between**2 / max(between**2 + within**2, 1e-300)
     effect = design_effect(problem, optimum.point, trunks, shared)
     profiles, better = profile(problem, optimum.point, scaled, effect)
-    if better is None or problem.objective == "lad":
+    if better is None or problem.absolute:
         return profiles, None
     cost = float(objective_and_gradient(problem, better[None])[0][0]) * problem.scale()
     # No start reached the point that profiling met: the evidence has to say so.
@@ -242,7 +247,8 @@ def problem_of(result: Fit) -> Problem:
     columns = result.columns(result.observations.frame)
     target = result.observations.column(result.target)
     options = (result.objective, result.delta, None, dict(result.fixed))
-    return Problem(result.law, columns, target, *options)
+    sided = {"quantile": result.quantile, "over": result.over}
+    return Problem(result.law, columns, target, *options, **sided)
 
 
 def _residuals(obs: Observations, target: str, predicted) -> pd.DataFrame:

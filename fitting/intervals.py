@@ -135,7 +135,7 @@ def draw(problem: Problem, point, trunks, settings, draws: int, seed: int = 0) -
             f"parametric bootstrap, {len(names)} trunks, standard deviation between trunks "
             f"{between:.2g} and within {within:.2g} from {source}, {draws} draws"
         )
-    smooth = replace(problem, delta=1e-4) if problem.objective == "lad" else problem
+    smooth = replace(problem, delta=1e-4) if problem.absolute else problem
     points = []
     for first in range(0, draws, _CHUNK):
         part = slice(first, min(first + _CHUNK, draws))

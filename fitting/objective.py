@@ -12,6 +12,7 @@ OBJECTIVES = {
     "huber": "Huber loss of log residuals, quadratic below delta (Hoffmann et al. 2022: 1e-3)",
     "lad": "absolute log residuals",
     "least_squares_log": "half squared log residuals",
+    "quantile": "absolute log residuals so weighted that a share `quantile` of the runs lies below",
     "least_squares": "half squared residuals in the target's unit",
 }
 
@@ -24,7 +25,8 @@ class Problem:
     """A law, its predictors, the target, and how misses are counted.
 
     columns: {predictor: (rows,)}; target: (rows,) or (batch, rows); weights: the same or None;
-    fixed: {parameter: value} held constant.
+    fixed: {parameter: value} held constant; quantile: of the objective "quantile"; over: how much
+    more a prediction above its run costs than one below.
     """
 
     law: Law
@@ -34,15 +36,26 @@ class Problem:
     delta: float = 1e-3
     weights: np.ndarray | None = None
     fixed: Mapping[str, float] = None
+    quantile: float = 0.5
+    over: float = 1.0
 
     def __post_init__(self):
         if self.objective not in OBJECTIVES:
             raise Refused("objective", self.objective, ", ".join(OBJECTIVES))
         if not 0 < self.delta < np.inf:
             raise Refused("delta", self.delta, "a positive number")
+        if not 0 < self.quantile < 1:
+            raise Refused("quantile", self.quantile, "a share between 0 and 1")
+        if not 0 < self.over < np.inf:
+            raise Refused("overestimate_penalty", self.over, "a positive number")
         for name in self.fixed or {}:
             if name not in self.law.names:
                 raise Refused("fixed", name, f"parameters of the law: {', '.join(self.law.names)}")
+
+    @property
+    def absolute(self) -> bool:
+        """Whether misses count by their size, so that the optimum is a corner."""
+        return self.objective in ("lad", "quantile")
 
     @property
     def free(self) -> np.ndarray:
@@ -68,7 +81,16 @@ class Problem:
 
 def smoothing(problem: Problem) -> float:
     """Residual below which the minimised objective is quadratic; inf if it is everywhere."""
-    return problem.delta if problem.objective in ("huber", "lad") else np.inf
+    return problem.delta if problem.objective == "huber" or problem.absolute else np.inf
+
+
+def sides(problem: Problem, miss) -> np.ndarray | float:
+    """What a residual counts by its sign, of its shape; 1 where both sides count alike."""
+    if problem.objective != "quantile" and problem.over == 1:
+        return 1.0
+    share = problem.quantile if problem.objective == "quantile" else 0.5
+    # Of the pinball loss, twice: a prediction below its run costs the quantile.
+    return np.where(miss > 0, 2 * (1 - share) * problem.over, 2 * share)
 
 
 def _in_log(problem: Problem) -> bool:
@@ -149,11 +171,11 @@ def _rounding(problem):
 
 def _cost(problem, miss):
     """Cost of every residual and its derivative."""
-    delta = smoothing(problem)
+    delta, side = smoothing(problem), sides(problem, miss)
     if np.isinf(delta):
-        return 0.5 * miss**2, miss
+        return 0.5 * side * miss**2, side * miss
     slope = np.clip(miss, -delta, delta) / delta
-    return slope * (miss - 0.5 * delta * slope), slope
+    return side * slope * (miss - 0.5 * delta * slope), side * slope
 
 
 def _total(problem, cost):
@@ -195,8 +217,8 @@ def objective_value(problem: Problem, point: np.ndarray) -> float:
     """The unscaled objective at one point, the number that papers print."""
     miss = residuals(problem, point[None])[0]
     weights = 1.0 if problem.weights is None else problem.weights
-    if problem.objective == "lad":
-        return float(np.sum(weights * np.abs(miss)))
+    if problem.absolute:
+        return float(np.sum(weights * sides(problem, miss) * np.abs(miss)))
     scaled, _ = objective_and_gradient(problem, point[None])
     return float(scaled[0] * problem.scale())
 
@@ -205,4 +227,5 @@ def condition(problem: Problem, point: np.ndarray) -> float:
     """Condition number of the Gauss-Newton Hessian in search coordinates, free parameters only."""
     slopes = jacobian(problem, point[None])[0][:, problem.free]
     singular = np.linalg.svd(slopes, compute_uv=False) if slopes.size else np.ones(1)
-    return float((singular[0] / max(singular[-1], 1e-300)) ** 2)
+    with np.errstate(over="ignore"):
+        return float((singular[0] / max(singular[-1], 1e-300)) ** 2)

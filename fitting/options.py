@@ -31,6 +31,8 @@ class Options:
 
     objective: str = _option("huber", "huber, lad, least_squares or least_squares_log")
     delta: float = _option(1e-3, "of the Huber loss, in log loss")
+    quantile: float = _option(0.5, "of the objective quantile")
+    overestimate_penalty: float = _option(1.0, "times that a prediction above its run costs")
     held_out: Any = _option(
         None, "largest_decile, above:0.25 or COLUMN>VALUE; in Python a mask", str
     )
@@ -50,6 +52,11 @@ class Options:
             raise Refused("objective", self.objective, ", ".join(OBJECTIVES))
         if not 0 < self.level < 1:
             raise Refused("level", self.level, "a number between 0 and 1")
+        if not 0 < self.quantile < 1:
+            raise Refused("quantile", self.quantile, "a share between 0 and 1")
+        if not 0 < self.overestimate_penalty < math.inf:
+            accepted = "a positive number, 1 for none"
+            raise Refused("overestimate_penalty", self.overestimate_penalty, accepted)
         if self.draws < 1:
             raise Refused("draws", self.draws, "1 or more")
         if self.audits < 0:

@@ -71,7 +71,7 @@ def profile(problem: Problem, point: np.ndarray, objective: float, effect=None):
       {name: Profile}, point or None.
     """
     law = problem.law
-    smooth = replace(problem, delta=1e-5) if problem.objective == "lad" else problem
+    smooth = replace(problem, delta=1e-5) if problem.absolute else problem
     names = [name for name, free in zip(law.names, problem.free, strict=True) if free]
     low, high = problem.bounds()
     miss = residuals(problem, point[None])[0]
@@ -132,7 +132,7 @@ def profile(problem: Problem, point: np.ndarray, objective: float, effect=None):
 
 def _growth(problem: Problem, miss) -> float:
     """Power with which the objective grows in the residual scale: 2 for squares, 1 for LAD."""
-    if problem.objective == "lad":
+    if problem.absolute:
         return 1.0
     if problem.objective != "huber":
         return 2.0

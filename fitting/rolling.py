@@ -133,10 +133,11 @@ def _inefficiency(objective: str, delta: float) -> float:
 
     For the Huber loss E psi^2 / (E psi')^2, psi clipped at delta noise deviations (Huber 1964).
     """
-    if objective not in ("huber", "lad"):
+    if objective.startswith("least_squares"):
         return 1.0
-    if objective == "lad" or delta < 1e-3:
+    if objective != "huber" or delta < 1e-3:
         return float(np.pi / 2)
+    delta = min(delta, 100.0)  # Nothing is clipped there, and squares of more may overflow.
     inner = 2 * norm.cdf(delta) - 1
     square = inner - 2 * delta * norm.pdf(delta) + 2 * delta**2 * norm.sf(delta)
     return float(square / inner**2)

@@ -29,9 +29,10 @@ class Optimum:
     """The best point found and why it can be believed.
 
     point: (parameters,) search coordinates; objective: unscaled; share: of random starts that end
-    within 1e-6 of the objective; next_basin: relative objective of the best other basin, None if
-    there is none, inf above zero residuals; gradient_norm: of the scaled objective; condition: of
-    the Gauss-Newton Hessian.
+    within 1e-6 of the objective or give the same predictions; next_basin: relative objective of the
+    best other basin whose predictions differ, None if there is none, inf above zero residuals;
+    other: its point; apart: largest log difference of its predictions; gradient_norm: of the scaled
+    objective; condition: of the Gauss-Newton Hessian.
     """
 
     point: np.ndarray
@@ -42,6 +43,8 @@ class Optimum:
     gradient_norm: float
     condition: float
     at_bounds: tuple[str, ...]
+    other: np.ndarray | None = None
+    apart: float = 0.0
 
 
 def solve(problem: Problem, audits: int = 32, polishes: int = 5, seed: int = 0) -> Optimum:
@@ -56,7 +59,7 @@ def solve(problem: Problem, audits: int = 32, polishes: int = 5, seed: int = 0) 
     """
     law = problem.law
     rng = np.random.default_rng(seed)
-    first = replace(problem, delta=_LAD_DELTAS[0]) if problem.objective == "lad" else problem
+    first = replace(problem, delta=_LAD_DELTAS[0]) if problem.absolute else problem
     grid = linear_start(problem, _fix_shapes(problem, first_shapes(problem, seed)))
     best = grid[np.argsort(objective(first, grid), kind="stable")[:polishes]]
     random = linear_start(problem, _fix_shapes(problem, other_shapes(problem, audits, rng)))
@@ -71,23 +74,25 @@ def solve(problem: Problem, audits: int = 32, polishes: int = 5, seed: int = 0) 
     goal = _same(first, np.min(polished[1]))
     audited = minimise(first, random, enough=goal)
     points, costs, gradients = map(np.concatenate, zip(polished, audited, strict=True))
-    if problem.objective == "lad":
+    if problem.absolute:
         points, costs, gradients = _sharpen(problem, points)
     # The best once more, with fresh curvature, and audits that stopped on their way below it.
-    last = replace(problem, delta=_LAD_DELTAS[-1]) if problem.objective == "lad" else problem
+    last = replace(problem, delta=_LAD_DELTAS[-1]) if problem.absolute else problem
     again = (costs <= goal) & (costs > _same(last, np.min(costs)))
     again[np.argmin(costs)] = True
     points[again], costs[again], gradients[again] = minimise(last, points[again])
     order = np.argsort(costs, kind="stable")
     winner = order[0]
     point = points[winner]
-    if problem.objective == "lad":
+    if problem.absolute:
         point = _vertex(problem, point)
     tail = costs[len(best) :]
     same = _same(last, costs[winner])
-    share = float(np.mean(tail <= same)) if audits else float("nan")
-    others = [i for i in order if np.max(np.abs(points[i] - point)) > 0.05 and costs[i] < np.inf]
-    settled = [i for i in others if costs[i] > same]
+    apart = _apart(problem, points, point)
+    alike = apart <= _resolution(problem, point)
+    agree = (tail <= same) | alike[len(best) :]
+    share = float(np.mean(agree)) if audits else float("nan")
+    settled = [i for i in order if not alike[i] and same < costs[i] < np.inf]
     gap = None
     if settled:
         zero = costs[winner] <= negligible(last)
@@ -103,7 +108,24 @@ def solve(problem: Problem, audits: int = 32, polishes: int = 5, seed: int = 0) 
         gradient_norm=float(np.linalg.norm(np.where(at, 0.0, gradients[winner]))),
         condition=condition(problem, point),
         at_bounds=tuple(np.array(law.names)[at]),
+        other=points[settled[0]] if settled else None,
+        apart=float(apart[settled[0]]) if settled else 0.0,
     )
+
+
+def _apart(problem: Problem, points, point) -> np.ndarray:
+    """Largest relative difference of predictions between points and the optimum, (points,)."""
+    miss = residuals(problem, np.concatenate([point[None], points]))
+    unit = 1.0 if problem.objective != "least_squares" else np.abs(problem.target)
+    moved = np.max(np.abs((miss[1:] - miss[0]) / unit), axis=1)
+    return np.where(np.isfinite(moved), moved, np.inf)
+
+
+def _resolution(problem: Problem, point) -> float:
+    """Difference of predictions that the runs' scatter hides: a tenth of the typical residual."""
+    miss = residuals(problem, point[None])[0]
+    unit = 1.0 if problem.objective != "least_squares" else np.abs(problem.target)
+    return max(1e-6, 0.1 * float(np.median(np.abs(miss / unit))))
 
 
 def _same(problem: Problem, cost: float) -> float:

@@ -5,6 +5,7 @@ from itertools import product
 import numpy as np
 from scipy.optimize import lsq_linear
 
+from fitting.bfgs import solved
 from fitting.law import Law
 from fitting.objective import Problem
 
@@ -55,7 +56,7 @@ def linear_start(problem: Problem, shape: np.ndarray) -> np.ndarray:
             basis.append(term * weight)
             which.append(index)
     if basis:
-        solved = _bounded_least_squares(
+        values = _bounded_least_squares(
             np.stack(basis, 1),
             goal * weight,
             np.array([law.parameters[index].positive for index in which]),
@@ -63,7 +64,7 @@ def linear_start(problem: Problem, shape: np.ndarray) -> np.ndarray:
         for column, index in enumerate(which):
             parameter = law.parameters[index]
             floor = 1e-6 * np.min(problem.target) if parameter.positive else None
-            value = solved[:, column]
+            value = values[:, column]
             if parameter.positive:
                 value = np.where(value > 0, value, max(floor, parameter.low))
             out[:, index] = parameter.to_search(value)
@@ -79,7 +80,7 @@ def _bounded_least_squares(basis, goal, positive):
     size = np.sqrt(np.einsum("bii->bi", gram)) + 1e-300
     gram = gram / size[:, :, None] / size[:, None, :] + 1e-14 * np.eye(count)
     pull = (basis @ goal[:, :, None])[..., 0] / size
-    best = np.linalg.solve(gram, pull[..., None])[..., 0]
+    best = solved(gram, pull[..., None])[..., 0]
     # Where the free optimum is feasible it is the answer; only the others need the subsets.
     left = np.flatnonzero(~np.all((best > 0) | ~positive, axis=1))
     if count > _MOST_SUBSETS:
@@ -92,14 +93,14 @@ def _bounded_least_squares(basis, goal, positive):
         used = np.array(used)
         if used.all() or not used.any() or not np.all(used | positive):
             continue
-        solved = np.linalg.solve(gram[:, used][:, :, used], pull[:, used, None])[..., 0]
-        # At a least-squares solution the sum of squares has fallen by solved . pull.
-        cost = -np.sum(solved * pull[:, used], axis=1)
-        feasible = np.all((solved > 0) | ~positive[used], axis=1)
+        part = solved(gram[:, used][:, :, used], pull[:, used, None])[..., 0]
+        # At a least-squares solution the sum of squares has fallen by part . pull.
+        cost = -np.sum(part * pull[:, used], axis=1)
+        feasible = np.all((part > 0) | ~positive[used], axis=1)
         better = np.flatnonzero(feasible & (cost < lowest))
         lowest[better] = cost[better]
         found[better] = 0.0
-        found[np.ix_(better, used)] = solved[better]
+        found[np.ix_(better, used)] = part[better]
     best[left] = found
     return best / size
 

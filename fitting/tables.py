@@ -103,7 +103,9 @@ def commented(table, *comments: str) -> str:
 
 def _objective(result: Fit) -> str:
     text = f"objective {result.objective}"
-    return f"{text}, delta {result.delta:g}" if result.objective == "huber" else text
+    text += f", delta {result.delta:g}" if result.objective == "huber" else ""
+    text += f" {result.quantile:g}" if result.objective == "quantile" else ""
+    return text + (f", overestimates count {result.over:g} times" if result.over != 1 else "")
 
 
 def _number(value, digits: int) -> str:

@@ -219,9 +219,9 @@ def option_of(command, ctx, known, name: str, value: str | None) -> click.Option
     root = ctx.find_root()
     having = [words for words, leaf in leaves(root.command, root) if name in flags(leaf, root)]
     if having:
-        where = " or ".join(f"{root.info_name} {words}" for words in having)
         shown = "a value" if value is None else value
-        raise Refused(name, shown, f"{where}, not {ctx.command_path}")
+        accepted = f"{root.info_name} {', '.join(having)}, not {ctx.command_path}"
+        raise Refused(name, shown, accepted)
     raise Refused(
         "flag", name, listed(sorted({option.opts[-1] for option in known.values()}), name)
     )

@@ -10,7 +10,7 @@ from tests.fitting.planted import TRUTH, point_of, problem
 def test_gradient_is_exact(objective):
     # A wide delta keeps the difference quotient away from the corner of the absolute value.
     here = problem(objective, noise=0.01, delta=0.02)
-    if objective == "lad":
+    if here.absolute:
         here = problem("huber", noise=0.01, delta=1e-3)
     point = point_of(TRUTH) + 0.01
     _, gradient = objective_and_gradient(here, point[None])
@@ -25,10 +25,26 @@ def test_gradient_is_exact(objective):
         assert slopes[:, index] == pytest.approx(change[0] / 2e-6, rel=1e-4, abs=1e-9)
 
 
+def test_the_gradient_of_a_lopsided_objective_is_exact():
+    here = problem("huber", noise=0.01, delta=0.02, over=5.0)
+    point = point_of(TRUTH) + 0.01
+    _, gradient = objective_and_gradient(here, point[None])
+    for index in range(len(point)):
+        step = np.zeros(len(point))
+        step[index] = 1e-6
+        up, _ = objective_and_gradient(here, (point + step)[None])
+        down, _ = objective_and_gradient(here, (point - step)[None])
+        assert gradient[0, index] == pytest.approx((up[0] - down[0]) / 2e-6, rel=1e-5)
+
+
 def test_options_are_refused_by_name():
     with pytest.raises(Refused, match="least_squares_log"):
         problem("huberr")
     with pytest.raises(Refused, match="delta"):
         problem(delta=0.0)
+    with pytest.raises(Refused, match="quantile"):
+        problem("quantile", quantile=1.0)
+    with pytest.raises(Refused, match="overestimate_penalty"):
+        problem(over=0.0)
     with pytest.raises(Refused, match="gamma"):
         problem(fixed={"gamma": 1.0})

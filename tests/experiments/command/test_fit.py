@@ -1,5 +1,7 @@
 """The options of `espalier fit` are those of a fit, listed once."""
 
+from pathlib import Path
+
 import pytest
 
 from experiments.command.fit import Budgets, Columns, command, option_fields
@@ -26,10 +28,32 @@ def test_the_help_names_every_objective():
     assert set(objective.metadata["help"].replace(" or ", ", ").split(", ")) == set(OBJECTIVES)
 
 
-def test_options_reach_the_fit(capsys):
-    code, out, err = call(capsys, *CHINCHILLA, "--point-only", "--objective=lad", "--fixed=E=1.7")
-    assert code == 0, err
-    assert "1.7" in out and "lad" in out
+def test_what_is_asked_reaches_the_fit(capsys, monkeypatch):
+    asked = []
+    told = lambda *args, **more: asked.append((args, more)) or "the report"
+    monkeypatch.setattr("fitting.report.fit_report", told)
+    options = ("--point-only", "--objective=lad", "--fixed=E=1.7", "--draws=7", "--level=.8")
+    options += ("--share=alpha,",)
+    where = (
+        "--columns=size=params_total",
+        "--out=~/x",
+        "--flops=1e21,2e21",
+        "--ask=a",
+        "--ask=b",
+        "--by=c",
+    )
+    assert call(capsys, *CHINCHILLA, *options, *where) == (0, "the report\n", "")
+    (((law, table, found), more),) = asked
+    assert (law, table) == ("chinchilla", "published:chinchilla")
+    assert (found.point_only, found.objective, found.draws, found.level) == (True, "lad", 7, 0.8)
+    assert found.fixed == {"E": 1.7} and found.held_out is None
+    assert more.pop("out") == str(Path("~/x").expanduser()) and more == dict(
+        columns={"size": "params_total"},
+        flops=[1e21, 2e21],
+        ask=("a", "b"),
+        by="c",
+        share=["alpha"],
+    )
 
 
 def test_columns_and_budgets_are_read():

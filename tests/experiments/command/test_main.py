@@ -60,7 +60,7 @@ def call(capsys, *args) -> tuple[int, str, str]:
         (["plan", "--config=experiments/nowhere.py"], "or a study's name: binary_codes, known_"),
         (
             ["plan", STUDY, "--profile=x"],
-            "--profile: got x; accepted: espalier run or espalier launch, not espalier plan",
+            "--profile: got x; accepted: espalier run, launch, not espalier plan",
         ),
         (["run", STUDY, "--profile=gs://x"], "--profile: got gs://x; accepted: a folder on this"),
         (["plan", f"{STUDY}:huge"], "preset: got huge; accepted: cpu, laptop, gpu, pod"),
