@@ -133,7 +133,7 @@ def _inefficiency(objective: str, delta: float) -> float:
 
     For the Huber loss E psi^2 / (E psi')^2, psi clipped at delta noise deviations (Huber 1964).
     """
-    if objective.startswith("least_squares"):
+    if objective.startswith("least_squares") or (objective == "huber" and delta > 10):
         return 1.0
     if objective != "huber" or delta < 1e-3:
         return float(np.pi / 2)
