@@ -16,6 +16,26 @@ from scaling.plan import Plan, order
 # al. 2023, arXiv:2305.16264, section 6); beyond that a study must say that it means to.
 MOST_EPOCHS = 4.0
 
+# What most presets for two CPU cores, and for one accelerator, have in common.
+CPU = dict(
+    batch_tokens=1024,
+    context=64,
+    warmup_tokens=25 * 1024,
+    evaluation_tokens=32_768,
+    corpus="wheels",
+    dtype="float32",
+    repeat=False,
+)
+GPU = dict(
+    batch_tokens=32_768,
+    context=256,
+    warmup_tokens=50 * 32_768,
+    evaluation_tokens=262_144,
+    corpus="wheels",
+    dtype="bfloat16",
+    repeat=True,
+)
+
 
 @dataclass(frozen=True)
 class Results:
@@ -83,14 +103,15 @@ class Study:
         return epochs
 
 
-def preset(name: str, presets: Mapping[str, Mapping]) -> ConfigDict:
-    """Returns a preset's values as a flat ConfigDict.
+def configured(presets: Mapping[str, Mapping]) -> Callable[..., ConfigDict]:
+    """Returns a study's `get_config`: from a preset's name to its values, as a flat ConfigDict.
 
-    Raises:
-      Refused: a preset that the study lacks.
+    It refuses a preset that the study lacks.
     """
-    if name not in presets:
-        raise Refused("preset", name, ", ".join(presets))
-    config = ConfigDict(dict(presets[name]))
-    config.preset = name
-    return config
+
+    def get_config(name: str = "cpu") -> ConfigDict:
+        if name not in presets:
+            raise Refused("preset", name, ", ".join(presets))
+        return ConfigDict(dict(presets[name]) | {"preset": name})
+
+    return get_config

@@ -83,9 +83,10 @@ def test_the_report_says_what_it_found(study, tmp_path):
     blocks = study.report(Results(config, plan(study.runs), study.corpus, runs, runs[:0]))
     write_report(tmp_path, study, config, blocks)
     text = (tmp_path / "report.md").read_text()
-    assert "proves the machinery, not the law" in text.split("\n\n")[1]
-    assert "1 runs diverged and are left out" in text
-    assert "worst relative error" in text and "**met**" in text
+    head = text.split("\n\n")[1]
+    assert "5 widths, at most 2,048,000 tokens" in head and "proves the machinery" in head
+    assert "1 run diverged, left out of all fits" in text
+    assert "Its worst is" in text and "**met**" in text
     assert "standard deviation" in text and "trunk bootstrap, 11 trunks" in text
     page = (tmp_path / "report.html").read_text()
     assert "http" not in page.split("</style>")[1].split("base64")[0]

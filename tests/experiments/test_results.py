@@ -155,7 +155,7 @@ def test_fusion_gains_what_is_reported_at_equal_fractions():
 def test_every_mixture_differs_from_the_proposal_as_reported():
     table = unfolded(read("regmix"))
     larger = table[table["role"] == "candidate"].assign(rate=1.0)
-    stated = read("regmix", "differences").set_index("arm")["difference"]
+    stated = read("regmix", "differences").set_index("arm")["difference (nats/token)"]
     agree(differences(larger, "proposal", "loss.networkx"), stated)
     proxies, transfers = (table[table["role"] == role] for role in ("proxy", "transfer"))
     assert len(proxies) == 64
