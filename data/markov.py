@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from scipy import special
 
 from data.corpus import Corpus, Document, open_corpus, write_corpus
 from refused import Refused
@@ -54,6 +53,8 @@ class Source:
         A context's number reads its symbols as digits in base S, oldest first. Each entry is at
         least 1 and each row sums to UNIT.
         """
+        from scipy import special  # Here, since most corpora are read without it.
+
         uniform = self._random("transitions").random((self.symbols**self.order, self.symbols))
         # Normalised gamma variates are Dirichlet; the inverse CDF keeps one draw per variate.
         weight = special.gammaincinv(self.concentration, np.maximum(uniform, 2.0**-53))

@@ -93,7 +93,7 @@ def fetch(folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     # pip copies files into place bit by bit; renaming them shows whole files to other builders.
     with tempfile.TemporaryDirectory(prefix=".fetching-", dir=folder) as fetched:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", fetched]
+        command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--dest", fetched]
         command += ["--disable-pip-version-check", "--no-deps", "--require-hashes"]
         command += ["--only-binary=:all:", "--requirement", str(LOCK)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

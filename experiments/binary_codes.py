@@ -30,9 +30,10 @@ import numpy as np
 import pandas as pd
 
 from data import Corpus, Mixture, load
-from experiments.evidence.comparison import comparison, differences
-from experiments.evidence.report import Table, Text
-from experiments.evidence.study import Results, Study, preset
+from experiments.evidence.claim import Claim, counted, listed
+from experiments.evidence.comparison import against, comparison
+from experiments.evidence.report import Block, Table, Text
+from experiments.evidence.study import CPU, GPU, Results, Study, configured
 from models import ModelConfig, skeleton
 from models.codes import Codes
 from models.embeddings import Learned
@@ -58,6 +59,7 @@ ARMS: dict[str, Callable[[int], dict]] = {
 
 PRESETS = {
     "cpu": dict(
+        CPU,
         arms=tuple(ARMS),
         width=48,
         depth=2,
@@ -67,14 +69,12 @@ PRESETS = {
         seeds=3,
         tokens=204_800,
         batch_tokens=512,
-        context=64,
         warmup_tokens=25 * 512,
         evaluation_tokens=16_384,
         corpus="wheels-bpe4096",
-        dtype="float32",
-        repeat=False,
     ),
     "gpu": dict(
+        GPU,
         arms=tuple(ARMS),
         width=384,
         depth=6,
@@ -83,12 +83,8 @@ PRESETS = {
         rates=(0.25, 0.5, 1.0, 2.0),
         seeds=5,
         tokens=32_768_000,
-        batch_tokens=32_768,
-        context=256,
-        warmup_tokens=50 * 32_768,
         evaluation_tokens=131_072,
         corpus="wheels-bpe4096",
-        dtype="bfloat16",
         repeat=False,
     ),
     "published": dict(
@@ -109,14 +105,10 @@ PRESETS = {
         repeat=True,
     ),
 }
+get_config = configured(PRESETS)
 
 # Perplexity per token over that of the learned table (abstract of arXiv:2605.09751).
 PUBLISHED = {"codes 0/1": 2.36 / 2.44, "recoded 0/1": 2.39 / 2.44}
-
-
-def get_config(name: str = "cpu"):
-    """Returns a preset's configuration."""
-    return preset(name, PRESETS)
 
 
 def model(config, corpus: Corpus, arm: str, seed: int) -> ModelConfig:
@@ -145,7 +137,13 @@ def attempts(config, corpus: Corpus) -> tuple[Labelled, ...]:
     def build(arm: str) -> Callable[[float, int], Run]:
         def run(rate: float, seed: int) -> Run:
             optimizer = AdamW.at(float(f"{rate * reference:.3g}"))
-            return Run(model(config, corpus, arm, seed), data, optimizer, seed, phases)
+            return Run(
+                model=model(config, corpus, arm, seed),
+                data=data,
+                optimizer=optimizer,
+                seed=seed,
+                phases=phases,
+            )
 
         return run
 
@@ -169,20 +167,19 @@ def study(config) -> Study:
     )
 
 
-def report(results: Results) -> list:
+def report(results: Results) -> list[Block]:
     """Writes the verdicts, what enters each arm's first layer, and the paper's ratios."""
     config, corpus = results.config, results.corpus
     table = unfolded(results.runs)
     bits = Codes().length(corpus.vocabulary)
-    copies = config.width / bits
-    seeds = ", ".join(map(str, range(config.seeds)))
     intro = (
-        f"One Transformer (width {config.width}, {config.depth} layers) on {corpus.name}, with "
-        f"V = {corpus.vocabulary:,} and so {bits} bits a token, {copies:g} copies of each over the "
-        f"width; {config.tokens:,} training tokens, seeds {seeds}. "
-        f"A token is seen {config.tokens / corpus.vocabulary:,.0f} times on average (about 260,000 "
-        "in the paper): what is found here holds for training that short. The head is trained and "
-        "not tied in every arm. Losses per token are comparable, as all arms read the same tokens."
+        f"One Transformer (width {config.width}, {counted(config.depth, 'layer')}) on "
+        f"{corpus.name}, with V = {corpus.vocabulary:,} and so {bits} bits a token, "
+        f"{config.width / bits:g} copies of each over the width; {config.tokens:,} training "
+        f"tokens, seeds {listed(range(config.seeds))}. A token is seen "
+        f"{config.tokens / corpus.vocabulary:,.0f} times on average (about 260,000 in the paper): "
+        "what is found here holds for training that short. The head is trained and not tied in "
+        "every arm. Losses per token are comparable, as all arms read the same tokens."
     )
     return [
         Text(intro),
@@ -229,8 +226,9 @@ def inputs(config, corpus: Corpus) -> pd.DataFrame:
 
 def perplexity(table: pd.DataFrame) -> pd.DataFrame:
     """Returns ratios of perplexity to the baseline's, paired by seed, beside the paper's."""
-    paired = differences(table, BASELINE, "loss")
-    ratios = np.exp(paired[["difference", "low", "high"]])
-    ratios.columns = ["perplexity ratio", "90 % low", "90 % high"]
-    published = paired["arm"].map(PUBLISHED)
-    return pd.concat([paired["arm"], ratios, published.rename("paper")], axis=1)
+    rows = []
+    for arm, claim in against(table, BASELINE, "loss").items():
+        ratio = Claim(*np.exp([claim.value, claim.low, claim.high]), claim.count, than=1.0)
+        paper = {"paper": PUBLISHED.get(arm, np.nan)}
+        rows.append({"arm": arm} | ratio.columns("perplexity ratio") | paper)
+    return pd.DataFrame(rows)

@@ -15,8 +15,11 @@ from matplotlib.figure import Figure
 
 from data import Mixture, load
 from data.markov import parse
-from experiments.evidence.report import Picture, Table, Text, subplots
-from experiments.evidence.study import Results, Study, preset
+from experiments.evidence.claim import counted
+from experiments.evidence.figures import finish, means, panels
+from experiments.evidence.law import parameter
+from experiments.evidence.report import Block, Picture, Table, Text
+from experiments.evidence.study import Results, Study, configured
 from fitting import Observations, fit
 from models import ladder
 from scaling import Data, Evaluation, Run, labelled, product, wsd
@@ -37,11 +40,9 @@ PRESETS = {
         repeat=False,
     ),
 }
+get_config = configured(PRESETS)
 
-
-def get_config(name: str = "cpu"):
-    """Returns a preset's configuration."""
-    return preset(name, PRESETS)
+GOAL = 0.2  # Largest miss of E, in percent of H, that counts as the truth.
 
 
 def study(config) -> Study:
@@ -83,48 +84,41 @@ def sample_correction(config, corpus) -> tuple[float, float]:
     return source.entropy_rate, source.entropy_rate - float(truth)
 
 
-def report(results: Results) -> list:
+def report(results: Results) -> list[Block]:
     """Writes the fitted E of every seed beside the truth, and the biased answer of the grid."""
     config, runs = results.config, results.runs[results.runs["diverged_step"].isna()]
     entropy, correction = sample_correction(config, results.corpus)
     runs = runs.assign(loss=runs["loss"] + correction)
     wide = runs[runs["width"] == config.width]
-    rows, fits = [], {}
-    for seed, group in wide.groupby("seed"):
-        found = fits[seed] = fit("data", Observations(group))
-        low, high = found.intervals["E"]
-        rows.append(
-            {
-                "seed": int(seed),
-                "E (nats/token)": found.parameters["E"],
-                "90 % low": low,
-                "90 % high": high,
-                "beta": found.parameters["beta"],
-                "E − H (% of H)": 100 * (found.parameters["E"] / entropy - 1),
-                "covers H": "yes" if low <= entropy <= high else "no",
-            }
-        )
+    fits = {seed: fit("data", Observations(group)) for seed, group in wide.groupby("seed")}
+    claims = {seed: parameter(found, "E", than=entropy) for seed, found in fits.items()}
+    rows = [
+        {"seed": seed}
+        | claim.columns("E (nats/token)")
+        | {
+            "beta": fits[seed].parameters["beta"],
+            "E − H (% of H)": 100 * (claim.value / entropy - 1),
+            "covers H": "yes" if claim.low <= entropy <= claim.high else "no",
+        }
+        for seed, claim in claims.items()
+    ]
     table = pd.DataFrame(rows)
     worst = table["E − H (% of H)"].abs().max()
-    covered = (table["covers H"] == "yes").sum()
-    first = runs[runs["seed"] == runs["seed"].min()]
-    grid = fit("chinchilla", Observations(first), params="params_total")
-    low, high = grid.intervals["E"]
-    bias = 100 * (grid.parameters["E"] / entropy - 1)
-    verdict = "within" if worst <= 0.2 else "**not** within"
-    how = next(iter(fits.values())).interval_method
+    first = Observations(runs[runs["seed"] == runs["seed"].min()])
+    grid = parameter(fit("chinchilla", first, params="params_total"), "E", than=entropy)
     return [
         Text(
             f"The source's entropy rate is H = {entropy:.6f} nats/token. The data law's E misses "
-            f"it by at most {worst:.3f} % over {len(table)} seeds ({verdict} the 0.2 % aimed at); "
-            f"{covered} of {len(table)} intervals of 90 % cover it ({how})."
+            f"it by at most {worst:.3f} % over {counted(len(table), 'seed')} "
+            f"({'' if worst <= GOAL else '**not** '}within the {GOAL:g} % aimed at); "
+            f"{(table['covers H'] == 'yes').sum()} of {len(table)} intervals of 90 % cover it "
+            f"({next(iter(fits.values())).interval_method})."
         ),
         Table("data_law", table, "L = E + B/D^beta at one width, per seed."),
         Text(
-            f"A width × tokens grid under the Chinchilla law gives E = {grid.parameters['E']:.5f} "
-            f"[{low:.5f}, {high:.5f}], {bias:+.2f} % of H: "
-            + ("its interval misses the truth. " if not low <= entropy <= high else "")
-            + "Widths too small for the source are a bottleneck, and no power law in parameters."
+            "A width × tokens grid under the Chinchilla law gives an E of "
+            f"{grid.said('nats/token', '.5f', 'H')} ({100 * (grid.value / entropy - 1):+.2f} % of "
+            "H). Widths too small for the source are a bottleneck, and no power law in parameters."
         ),
         Picture(
             "known_entropy", picture(wide, fits, entropy), "Excess loss over the entropy rate."
@@ -134,13 +128,11 @@ def report(results: Results) -> list:
 
 def picture(wide: pd.DataFrame, fits: dict, entropy: float) -> Figure:
     """Draws the excess of the corrected losses over the entropy rate against tokens."""
-    figure, axis = subplots(figsize=(6, 4))
-    for seed, group in wide.groupby("seed"):
-        group = group.sort_values("tokens")
-        (line,) = axis.plot(group["tokens"], group["loss"] - entropy, "o", label=f"seed {seed}")
+    figure, (axis,) = panels()
+    over = wide.assign(excess=wide["loss"] - entropy)
+    colours = means(axis, over, "tokens", "excess", "seed", label="seed {}".format, mark="o")
+    for seed, group in over.sort_values("tokens").groupby("seed"):
         law = fits[seed].predict(group)["prediction"].to_numpy()
-        axis.plot(group["tokens"], law - entropy, "-", color=line.get_color(), lw=1)
-    axis.set(xscale="log", yscale="log", xlabel="tokens", ylabel="corrected loss − H (nats/token)")
-    axis.grid(alpha=0.3, which="both")
-    axis.legend()
+        axis.plot(group["tokens"], law - entropy, "-", color=colours[seed], lw=1)
+    finish(axis, "tokens", "corrected loss − H (nats/token)", yscale="log")
     return figure

@@ -18,11 +18,15 @@ Answer     On `cpu`, 1.5e10–1.9e11 FLOPs: EL is 0.9–1.2 at the lowest comput
 
 import itertools
 
+import numpy as np
 import pandas as pd
 
 from data import Mixture, load
-from experiments.evidence.leverage_report import DENSE, leverage_report, rates_blocks
-from experiments.evidence.study import Results, Study, preset
+from experiments.evidence.claim import counted
+from experiments.evidence.comparison import best_rates
+from experiments.evidence.leverage import DENSE, leverage_blocks
+from experiments.evidence.report import Block, Table, Text
+from experiments.evidence.study import Results, Study, configured
 from models import Experts, ModelConfig, ladder
 from models.accounting import leverage_flops
 from models.ladder import learning_rate
@@ -109,6 +113,7 @@ PRESETS = {
         repeat=True,
     ),
 }
+get_config = configured(PRESETS)
 
 # Width: layers, heads, key/value heads, learning rate, sequences in a batch, training FLOPs.
 TABLE_7 = {
@@ -121,11 +126,6 @@ TABLE_7 = {
 }
 DECAY = 0.2  # Of each run's tokens; Hägele et al. 2024 (arXiv:2405.18392), section 4.
 ACTIVE, SHARED = 2, 1  # At G = 2; both grow with G.
-
-
-def get_config(name: str = "cpu"):
-    """Returns a preset's configuration."""
-    return preset(name, PRESETS)
 
 
 def experts_at(routed: int, granularity: int) -> Experts:
@@ -176,7 +176,13 @@ def run_of(config, corpus, arm: str, width: int, tokens: int | None, rate: float
         base = TABLE_7[width][3]
     optimizer = AdamW.at(float(f"{base * rate:.3g}"))
     phases = wsd(counts[0] if tokens is None else tokens, batch, warmup, DECAY)
-    return Run(shape, Data.of(corpus, Mixture.parse(config.mixture)), optimizer, seed, phases)
+    return Run(
+        model=shape,
+        data=Data.of(corpus, Mixture.parse(config.mixture)),
+        optimizer=optimizer,
+        seed=seed,
+        phases=phases,
+    )
 
 
 def reference(config) -> str:
@@ -239,16 +245,31 @@ def published_flops(config, corpus, table: pd.DataFrame) -> pd.Series:
     return pd.Series([per_token[a, w] * t for a, w, t in keys], index=table.index)
 
 
-def report(results: Results) -> list:
+def report(results: Results) -> list[Block]:
     """Writes what was measured, and the sweep behind the learning rates."""
-    config, corpus = results.config, results.corpus
-    every = unfolded(results.runs)
+    config, every = results.config, unfolded(results.runs)
     table, swept = every[every["role"] == "ladder"], every[every["role"] == "sweep"]
     table = table[table["diverged_step"].isna()].reset_index(drop=True)
-    table["exact_flops"], table["flops"] = table["flops"], published_flops(config, corpus, table)
-    blocks = leverage_report(table, arms(config))
+    flops = published_flops(config, results.corpus, table)
+    blocks = leverage_blocks(table.assign(exact_flops=table["flops"], flops=flops))
     if swept.empty:
         return blocks
+    where = (
+        f"Loss by multiple of the ladder's rate: width {config.sweep_width}, "
+        f"{config.sweep_tokens:,} tokens, {counted(config.sweep_seeds, 'seed')}."
+    )
     used = dict(zip((DENSE, reference(config)), config.rates, strict=True))
-    where = f"width {config.sweep_width}, {config.sweep_tokens:,} tokens"
-    return [*blocks, *rates_blocks(swept, used, f"{where}, seeds {config.sweep_seeds}")]
+    return [*blocks, Text("## Learning rates"), Table("rates", swept_rates(swept, used), where)]
+
+
+def swept_rates(swept: pd.DataFrame, used: dict[str, float]) -> pd.DataFrame:
+    """Sets the rates in use beside the sweep behind them."""
+    best = best_rates(swept, "loss").set_index("arm")
+    table = swept.pivot_table(index="arm", columns="rate", values="loss").loc[best.index]
+    in_use = pd.Series(used)[best.index]
+    scored = [table[rate][arm] if rate in table else np.nan for arm, rate in in_use.items()]
+    table.columns = [f"× {rate:g}" for rate in table.columns]
+    edge = np.where(best["edge"], "edge", "")
+    table = table.assign(best=best["rate"], edge=edge, **{"in use": in_use})
+    table["excess of it (%)"] = 100 * (np.array(scored) / best["mean"] - 1)
+    return table.reset_index()

@@ -13,10 +13,23 @@ Answer     The law, fitted without the largest width at its two largest token co
 
 import itertools
 
+import pandas as pd
+
 from data import Mixture, load
-from experiments.evidence.law_report import law_report
-from experiments.evidence.report import Text
-from experiments.evidence.study import Results, Study, preset
+from experiments.evidence.claim import counted, scale
+from experiments.evidence.figures import plan_tree
+from experiments.evidence.law import (
+    against_others,
+    held_out,
+    identified,
+    law_table,
+    parameter,
+    summarised,
+)
+from experiments.evidence.report import Block, Picture, Table, Text
+from experiments.evidence.study import CPU, GPU, Results, Study, configured
+from fitting import Observations, fit, seed_standard_deviation
+from fitting import figures as draw
 from models import ladder
 from scaling import Data, Evaluation, Run, labelled, per_width, wsd
 
@@ -28,19 +41,14 @@ from scaling import Data, Evaluation, Run, labelled, per_width, wsd
 # as the largest width: 3.7 / 9.3 %; 16–96: 4.1 / 13.1 %; 24–96 with two seeds: 1.5 / 13.2 %.
 PRESETS = {
     "cpu": dict(
+        CPU,
         widths=(24, 32, 48, 64, 96),
         tokens=(256_000, 512_000, 1_024_000, 2_048_000),
         seeds=(3, 2, 2, 2, 2),
-        batch_tokens=1024,
-        context=64,
-        warmup_tokens=25 * 1024,
-        evaluation_tokens=32_768,
-        corpus="wheels",
         mixture="code=1",
-        dtype="float32",
-        repeat=False,
     ),
     "laptop": dict(
+        CPU,
         widths=(24, 32, 48, 64, 96, 128),
         tokens=(512_000, 1_024_000, 2_048_000, 4_096_000),
         seeds=(3, 2, 2, 2, 2, 2),
@@ -48,23 +56,14 @@ PRESETS = {
         context=128,
         warmup_tokens=25 * 2048,
         evaluation_tokens=65_536,
-        corpus="wheels",
         mixture="code=1",
-        dtype="float32",
-        repeat=False,
     ),
     "gpu": dict(
+        GPU,
         widths=(64, 128, 192, 256, 384, 512),
         tokens=(16_384_000, 32_768_000, 65_536_000, 131_072_000),
         seeds=(3, 2, 2, 1, 1, 1),
-        batch_tokens=32_768,
-        context=256,
-        warmup_tokens=50 * 32_768,
-        evaluation_tokens=262_144,
-        corpus="wheels",
         mixture="code=0.25,docs=0.25,headers=0.25,tests=0.25",
-        dtype="bfloat16",
-        repeat=True,
     ),
     "pod": dict(
         widths=(512, 768, 1024, 1536, 2048),
@@ -80,17 +79,29 @@ PRESETS = {
         repeat=False,
     ),
 }
+get_config = configured(PRESETS)
 
+LAWS = {"over-training law": "over_training", "Chinchilla law": "chinchilla"}
+CONVENTIONS = {
+    "params_total, 6·params·tokens (as published)": ("over_training", "params_total"),
+    "params_non_embedding, exact FLOPs": ("over_training_exact", "params_non_embedding"),
+}
+PUBLISHED_PARAMS = 0.011e9  # The smallest: abstract of arXiv:2403.08540.
+GOAL = 0.035  # Worst relative error at which the first split counts as predicted.
+SHOWN = {name: name for name in ("width", "seed", "params_total", "tokens")} | {
+    "token_multiplier": "tokens/param",
+    "flops": "FLOPs",
+    "loss": "loss (nats/token)",
+    "bits_per_byte": "bits/byte",
+}
 DECAY = 0.2  # Of each run's tokens; Hägele et al. 2024 (arXiv:2405.18392), section 4.
 
 
-def get_config(name: str = "cpu"):
-    """Returns a preset's configuration."""
-    return preset(name, PRESETS)
-
-
 def study(config) -> Study:
-    """Builds the runs: widths × token counts × seeds, all lengths of a seed on one trunk."""
+    """Builds the runs: widths × token counts × seeds, all lengths of a seed on one trunk.
+
+    The largest width at its two largest token counts has the role "held out".
+    """
     corpus = load(config.corpus)
     mixture = Mixture.parse(config.mixture)
     data = Data.of(corpus, mixture)
@@ -100,7 +111,9 @@ def study(config) -> Study:
         rung = ladder(width, config.tokens, **shape)
         for seed, tokens in itertools.product(range(seeds), config.tokens):
             phases = wsd(tokens, config.batch_tokens, config.warmup_tokens, DECAY)
-            runs.append(labelled(Run.of(rung, data, seed, phases), size=width))
+            beyond = width == max(config.widths) and tokens in sorted(config.tokens)[-2:]
+            role = "held out" if beyond else "fitted"
+            runs.append(labelled(Run.of(rung, data, seed, phases), role=role, size=width))
     return Study(
         name="over_training",
         corpus=corpus,
@@ -123,11 +136,82 @@ def held_out_compute(runs):
     return runs["flops_6nd"] > runs["flops_6nd"].max() / 4
 
 
-def report(results: Results) -> list:
+def report(results: Results) -> list[Block]:
     """Writes the answer: the law, its two held-out splits, and what the data do not identify."""
-    scale = {
-        "cpu": "The `cpu` preset proves the machinery, not the law: five tiny widths, two million "
-        "tokens at most.",
-        "laptop": "The `laptop` preset is still far below the scales at which laws are published.",
-    }.get(results.config.preset, "Scales between a laptop's and a cluster's.")
-    return [Text(scale), *law_report(results, held_out_largest, held_out_compute)]
+    runs = results.runs[results.runs["diverged_step"].isna()].reset_index(drop=True)
+    observations = Observations(runs)
+    spread, degrees = seed_standard_deviation(observations, params="params_total")
+    spread = spread / runs["loss"].mean() if spread else 0.0
+    mask, hard = (split(runs).to_numpy(bool) for split in (held_out_largest, held_out_compute))
+    fits, near = held_out(observations, mask, LAWS, "params_total")
+    _, far = held_out(observations, hard, LAWS, "params_total")
+    law, rival = fits.values()
+    worst, nearest = (100 * near[name].max() for name in ("over-training law", "nearest run"))
+    met = "met" if worst <= 100 * GOAL and worst < nearest else "not met"
+    return [
+        Text(summary(results, len(runs), spread, degrees)),
+        Text("## Held out: the largest width at its two largest token counts"),
+        Text(
+            f"The over-training law: {against_others(near, 'over-training law', spread)}. Its "
+            f"worst is {worst:.2f} %, the nearest run's {nearest:.2f} %. At most {100 * GOAL:g} % "
+            f"and less than the nearest run's was asked for: **{met}**."
+        ),
+        errors("held_out", near, mask, spread),
+        law_table("fit_over_training", law),
+        law_table("fit_chinchilla", rival),
+        Text(identified(law, rival)),
+        conventions(observations, mask),
+        Picture(
+            "loss_against_compute",
+            draw.loss_against_compute(law, observations.only(mask)),
+            "Held-out loss against compute by token multiplier; lines are the over-training law.",
+        ),
+        Picture(
+            "predicted_against_actual",
+            draw.predicted_against_actual(law),
+            "Predicted against actual loss; held-out runs are squares with their interval.",
+        ),
+        Picture("residuals", draw.residuals(law), "Residuals of the over-training law."),
+        Picture("profiles", draw.profile_likelihood(law), "Profile likelihood of each parameter."),
+        Text("## A harder split: all runs above a quarter of the largest compute held out"),
+        Text(f"The over-training law: {against_others(far, 'over-training law', spread)}."),
+        errors("held_out_compute", far, hard, spread),
+        Text("## The plan"),
+        Picture("plan", plan_tree(results.plan), "Segments by tokens; a dot is the end of a run."),
+        Text("## The runs"),
+        Table("run_table", runs[list(SHOWN)].rename(columns=SHOWN), "Loss: mean over domains."),
+    ]
+
+
+def summary(results: Results, sound: int, spread: float, degrees: int) -> str:
+    """Says what the preset can tell, what sharing trunks saved, and how far seeds spread."""
+    config, shared, lost = results.config, results.plan, len(results.runs) - sound
+    small = scale(results.runs["params_total"].max(), PUBLISHED_PARAMS, "parameters")
+    return (
+        f"{counted(len(config.widths), 'width')}, at most {max(config.tokens):,} tokens. {small}"
+        "\n\n"
+        f"{len(shared.runs)} runs in {len(shared.segments)} segments: {shared.tokens:,} tokens "
+        f"trained, {shared.tokens / shared.tokens_alone:.4f} of what the same runs take apart. The "
+        "standard deviation of a loss over seeds is "
+        + (f"{100 * spread:.2f} % ({degrees} degrees of freedom)." if spread else "unknown.")
+        + (f" {counted(lost, 'run')} diverged, left out of all fits." if lost else "")
+    )
+
+
+def errors(name: str, found: dict, mask, spread: float) -> Table:
+    """Tables held-out errors beside the spread of seeds."""
+    seeds = {"prediction": "seeds' standard deviation", "median error (%)": 100 * spread or None}
+    caption = f"Relative errors on {mask.sum()} held-out runs; {(~mask).sum()} were fitted."
+    return Table(name, pd.concat([summarised(found), pd.DataFrame([seeds])]), caption)
+
+
+def conventions(observations: Observations, mask) -> Table:
+    """Fits the over-training law under two conventions of counting, with both exponents."""
+    rows = []
+    for shown, (law, params) in CONVENTIONS.items():
+        found = fit(law, observations, held_out=mask, params=params)
+        worst = 100 * found.held_out["relative_error"].abs().max()
+        row = {"convention": shown} | parameter(found, "eta").columns("eta")
+        rows.append(row | {"worst held-out error (%)": worst})
+    how = f"The exponent by convention; {found.interval_method}."
+    return Table("conventions", pd.DataFrame(rows), how)

@@ -17,10 +17,14 @@ Answer     In the `cpu` preset nothing is gained: at equal parameters 4 streams 
 import math
 from dataclasses import replace
 
+import pandas as pd
+
 from data import Mixture, load
-from experiments.evidence.report import Block
-from experiments.evidence.streams_report import named, streams_report
-from experiments.evidence.study import Results, Study, preset
+from experiments.evidence.claim import counted, scale
+from experiments.evidence.comparison import best_rates, comparison
+from experiments.evidence.report import Block, Picture, Text
+from experiments.evidence.streams import flops_picture, kept_table, law_blocks, named
+from experiments.evidence.study import CPU, GPU, Results, Study, configured
 from models import ModelConfig, Streams, count, ladder
 from refused import Refused
 from scaling import (
@@ -45,6 +49,7 @@ PRESETS = {
     # (smoothing 1) from std 0.02: 2.394. Nothing was resolved, so the published values stand. But
     # for plain averages the mean largest weight ended near 0.9, of 0.925 at most.
     "cpu": dict(
+        CPU,
         widths=(16, 32, 48),
         streams=(1, 2, 4),
         main_width=32,  # Where arms are compared with `seeds`; other widths have one seed.
@@ -54,17 +59,11 @@ PRESETS = {
         tokens=204_800,
         rates=(0.5, 1.0, 2.0, 4.0),
         seeds=3,
-        batch_tokens=1024,
-        context=64,
-        warmup_tokens=25 * 1024,
-        evaluation_tokens=32_768,
-        corpus="wheels",
         mixture="code=1",
         published_shapes=False,
-        dtype="float32",
-        repeat=False,
     ),
     "gpu": dict(
+        GPU,
         widths=(128, 192, 256, 384),
         streams=(1, 2, 4, 8),
         main_width=256,
@@ -74,15 +73,8 @@ PRESETS = {
         tokens=16_384_000,
         rates=(0.5, 1.0, 2.0),
         seeds=3,
-        batch_tokens=32_768,
-        context=256,
-        warmup_tokens=50 * 32_768,
-        evaluation_tokens=262_144,
-        corpus="wheels",
         mixture="code=0.25,docs=0.25,headers=0.25,tests=0.25",
         published_shapes=False,
-        dtype="bfloat16",
-        repeat=True,
     ),
     # The published grid, as far as it is known: its learning rates are not, so they are swept.
     "published": dict(
@@ -106,19 +98,17 @@ PRESETS = {
         repeat=False,
     ),
 }
+get_config = configured(PRESETS)
 
 # Share of the tokens over which the rate falls; the second stage of the two-stage arms is this
 # share, so that their first stage is that of one stream trained alone.
 DECAY = 0.4
 
+SMALLEST = 0.54e9  # Non-embedding parameters of the smallest published model.
+
 # Feed-forward widths of the published backbones, which have 36 layers, 16 query heads and 2
 # key/value heads (released parametric fit and cost analysis of arXiv:2505.10475).
 PUBLISHED = {896: 4864, 1024: 5504, 1280: 6912, 1536: 8320, 2048: 11008, 2560: 13824}
-
-
-def get_config(name: str = "cpu"):
-    """Returns a preset's configuration."""
-    return preset(name, PRESETS)
 
 
 class Bench:
@@ -167,7 +157,9 @@ class Bench:
             optimizer = AdamW(
                 learning_rate=rung.learning_rate * rate, weight_decay=rung.weight_decay / rate
             )
-            return Run(model, self.data, optimizer, seed, tuple(phases))
+            return Run(
+                model=model, data=self.data, optimizer=optimizer, seed=seed, phases=tuple(phases)
+            )
 
         return run
 
@@ -276,7 +268,34 @@ def study(config) -> Study:
 
 
 def report(results: Results) -> list[Block]:
-    """Writes the answer from the finished runs."""
-    every = unfolded(results.runs)
+    """Writes the law, the comparisons at equal cost, the stages, and fewer streams."""
+    config, every = results.config, unfolded(results.runs)
     found = {role: table.reset_index(drop=True) for role, table in every.groupby("role")}
-    return streams_report(results.config, found, DECAY)
+    most, scratch, staged = named(max(config.streams)), found["scratch"], found["staged"]
+    largest = results.runs["params_non_embedding"].max()
+    stages = pd.concat([scratch[scratch["arm"].isin([most, "1 stream"])], staged])
+    plain = best_rates(scratch).set_index("arm").loc["1 stream", "mean"]
+    return [
+        Text(
+            f"{counted(len(results.runs), 'run')}. {scale(largest, SMALLEST, 'parameters')} Speeds "
+            "are those of the day's machine; `make bench` compares them fairly."
+        ),
+        Text("## The law over widths and streams"),
+        *law_blocks(found["grid"]),
+        Text(f"## Equal parameters and equal FLOPs, width {config.main_width}"),
+        *comparison(scratch, most, prefix="equal_"),
+        Picture(
+            "flops",
+            flops_picture(scratch),
+            "Every arm at its best rate over its training FLOPs; dots are seeds.",
+        ),
+        Text(f"## Streams from scratch and in a second stage of {100 * DECAY:g} % of the tokens"),
+        *comparison(stages, most, prefix="stages_"),
+        Text(
+            "## Fewer streams at evaluation\n\nThe first streams of a trained model, the "
+            "aggregation's weights renormalised over them; one kept stream is the backbone without "
+            "prefix. Held-out bits per byte; a model trained with one stream from the start has "
+            f"{plain:.4f}."
+        ),
+        kept_table(pd.concat([scratch, staged]), found["kept"], most),
+    ]

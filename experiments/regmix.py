@@ -27,9 +27,9 @@ from ml_collections import ConfigDict
 
 from data import Corpus, Mixture, candidates, largest_shares, load, on_grid
 from data.order import PERIOD
-from experiments.evidence.mixture_report import mixture_report, target_loss
-from experiments.evidence.report import Text
-from experiments.evidence.study import MOST_EPOCHS, Results, Study, preset
+from experiments.evidence.mixtures import mixture_blocks, target_loss
+from experiments.evidence.report import Block, Text
+from experiments.evidence.study import CPU, GPU, MOST_EPOCHS, Results, Study, configured
 from fitting.mixtures import Proxies, enough, fit_target, usable
 from fitting.proposals import Bounds, convex, needs_epochs, simulate
 from models import count, ladder
@@ -38,11 +38,19 @@ from scaling import Data, Evaluation, Labelled, Run, labelled, wsd
 
 # `kl` is a fifth of Olmix's 0.05, chosen before anything was trained; of a few domains of one
 # kind of text none needs the prior's protection as much as among the Pile's seventeen.
+COMMON = dict(
+    trained="code,docs,headers,tests",
+    target="networkx",
+    epochs=1.0,
+    smallest="",
+    largest="",
+    regressor="log_linear",
+    kl=0.01,
+    folds=8,
+)
 PRESETS = {
     "cpu": dict(
-        corpus="wheels",
-        trained="code,docs,headers,tests",
-        target="networkx",
+        CPU | COMMON,
         proxies=64,
         proxy_width=16,
         proxy_tokens=384_000,
@@ -50,23 +58,10 @@ PRESETS = {
         tokens=768_000,
         seeds=4,
         transfer=12,
-        epochs=1.0,
-        smallest="",
-        largest="",
-        regressor="log_linear",
-        kl=0.01,
-        folds=8,
-        batch_tokens=1024,
-        context=64,
-        warmup_tokens=25 * 1024,
         evaluation_tokens=65_536,
-        dtype="float32",
-        repeat=False,
     ),
     "gpu": dict(
-        corpus="wheels",
-        trained="code,docs,headers,tests",
-        target="networkx",
+        GPU | COMMON,
         proxies=512,
         proxy_width=64,
         proxy_tokens=4_096_000,
@@ -74,30 +69,18 @@ PRESETS = {
         tokens=16_384_000,
         seeds=4,
         transfer=64,
-        epochs=1.0,
-        smallest="",
-        largest="",
-        regressor="log_linear",
-        kl=0.01,
-        folds=8,
         batch_tokens=8192,
-        context=256,
         warmup_tokens=25 * 8192,
         evaluation_tokens=81_920,
-        dtype="bfloat16",
         repeat=False,
     ),
 }
+get_config = configured(PRESETS)
 
 LEAST_LARGER = 4  # times the proxies' parameters, with and without embeddings
 SEED = 0  # of the candidates, the proxies, the transfer runs and the folds
 # RegMix simulates a million mixtures of 17 domains and averages 100; of few domains fewer will do.
 SIMULATED, AVERAGED = 20_000, 20
-
-
-def get_config(name: str = "cpu"):
-    """Returns a preset's configuration."""
-    return preset(name, PRESETS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -356,11 +339,11 @@ def proxy_table(design: Design, runs: pd.DataFrame) -> Proxies:
     return Proxies.of(rows[[*columns, "diverged_step"]], design.target)
 
 
-def report(results: Results) -> list:
+def report(results: Results) -> list[Block]:
     """Writes whether the proposal wins, how proxies rank larger runs, and what was proposed."""
     design = Design(results.config, results.corpus)
     missing = {design.proxy(mixture).identity for mixture in design.sampled}
     missing -= set(results.runs["run"])
     if missing:
         return [Text(f"{len(missing)} proxies are not trained yet: nothing is fitted.")]
-    return mixture_report(design, Found.of(results), results.runs)
+    return mixture_blocks(design, Found.of(results), results.runs)

@@ -19,13 +19,14 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
 
 import models
 from data import Corpus, Mixture, Reader, load
-from experiments.evidence.comparison import best_rates, comparison, differences
-from experiments.evidence.report import Block, Picture, Table, Text, subplots
-from experiments.evidence.study import Results, Study, preset
+from experiments.evidence.claim import bullets, scale
+from experiments.evidence.comparison import against, at_best, best_rates, comparison, edges
+from experiments.evidence.figures import finish, means, panels
+from experiments.evidence.report import Block, Picture, Table, Text
+from experiments.evidence.study import CPU, GPU, Results, Study, configured
 from models import ModelConfig, Stem, ladder
 from models.ladder import learning_rate
 from scaling import AdamW, Data, Evaluation, Labelled, Recipe, Run, sweep, unfolded, wsd
@@ -36,6 +37,7 @@ from scaling.speed import measure
 # and 1.9; three seeds at 0.75, 1.5 and 3 put four of them at 0.75, so 0.375 was added.
 PRESETS = {
     "cpu": dict(
+        CPU,
         width=16,
         depth=4,  # The fewest layers of which a third and a half differ.
         ff_width=0,  # 0: the usual multiple of the width.
@@ -48,15 +50,12 @@ PRESETS = {
         seeds=3,
         tokens=163_840,
         batch_tokens=512,
-        context=64,
-        warmup_tokens=25 * 1024,
         evaluation_tokens=16_384,
         corpus="wheels-bpe4096",
         mixture="code=1",
-        dtype="float32",
-        repeat=False,
     ),
     "gpu": dict(
+        GPU,
         width=256,
         depth=8,
         ff_width=0,
@@ -68,14 +67,9 @@ PRESETS = {
         rates=(0.5, 1.0, 2.0),
         seeds=3,
         tokens=32_768_000,
-        batch_tokens=32_768,
-        context=256,
-        warmup_tokens=50 * 32_768,
         evaluation_tokens=131_072,
         corpus="wheels-bpe4096",
         mixture="code=0.25,docs=0.25,headers=0.25,tests=0.25",
-        dtype="bfloat16",
-        repeat=True,
     ),
     # The released 1B model's shape, where STEM keeps the dense width F; its peak rate was 4e-4.
     "published": dict(
@@ -100,15 +94,11 @@ PRESETS = {
         repeat=False,
     ),
 }
+get_config = configured(PRESETS)
 
 DENSE = "dense"
 NAMES = {"third": "STEM 1/3", "half": "STEM 1/2", "all_but_first": "STEM all but first"}
 SEEN = (0, 1, 10, 100, 1000, 10_000)  # Edges of the classes of rows by tokens seen.
-
-
-def get_config(name: str = "cpu"):
-    """Returns a preset's configuration."""
-    return preset(name, PRESETS)
 
 
 def study(config) -> Study:
@@ -134,7 +124,7 @@ def all_runs(config, corpus: Corpus) -> tuple[Labelled, ...]:
     def builder(model: ModelConfig):
         def build(multiple: float, seed: int) -> Run:
             optimizer = AdamW.at(float(f"{multiple * learning_rate(model.width):.3g}"))
-            return Run(model, data, optimizer, seed, phases)
+            return Run(model=model, data=data, optimizer=optimizer, seed=seed, phases=phases)
 
         return build
 
@@ -192,82 +182,60 @@ def with_total(dense: ModelConfig, target: int) -> ModelConfig:
 
 def report(results: Results) -> list[Block]:
     """Writes the verdicts at equal active and equal total params, the costs, and rows' reading."""
-    config = results.config
+    config, corpus = results.config, results.corpus
     table = unfolded(results.runs)
     stems = [NAMES[layers] for layers in config.layers]
-    first = table[table["arm"].isin([DENSE, *stems])]
     matched = "as many active params" if config.match_active else "the same width"
-    made = all_runs(config, results.corpus)
+    made = all_runs(config, corpus)
     run = next(item.run for item in made if item.labels["arm"] == stems[0])
     return [
-        Text(scale(config)),
+        Text(
+            scale(config.tokens, PRESETS["published"]["tokens"], "tokens")
+            + " The smaller the model, the more of its params are token tables with or without "
+            "STEM, and the fewer tokens, the less often tables are read."
+        ),
         Text(f"## Against dense of {matched}"),
-        *comparison(first, DENSE),
+        *comparison(table[table["arm"].isin([DENSE, *stems])], DENSE),
         Text("## Against dense of as many params in all"),
         *against_total(table, stems),
         Text("## What it costs"),
         Table(
             "cost",
-            cost(table, arms(config, results.corpus.vocabulary), config.batch_tokens),
+            cost(table, arms(config, corpus.vocabulary), config.batch_tokens),
             "Per token of training, timed one after the other when this report was written; ratios "
             "are to dense, and no surer than the machine was quiet.",
         ),
         Picture("params", picture(table, stems), "Held-out bits per byte at the best rate."),
         Text("## How often a row is read"),
-        *reading(results.corpus, run, config),
+        *reading(corpus, run, config),
     ]
-
-
-def scale(config) -> str:
-    """Says what a preset can and cannot tell."""
-    small = (
-        "The `cpu` preset proves the machinery, not the architecture: a width of "
-        f"{config.width}, {config.tokens / 1e3:,.0f} thousand tokens. At this size almost all "
-        "params are token tables with or without STEM, and tables are read far less often than "
-        "at published scales."
-    )
-    return small if config.preset == "cpu" else "Far below the published scale of 1T tokens."
 
 
 def against_total(table: pd.DataFrame, stems: list[str]) -> list[Block]:
     """Compares each STEM arm with the dense arm of its total params."""
-    rows, lines = [], []
-    best = best_rates(table).set_index("arm")
-    costs = table.groupby("arm")[["params_total", "flops"]].first()
-    for arm in stems:
+    best = best_rates(table).set_index("arm", drop=False)
+    params, flops = (table.groupby("arm")[name].first() for name in ("params_total", "flops"))
+    rows, said = [], {}
+    for arm, claim in against(table, {arm: counterpart(arm) for arm in stems}).items():
         dense = counterpart(arm)
-        if not {arm, dense} <= set(best.index) or best.loc[[arm, dense], "rate"].isna().any():
-            lines.append(f"- **{arm}**: not trained, or diverged at every rate.")
+        if not claim.count:
+            said[arm] = "not trained, or diverged at every rate"
             continue
-        paired = differences(table[table["arm"].isin([arm, dense])], dense).iloc[0]
-        flops = costs.loc[dense, "flops"] / costs.loc[arm, "flops"]
-        rows.append(
-            {
-                "arm": arm,
-                "params_total": costs.loc[arm, "params_total"],
-                "dense params_total": costs.loc[dense, "params_total"],
-                "FLOPs, dense over STEM": flops,
-                "best rate": best.loc[arm, "rate"],
-                "dense best rate": best.loc[dense, "rate"],
-                "difference (bits per byte)": paired["difference"],
-                "90 % low": paired["low"],
-                "90 % high": paired["high"],
-                "verdict": paired["verdict"],
-            }
-        )
-        lines.append(
-            f"- **{arm}**: {paired['difference']:+.4f} bits per byte "
-            f"[{paired['low']:+.4f}, {paired['high']:+.4f}], {paired['verdict']}; dense took "
-            f"{flops:.1f} times the FLOPs."
-        )
-    edges = [arm for arm in map(counterpart, stems) if arm in best.index and best.loc[arm, "edge"]]
-    note = f" The best rate of {', '.join(edges)} is at the edge of the sweep." if edges else ""
+        ratio = flops[dense] / flops[arm]
+        said[arm] = f"{claim.said('bits per byte', than='dense')}; dense took {ratio:.1f} times"
+        said[arm] += " the FLOPs"
+        row = {"arm": arm, "params_total": params[arm], "dense params_total": params[dense]}
+        row |= {"FLOPs, dense over STEM": ratio, "best rate": best["rate"][arm]}
+        row |= {"dense best rate": best["rate"][dense]}
+        row |= claim.columns("difference (bits per byte)") | {"verdict": claim.verdict}
+        rows.append(row)
     head = (
         "Each STEM arm against a wider dense model of its total params, both at their best "
-        f"learning rates, 90 % intervals paired by seed; below zero STEM is better.{note}"
+        "learning rates, 90 % intervals paired by seed; below zero STEM is better."
     )
+    wider = best.loc[best.index.isin(map(counterpart, stems))]
     return [
-        Text("\n".join([head, "", *lines])),
+        Text(bullets(said, [head, edges(wider)])),
         Table("total", pd.DataFrame(rows), "STEM against dense of as many params in all."),
     ]
 
@@ -327,36 +295,27 @@ def reading(corpus: Corpus, run: Run, config) -> list[Block]:
                 "of held-out tokens (%)": 100 * asked[here].sum() / asked.sum(),
             }
         )
-    quartiles = np.percentile(seen, (25, 50, 75))
-    mean = seen.mean()
+    low, median, high = np.percentile(seen, (25, 50, 75))
     said = (
-        f"A row sees {mean:,.0f} tokens in the mean and {quartiles[1]:,.0f} in the median "
-        f"(quartiles {quartiles[0]:,.0f} and {quartiles[2]:,.0f}): tokens, not params, are what a "
-        "table lacks, and every table of a model sees the same ones."
+        f"A row sees {seen.mean():,.0f} tokens in the mean and {median:,.0f} in the median "
+        f"(quartiles {low:,.0f} and {high:,.0f}): tokens, not params, are what a table lacks, and "
+        "every table of a model sees the same ones."
     )
     return [Text(said), Table("rows", pd.DataFrame(rows), "Rows of a table by tokens seen.")]
 
 
 def picture(table: pd.DataFrame, stems: list[str]) -> Figure:
     """Draws bits per byte at the best rate over active and over total params."""
-    best = best_rates(table).set_index("arm")
-    costs = table.groupby("arm", sort=False)[["params_active", "params_total"]].first()
-    dense = [arm for arm in costs.index if arm not in stems]
-    figure, axes = subplots(1, 2, figsize=(10, 4.2), sharey=True)
-    for axis, column in zip(axes, costs.columns, strict=True):
-        line = costs.loc[dense, column].sort_values()
-        error = dict(capsize=3, ms=6)
-        axis.errorbar(line, best.loc[line.index, "mean"], best.loc[line.index, "sd"], fmt="o-",
-                      color="0.4", label="dense", **error)  # fmt: skip
-        for arm in stems:
-            axis.errorbar(costs.loc[arm, column], best.loc[arm, "mean"], best.loc[arm, "sd"],
-                          fmt="s", label=arm, **error)  # fmt: skip
-        axis.set(xscale="log", xlabel=column)
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n / 1e6:g}M"))
-        axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.set_xticks(np.unique(np.round(costs[column] / 1e6, 2)) * 1e6)
+    best = at_best(table).assign(
+        kind=lambda some: some["arm"].where(some["arm"].isin(stems), DENSE)
+    )
+    figure, axes = panels(2, 5, 4.2, share=True)
+    for axis, column in zip(axes, ("params_active", "params_total"), strict=True):
+        shown = best.assign(size=best[column] / 1e6)
+        means(axis, shown, "size", "bits_per_byte", "kind", error="std")
+        ticks = shown["size"].round(2).unique()
+        finish(axis, f"{column} (millions)", ticks=ticks, legend="")
         axis.tick_params(axis="x", labelrotation=45)
-        axis.grid(alpha=0.3)
     axes[0].set_ylabel("held-out bits per byte (mean, sd over seeds)")
     axes[1].legend(fontsize=9)
     return figure

@@ -21,9 +21,22 @@ from dataclasses import replace
 
 import models
 from data import Mixture, load
-from experiments.evidence.growth_report import BASELINE, EXACT, PUBLISHED, growth_report, scratch
-from experiments.evidence.report import Block
-from experiments.evidence.study import Results, Study, preset
+from experiments.evidence.claim import bullets
+from experiments.evidence.comparison import comparison
+from experiments.evidence.growth import (
+    BASELINE,
+    EXACT,
+    GROWN,
+    PUBLISHED,
+    SCRATCH,
+    along,
+    jumps,
+    losses,
+    saved,
+    scratch,
+)
+from experiments.evidence.report import Block, Text
+from experiments.evidence.study import Results, Study, configured
 from models import ModelConfig, ParameterTokens
 from refused import Refused
 from scaling import (
@@ -127,6 +140,7 @@ PRESETS = {
         repeat=True,
     ),
 }
+get_config = configured(PRESETS)
 
 DECAY = 0.2  # Of a run's tokens from scratch; Hägele et al. 2024 (arXiv:2405.18392), section 4.
 LAST = 0.6  # Share of the last stage in which a grown run decays: at `cpu`, also 0.2 of all tokens.
@@ -138,11 +152,6 @@ KINDS = {
     "random keys, τ kept": ("random", None),
     "random keys, τ = √n": ("random", "rows"),
 }
-
-
-def get_config(name: str = "cpu"):
-    """Returns a preset's configuration."""
-    return preset(name, PRESETS)
 
 
 def tokenformer(config, stage: int) -> ModelConfig:
@@ -195,11 +204,10 @@ def grown(config, arm: str) -> tuple[Phase, ...]:
     batch, fresh = config.batch_tokens, warmup(config.warmup_steps * config.batch_tokens)
     last = round(config.steps[-1] * LAST)
     steps = [*config.steps[:-1], config.steps[-1] - last]
-    kind = "zero keys, τ kept" if arm == EXACT else "random keys, τ = √n"
     rate, keep = (constant(), True) if arm == EXACT else (fresh, False)
     stages = [Phase(steps[0] * batch, batch, fresh)]
     for stage, count in enumerate(steps[1:], start=1):
-        change = growth(config, stage, kind)
+        change = growth(config, stage, GROWN[arm])
         stages.append(Phase(count * batch, batch, rate, change=change, keep_optimizer=keep))
     return (*stages, Phase(last * batch, batch, decay()))
 
@@ -207,7 +215,7 @@ def grown(config, arm: str) -> tuple[Phase, ...]:
 def build(config, corpus, model: ModelConfig, phases, rate: float, seed: int) -> Run:
     """Returns a run at a peak rate."""
     data = Data.of(corpus, Mixture.parse(config.mixture))
-    return Run(model, data, AdamW.at(rate), seed, tuple(phases))
+    return Run(model=model, data=data, optimizer=AdamW.at(rate), seed=seed, phases=tuple(phases))
 
 
 def compared(config, corpus) -> tuple[Labelled, ...]:
@@ -280,7 +288,19 @@ def study(config) -> Study:
 
 
 def report(results: Results) -> list[Block]:
-    """Writes the answer from the runs compared and the looks on their way."""
-    every = unfolded(results.runs)
+    """Writes the comparison, the jumps, and the compute saved."""
+    config, every = results.config, unfolded(results.runs)
     ends, seen = (every[every["role"] == role].reset_index(drop=True) for role in ("end", "look"))
-    return growth_report(results.config, ends, seen)
+    claims, saving = saved(ends, config.budgets)
+    head = (
+        "Grown runs, `scratch` and the Transformer cost the same training FLOPs. Compute saved "
+        "against training from scratch to the same loss, with 90 % intervals over seeds:"
+    )
+    return [
+        Text(bullets({arm: claim.said("%", "+.1f") for arm, claim in claims.items()}, [head])),
+        *comparison(ends[ends["arm"].isin((SCRATCH, EXACT, PUBLISHED, BASELINE))], SCRATCH),
+        losses(ends),
+        saving,
+        jumps(seen, config.rows),
+        along(config, seen, ends),
+    ]

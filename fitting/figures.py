@@ -5,6 +5,7 @@ import textwrap
 import numpy as np
 
 from fitting.fit import Fit
+from fitting.isoflop import IsoFlop
 from fitting.observations import Observations
 
 
@@ -182,6 +183,39 @@ def profile_likelihood(result: Fit):
         axis.set_ylabel("deviance", fontsize=8)
     dashed = "dashed: 95 % threshold of the profile likelihood; "
     _footer(figure, result, "intervals of the tables", dashed)
+    return figure
+
+
+def isoflop_minima(found: IsoFlop):
+    """Runs, smooth curves and minima of every budget, and the power law through the minima.
+
+    Returns:
+      Figure; x params (count) and y nats/token on the left, FLOP and params on the right.
+    """
+    figure, axes = _axes(9.6, 4.4, columns=2)
+    left, right = axes[0]
+    colours = _colours(len(found.curves))
+    table = found.budgets
+    for colour, curve in zip(colours, found.curves, strict=True):
+        left.scatter(np.exp(curve.size), np.exp(curve.loss), s=12, color=colour)
+        left.plot(*found.smooth(curve), lw=1, color=colour, label=f"{curve.flops:.2g}")
+    left.scatter(table["params"], table["loss"], marker="x", s=40, color="C3", zorder=4)
+    left.set(xscale="log", xlabel=f"{found.params} (count)", ylabel="loss (nats/token)")
+    left.legend(title="FLOP", fontsize=7, title_fontsize=7, frameon=False)
+    if found.noise > 0:
+        ends = (table["params_low"], table["params_high"])
+        right.vlines(table["flops"], *ends, color="0.6", lw=1)
+    right.scatter(table["flops"], table["params"], color=colours, zorder=3)
+    line = np.geomspace(table["flops"].min() / 2, table["flops"].max() * 2, 20)
+    right.plot(line, found.coefficient * line**found.exponent, color="C3", lw=1)
+    right.set(xscale="log", yscale="log", xlabel="training compute (FLOP)")
+    right.set_ylabel(f"{found.params} at the least loss (count)")
+    low, high = found.interval
+    told = f", {found.level:.0%} interval {low:.3g} to {high:.3g}" if found.noise > 0 else ""
+    right.set_title(f"params = c x FLOP^{found.exponent:.3g}{told}", fontsize=9)
+    how = f"{found.level:.0%} intervals (bars): bootstrap within budgets"
+    how = how if found.noise > 0 else "interval: none (no noise to see)"
+    figure.supxlabel("; ".join((how, *found.left_out)), fontsize=7, color="0.35")
     return figure
 
 

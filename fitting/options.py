@@ -1,12 +1,13 @@
-"""Every option of a fit, listed once: from the command line to `fit` it is this object."""
+"""Every option of a fit, listed once: from the command line to `fit` it is this object.
+
+This file imports no other library, so that a command line can list the options at once.
+"""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from fitting.objective import OBJECTIVES
 from refused import Refused
 
 DRAWS = 2000
@@ -28,7 +29,7 @@ class Options:
         read.
     """
 
-    objective: str = _option("huber", f"{', '.join(OBJECTIVES)}")
+    objective: str = _option("huber", "huber, lad, least_squares or least_squares_log")
     delta: float = _option(1e-3, "of the Huber loss, in log loss")
     quantile: float = _option(0.5, "of the objective quantile")
     overestimate_penalty: float = _option(1.0, "times that a prediction above its run costs")
@@ -45,13 +46,15 @@ class Options:
     seed: int = _option(0, "of every random choice")
 
     def __post_init__(self):
+        from fitting.objective import OBJECTIVES
+
         if self.objective not in OBJECTIVES:
             raise Refused("objective", self.objective, ", ".join(OBJECTIVES))
         if not 0 < self.level < 1:
             raise Refused("level", self.level, "a number between 0 and 1")
         if not 0 < self.quantile < 1:
             raise Refused("quantile", self.quantile, "a share between 0 and 1")
-        if not 0 < self.overestimate_penalty < np.inf:
+        if not 0 < self.overestimate_penalty < math.inf:
             accepted = "a positive number, 1 for none"
             raise Refused("overestimate_penalty", self.overestimate_penalty, accepted)
         if self.draws < 1:
@@ -81,6 +84,6 @@ def _constants(fixed) -> dict[str, float]:
             out[name.strip()] = float(value)
         except ValueError:
             raise Refused("fixed", item, "NAME=VALUE,..., as in E=1.7") from None
-        if not np.isfinite(out[name.strip()]):
+        if not math.isfinite(out[name.strip()]):
             raise Refused("fixed", item, "a finite value")
     return out

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 
 from fitting import evidence, figures, tables, use
-from fitting.chinchilla import CHINCHILLA
 from fitting.choice import Choice, admitted, choose, extrapolating
 from fitting.fit import Fit, fit
 from fitting.group_report import group_report
 from fitting.held_out import compute, seed_standard_deviation
-from fitting.isoflop import isoflop, isoflop_bias
+from fitting.isoflop import bias, isoflop
+from fitting.isoflop_report import exponent_line
 from fitting.law import Law
 from fitting.laws import law_named
 from fitting.observations import PARAMETER_COUNTS, Observations
@@ -355,7 +355,7 @@ def _contradiction_lines(result: Fit) -> list[str]:
 
 
 def _isoflop_lines(result: Fit) -> list[str]:
-    """The exponent of N* both ways, and what the parabolas make of this law without noise."""
+    """The exponent of N* both ways, and what the minima make of this law without noise."""
     own = use.ask(result, "exponent").iloc[0]
     direct = f"- exponent of N* in compute, from this fit: {own['value']:.4g}"
     if result.draws is None:
@@ -367,16 +367,12 @@ def _isoflop_lines(result: Fit) -> list[str]:
     try:
         found = isoflop(result.observations, result.params)
     except Refused as error:
-        return [*lines, f"- from isoFLOP parabolas: none, {error}"]
-    lines += [
-        f"- from parabolas over {len(found['budgets'])} budgets: {found['exponent']:.4g}; "
-        "interval: none (biased by construction)"
-    ]
-    if result.law.names != CHINCHILLA.names:
+        return [*lines, f"- from minima of budgets: none, {error}"]
+    lines.append(f"- from minima of budgets: {exponent_line(found)}")
+    moved = bias(found, result.law, result.parameters)["params_error"]
+    if not moved.notna().any():
         return lines
-    bias = isoflop_bias(result.parameters, found["budgets"]["flops"])
-    low, high = bias["params_error"].min(), bias["params_error"].max()
-    said = f"without noise, sweeps of x 8: {low:+.1%} to {high:+.1%}"
+    said = f"without noise at these sizes: {moved.min():+.1%} to {moved.max():+.1%}"
     return [*lines, f"- their bias in N* for this law, {said}"]
 
 

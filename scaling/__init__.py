@@ -2,6 +2,7 @@
 
 from scaling.changes import ContextLength, Freeze, Quantize
 from scaling.combine import classic, fused, per_width, product, sweep, wsd
+from scaling.evaluation import Evaluation
 from scaling.growth import GrowParameterTokens
 from scaling.labels import Labelled, labelled, unfolded
 from scaling.mesh import make_mesh
@@ -9,10 +10,11 @@ from scaling.optimizers import AdamW, Lion, Muon, Optimizer
 from scaling.plan import Plan, Segment, plan
 from scaling.recipe import Averaging, Recipe
 from scaling.runs import NUMERICS, Data, Phase, Rate, Run, constant, decay, warmup
+from scaling.schedule import Worker
 from scaling.store import Store
 from scaling.streams import AddStreams, KeepStreams
 from scaling.tables import tables
-from scaling.worker import Evaluation, Stopped, Worker
+from scaling.trainer import Stopped
 
 __all__ = [
     "NUMERICS",

@@ -1,10 +1,12 @@
-"""Checkpoints: the state at a step, written by orbax, restored onto any mesh."""
+"""Checkpoints: the state at a step, written by orbax, restored onto any mesh.
+
+Orbax is imported where it is used: a plan, a report and a start without a checkpoint need none.
+"""
 
 import logging
 from collections.abc import Callable
 
 import jax
-import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import Mesh
 
@@ -18,8 +20,10 @@ STATEFUL = ("moments", "averages")
 KEEP = 2  # The newest may be damaged by what killed the process: one before it is kept.
 
 
-def manager(folder: epath.Path) -> ocp.CheckpointManager:
-    """Opens a segment's checkpoints."""
+def manager(folder: epath.Path):
+    """Opens a segment's checkpoints, an `orbax.checkpoint.CheckpointManager`."""
+    import orbax.checkpoint as ocp
+
     options = ocp.CheckpointManagerOptions(
         max_to_keep=KEEP, cleanup_tmp_directories=True, enable_async_checkpointing=False
     )
@@ -33,6 +37,8 @@ def save(folder: epath.Path, step: int, state: State, meta: dict) -> None:
 
 def save_tree(folder: epath.Path, step: int, tree: dict, meta: dict) -> None:
     """Writes one atomic checkpoint of nested dicts of arrays."""
+    import orbax.checkpoint as ocp
+
     with manager(folder) as checkpoints:
         if step in checkpoints.all_steps():
             return
@@ -64,6 +70,8 @@ def restore_tree(folder: epath.Path, wanted: Callable[[dict], dict]) -> tuple[di
     """
     if not (folder / "checkpoint").exists():
         return None
+    import orbax.checkpoint as ocp
+
     with manager(folder) as checkpoints:
         for step in sorted(checkpoints.all_steps(), reverse=True):
             read = lambda step=step, **items: checkpoints.restore(
@@ -87,8 +95,18 @@ def restore_tree(folder: epath.Path, wanted: Callable[[dict], dict]) -> tuple[di
 
 def discard(folder: epath.Path) -> None:
     """Deletes a segment's checkpoints."""
-    if (folder / "checkpoint").exists():
-        (folder / "checkpoint").rmtree()
+    remove(folder / "checkpoint")
+
+
+def remove(folder: epath.Path) -> None:
+    """Deletes a folder, if it is there; another worker may be doing the same."""
+    for _ in range(3):
+        try:
+            if folder.exists():
+                folder.rmtree()
+            return
+        except OSError:
+            continue
 
 
 def to_tree(state: State) -> dict:

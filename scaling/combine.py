@@ -126,7 +126,7 @@ def classic(
         Phase(
             rewarm * batch_tokens,
             batch_tokens,
-            Rate(0.0, peak, over=rewarm * batch_tokens),
+            Rate(start=0.0, stop=peak, over=rewarm * batch_tokens),
             change=change,
             keep_optimizer=keep_optimizer,
         ),

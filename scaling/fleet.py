@@ -1,16 +1,14 @@
-"""Fleets: several segments of one compiled shape, trained in one program.
+"""Rows: the segments in training on the device, one alone or several in one program.
 
-Members share a program (`train.Program`) and differ in seed, rates, decay, mixture, order and
-length. Their states are stacked on a leading axis R, which `vmap` maps over and the mesh's `run`
-axis splits; every member reads the corpus in its own order, by the order's own integer code on the
-device. A member that has ended, or diverged, goes on as dead weight until half of its fleet has
-ended; then the fleet goes on at half its size.
+Members of a fleet share a program (`train.Program`) and differ in seed, rates, decay, mixture,
+order and length. Their states are stacked on a leading axis R, which `vmap` maps over and the
+mesh's `run` axis splits; every member reads the corpus in its own order, by the order's own integer
+code on the device. A member that has ended, or diverged, goes on as dead weight until half of its
+fleet has ended; then the fleet goes on at half its size. A segment alone keeps a program without
+that axis, and reads its batches on the host.
 """
 
 import functools
-import math
-import time
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -20,17 +18,21 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, UInt32
 
-from data import Corpus
+from data import Corpus, Reader
 from data.order import Tables, locate
 from refused import Refused
 from scaling import checkpoint
 from scaling.environment import environment
-from scaling.grouping import Fleet, fleets, planned
-from scaling.mesh import of_one_run, shards
+from scaling.events import write_events
+from scaling.grouping import Fleet
+from scaling.ledger import Ledger
+from scaling.mesh import of_one_run
 from scaling.plan import Segment, order
-from scaling.state import State, abstract, initial
-from scaling.train import Program, on_mesh, steps_of
-from scaling.worker import Meter, Stopped, Worker, enter
+from scaling.state import State, abstract
+from scaling.train import Program, advance, on_mesh, steps_of, warm
+
+# What a checkpoint gives back: its step, seconds so far, and end states that it holds, by member.
+Restored = tuple[int, dict[str, float], dict[str, State]]
 
 
 class Source(NamedTuple):
@@ -89,277 +91,177 @@ def on_device(corpus: Corpus, mesh) -> tuple[jax.Array, jax.Array]:
     return jax.device_put(np.concatenate(streams), whole), jax.device_put(starts, whole)
 
 
-def in_fleets(most: Callable[[Program], int]) -> Callable[[Worker], None]:
-    """Returns a worker's way through its plan in fleets of at most `most(program)` members.
+class Row:
+    """A segment alone. Steps are counted from the segment's begin, here and in `Rows`."""
 
-    Where no fleet has two members, it is the worker's own way, bit for bit.
+    def __init__(self, fleet: Fleet, ledger: Ledger):
+        self.program, self.fleet, self.ledger = fleet.program, fleet, ledger
+        self.segment, self.members, self.ready = fleet.segments[0], [0], False
+
+    def start(self, states: dict[str, State]) -> None:
+        """Takes the state at the segment's start."""
+        self.state = on_mesh(self.program, states[self.segment.id])
+
+    def restore(self, wanted: set[str]) -> Restored | None:
+        """Goes on from the segment's checkpoint, if there is one."""
+        found = self.ledger.restore(self.segment)
+        if found is None:
+            return None
+        self.state, meta = found
+        return meta["step"] - self.segment.first_step, {self.segment.id: meta["seconds"]}, {}
+
+    def save(self, step: int, seconds: dict[str, float], ends: dict[str, State]) -> None:
+        """Writes the segment's checkpoint, and its TensorBoard file for who watches a long one."""
+        id, store = self.segment.id, self.ledger.store
+        step += self.segment.first_step
+        self.ledger.save(self.segment, step, ends.get(id, self.state), seconds[id])
+        if self.ledger.writes:
+            write_events(store.folder(id) / "tensorboard", store.read(id, "metrics"), replace=True)
+
+    def prepare(self, step: int) -> None:
+        """Compiles, and opens what the segment reads from a step on."""
+        self.state = warm(self.program, self.state)
+        self.reader = Reader(
+            self.ledger.corpus,
+            order(self.ledger.corpus, self.segment.run),
+            self.segment.index,
+            self.program.sequences,
+            start_step=self.segment.offset + step,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        self.ready = True
+
+    def dispatch(self, step: int, count: int) -> tuple[np.ndarray, dict]:
+        """Trains some steps; returns the rates [1, count] and the metrics [K]."""
+        rates, decay = rates_of(self.segment, step, count)
+        windows = self.reader.read(count)
+        self.state, metrics = advance(self.program, self.state, windows, rates, decay)
+        if jax.process_count() > 1:  # Two programs that exchange data at a time can deadlock.
+            jax.block_until_ready((self.state, metrics))
+        return rates[None], metrics
+
+    def end(self, place: int) -> State:
+        """Returns the state as it is."""
+        return self.state
+
+    def shrink(self, step: int) -> None:
+        """Leaves the one row there is."""
+
+
+class Rows:
+    """A fleet's members in stacked rows; a row may be dead weight.
+
+    `stream` is the corpus on the device (`on_device`).
     """
 
-    def descend(worker: Worker) -> None:
-        if shards(worker.mesh) > 1 or jax.process_count() > 1:
-            accepted = "a mesh of run alone in one process, as in run:8, or fleet=loop"
-            raise Refused("fleet", "a mesh with data or fsdp, or several processes", accepted)
-        if all(fleet.size == 1 for fleet in planned(worker.plan, worker.mesh, most)):
-            worker.descend(None, None)
-        else:
-            Descent(worker, most).descend({None: None})
-
-    return descend
-
-
-class Descent:
-    """The way through a plan in fleets: children of a fleet follow before the next fleet."""
-
-    def __init__(self, worker: Worker, most: Callable[[Program], int]):
-        self.worker, self.most = worker, most
-        self.corpus = on_device(worker.corpus, worker.mesh)
-
-    def descend(self, parents: Mapping[str | None, State | None]) -> None:
-        """Trains all that follows some finished segments, given their end states."""
-        plan, worker = self.worker.plan, self.worker
-        children = [plan.segments[c] for p in parents for c in plan.children.get(p, ())]
-        for fleet in fleets(children, worker.mesh, self.most):
-            wanted = [s for s in fleet.segments if s.id in worker.needed]
-            if not wanted:
-                forget(worker, fleet)
-                continue
-            starts = {s.id: functools.partial(begun, s, parents[s.parent]) for s in wanted}
-            if fleet.size == 1:
-                ends = {wanted[0].id: worker.train(wanted[0], starts[wanted[0].id])}
-            else:
-                ends = Training(worker, fleet, starts, self.corpus).run()
-            for id, (_, diverged) in ends.items():
-                if diverged is not None:
-                    worker.abandon(plan.segments[id], diverged)
-                    worker.needed -= {s.id for s in plan.walk(id)}
-            # All members, so that their children form the same fleets whatever is there already.
-            self.descend({s.id: ends.get(s.id, (None, None))[0] for s in fleet.segments})
-            forget(worker, fleet)
-            if not worker.keep_params:
-                for segment in fleet.segments:
-                    checkpoint.discard(worker.store.folder(segment.id))
-
-
-def begun(segment: Segment, end: State | None) -> State:
-    """Returns the state in which a segment starts, its own copy of where its parent ended."""
-    if segment.parent is None:
-        return initial(segment.run.recipe, segment.run.seed)
-    return jax.tree.map(jnp.copy, end)
-
-
-def folder(worker: Worker, fleet: Fleet):
-    """Returns where a fleet keeps its checkpoint."""
-    return worker.store.path / "fleets" / fleet.id
-
-
-def forget(worker: Worker, fleet: Fleet) -> None:
-    """Deletes a fleet's checkpoint."""
-    if folder(worker, fleet).exists():
-        folder(worker, fleet).rmtree()
-
-
-class Training:
-    """The training of one fleet: the rows' states, what each row reads, and members' records.
-
-    `starts` gives the start of every member that is to be trained; the others are dead weight in
-    the rows that they would have, so that a fleet taken up again has the sizes it would have had.
-    """
-
-    def __init__(self, worker: Worker, fleet: Fleet, starts: dict[str, Callable], corpus):
-        self.worker, self.fleet, self.starts, self.corpus = worker, fleet, starts, corpus
-        self.program, self.folder = fleet.program, folder(worker, fleet)
+    def __init__(self, fleet: Fleet, ledger: Ledger, stream: tuple[jax.Array, jax.Array]):
+        self.program, self.fleet, self.ledger, self.stream = fleet.program, fleet, ledger, stream
+        self.folder, self.ready = fleet_folder(ledger, fleet), False
         self.split = by_run(self.program.mesh)
-        # A member that has ended is a run alone again, on its own devices.
-        self.alone = replace(self.program, mesh=of_one_run(self.program.mesh))
-        self.ends: dict[str, tuple[State | None, int | None]] = {}
-        self.meters: dict[str, Meter] = {}
-        self.held: tuple | None = None
 
-    def run(self) -> dict[str, tuple[State | None, int | None]]:
-        """Trains to the end; returns each member's end state, and the step if it diverged."""
-        step, seconds = self.resume() or (0, {})
-        if step == 0:
-            self.start()
-        trace = self.worker.trace
-        left = [s for s in self.fleet.segments if s.id in self.starts and s.id not in self.ends]
-        for segment in left:
-            if segment.id in self.worker.todo:
-                self.worker.store.begin(segment)
-            log = self.worker.log(segment, segment.first_step + step)
-            spent = seconds.get(segment.id, 0.0)
-            self.meters[segment.id] = Meter(segment, spent, log, self.worker.progress)
-            self.worker.progress.start(segment, segment.first_step + step)
-        self.arrange(step)
-        while left:
-            stop = min(s.steps for s in left)
-            count = trace.cut(min(self.program.dispatch_steps, stop - step))
-            take = functools.partial(self.dispatch, step, count)
-            self.hold(step, *trace.dispatch(step, take))
-            step += count
-            save, halt = self.worker.due_now()
-            if step == stop or save or halt:
-                self.settle()
-            if step == stop:
-                trace.close()  # What follows is evaluation, and another program where rows end.
-                self.finish(step)
-            left = [s for s in left if s.id not in self.ends]
-            shrinks = len(self.fleet.rows(step)) < len(self.rows)
-            if shrinks:
-                self.compact(step)
-            if save or halt:
-                self.save(step)
-            if halt:
-                raise Stopped(f"stopped at step {step} of {max(self.fleet.lengths)} of a fleet")
-            if shrinks and left:
-                self.arrange(step)
-        return self.ends
-
-    def start(self) -> None:
+    def start(self, states: dict[str, State]) -> None:
         """Stacks the members' starts; other rows repeat the first."""
-        plan = self.worker.plan
-        states = {id: enter(plan.segments[id], start()) for id, start in self.starts.items()}
         spare = next(iter(states.values()))
-        self.rows = self.fleet.rows(0)
-        ids = [self.fleet.segments[r].id if r >= 0 else None for r in self.rows]
-        stacked = jax.tree.map(lambda *x: jnp.stack(x), *(states.get(id, spare) for id in ids))
-        self.state = jax.device_put(stacked, self.split)
+        self.members = self.fleet.rows(0)
+        ids = [self.fleet.segments[m].id if m >= 0 else None for m in self.members]
+        self.state = jax.device_put(stacked([states.get(id, spare) for id in ids]), self.split)
 
-    def resume(self) -> tuple[int, dict[str, float]] | None:
-        """Restores the fleet's checkpoint; returns its step and the members' seconds so far."""
-        recipe = self.program.recipe
+    def restore(self, wanted: set[str]) -> Restored | None:
+        """Goes on from the fleet's checkpoint, if it holds what each wanted member needs."""
         found = checkpoint.restore_tree(self.folder, self.like)
         if found is None:
             return None
         tree, meta = found
         passed = {s.id for s in self.fleet.segments if s.steps <= meta["step"]}
-        if passed & self.starts.keys() - set(meta["ends"]):
+        if passed & wanted - set(meta["ends"]):
             return None  # A member is wanted whose end was not kept: all begin again.
-        self.rows = self.fleet.rows(meta["step"])
-        self.state = checkpoint.from_tree(tree["rows"], abstract(recipe))
-        for row, id in enumerate(meta["ends"]):
-            if id in self.starts:
-                kept = checkpoint.from_tree(tree["ends"], abstract(recipe))
-                self.ends[id] = (take(kept, row), None)
-        return meta["step"], meta["seconds"]
+        self.ledger.compared(f"fleet {self.fleet.id}", meta)
+        self.members = self.fleet.rows(meta["step"])
+        like = abstract(self.program.recipe)
+        self.state = checkpoint.from_tree(tree["rows"], like)
+        ends = {
+            id: take(checkpoint.from_tree(tree["ends"], like), place)
+            for place, id in enumerate(meta["ends"])
+            if id in wanted
+        }
+        return meta["step"], meta["seconds"], ends
 
     def like(self, meta: dict) -> dict:
         """Says what a checkpoint holds: the rows at its step, and end states that were kept."""
         one = checkpoint.to_tree(abstract(self.program.recipe))
         whole = NamedSharding(self.program.mesh, PartitionSpec())
 
-        def stacked(count, sharding):
-            lead = lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype, sharding=sharding)
-            return jax.tree.map(lead, one)
+        def lead(count, sharding):
+            add = lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype, sharding=sharding)
+            return jax.tree.map(add, one)
 
-        tree = {"rows": stacked(len(self.fleet.rows(meta["step"])), self.split)}
-        return tree | ({"ends": stacked(len(meta["ends"]), whole)} if meta["ends"] else {})
+        tree = {"rows": lead(len(self.fleet.rows(meta["step"])), self.split)}
+        return tree | ({"ends": lead(len(meta["ends"]), whole)} if meta["ends"] else {})
 
-    def save(self, step: int) -> None:
-        """Writes the fleet's one checkpoint: its rows, and end states that children need."""
-        for meter in self.meters.values():
-            meter.flush()
-        kept = {id: state for id, (state, _) in self.ends.items() if state is not None}
+    def save(self, step: int, seconds: dict[str, float], ends: dict[str, State]) -> None:
+        """Writes the fleet's one checkpoint: its rows, and the end states given."""
         tree = {"rows": checkpoint.to_tree(self.state)}
-        if kept:
-            stacked = jax.tree.map(lambda *x: jnp.stack(x), *kept.values())
-            tree["ends"] = checkpoint.to_tree(stacked)
-        seconds = {id: meter.seconds for id, meter in self.meters.items()}
-        meta = {"step": step, "seconds": seconds, "ends": list(kept), "environment": environment()}
+        if ends:
+            tree["ends"] = checkpoint.to_tree(stacked(list(ends.values())))
+        meta = {"step": step, "seconds": seconds, "ends": list(ends), "environment": environment()}
         checkpoint.save_tree(self.folder, step, tree, meta)
-        self.worker.saved = time.monotonic()
 
-    def arrange(self, step: int) -> None:
+    def prepare(self, step: int) -> None:
         """Prepares what the rows read from a step on, and compiles for their number."""
-        members = [self.fleet.segments[max(row, 0)] for row in self.rows]
-        tables = [order(self.worker.corpus, s.run).tables(s.index) for s in members]
-        stacked = Tables(*(np.stack(arrays) for arrays in zip(*tables, strict=True)))
-        self.tables = jax.device_put(stacked, self.split)
-        self.offsets = np.array([s.offset for s in members], np.uint32)
+        segments = [self.fleet.segments[max(member, 0)] for member in self.members]
+        tables = [order(self.ledger.corpus, s.run).tables(s.index) for s in segments]
+        self.tables = jax.device_put(Tables(*map(np.stack, zip(*tables, strict=True))), self.split)
+        self.offsets = np.array([s.offset for s in segments], np.uint32)
         jax.block_until_ready(self.dispatch(step, 0)[1])
-        for meter in self.meters.values():
-            meter.at = time.monotonic()
-
-    def compact(self, step: int) -> None:
-        """Drops dead rows."""
-        rows = self.fleet.rows(step)
-        places = np.array([self.rows.index(row) for row in rows])
-        some = jax.tree.map(lambda x: np.asarray(x)[places], self.state)
-        self.state = jax.device_put(some, self.split)
-        self.rows = rows
+        self.ready = True
 
     def dispatch(self, step: int, count: int) -> tuple[np.ndarray, dict]:
         """Trains every row for some steps; returns the rates [R, count] and the metrics [R, K]."""
-        rates = np.zeros((len(self.rows), self.program.dispatch_steps), np.float32)
-        decays = np.zeros(len(self.rows), np.float32)
-        for place, row in enumerate(self.rows):
-            segment = self.fleet.segments[row]
-            if row >= 0 and segment.steps >= step + count:
-                inside, optimizer = segment.offset + step, segment.run.optimizer
-                some = segment.phase.rates(inside, inside + count)
-                rates[place, :count] = optimizer.learning_rate * some
-                decays[place] = optimizer.weight_decay
+        rates = np.zeros((len(self.members), self.program.dispatch_steps), np.float32)
+        decays = np.zeros(len(self.members), np.float32)
+        for place, member in enumerate(self.members):
+            segment = self.fleet.segments[member]
+            if member >= 0 and segment.steps >= step + count:
+                rates[place, :count], decays[place] = rates_of(segment, step, count)
         send = lambda x: jax.device_put(x, self.split)
-        source = Source(self.tables, send(self.offsets + np.uint32(step)), *self.corpus)
+        source = Source(self.tables, send(self.offsets + np.uint32(step)), *self.stream)
         with jax.set_mesh(self.program.mesh):
             self.state, metrics = compiled(self.program)(
                 self.state, source, send(rates), send(decays), np.int32(count)
             )
         return rates[:, :count], metrics
 
-    def hold(self, step: int, rates: np.ndarray, metrics: dict) -> None:
-        """Keeps a dispatch's metrics, still on the device, and reads those of the one before."""
-        self.settle()
-        self.held = (step, rates, metrics)
+    def end(self, place: int) -> State:
+        """Returns a member's state, of a run alone again, on its own devices."""
+        mesh = of_one_run(self.program.mesh)
+        return on_mesh(replace(self.program, mesh=mesh), take(self.state, place))
 
-    def settle(self) -> None:
-        """Reads the metrics held, waiting for the device if need be; members may diverge."""
-        if self.held is None:
+    def shrink(self, step: int) -> None:
+        """Drops the rows that the fleet is without from a step on."""
+        members = self.fleet.rows(step)
+        if len(members) == len(self.members):
             return
-        (step, rates, metrics), self.held = self.held, None
-        values = {k: np.asarray(v) for k, v in metrics.items()}
-        live = [(place, s) for place, s in self.members() if s.steps > step]
-        for place, segment in live:
-            meter = self.meters[segment.id]
-            own = {k: v[place] for k, v in values.items()}
-            meter.hold(segment.first_step + step, rates[place], own)
-            meter.read(share=1 / len(live))
-            if meter.diverged is not None:
-                self.conclude(segment, {}, None)
+        places = np.array([self.members.index(member) for member in members])
+        some = jax.tree.map(lambda x: np.asarray(x)[places], self.state)
+        self.state, self.members, self.ready = jax.device_put(some, self.split), members, False
 
-    def members(self) -> list[tuple[int, Segment]]:
-        """Lists the members in training, with their places."""
-        members = [
-            (place, self.fleet.segments[row]) for place, row in enumerate(self.rows) if row >= 0
-        ]
-        return [(p, s) for p, s in members if s.id in self.meters and s.id not in self.ends]
 
-    def finish(self, step: int) -> None:
-        """Evaluates and records the members that end at a step."""
-        for place, segment in self.members():
-            if segment.steps != step:
-                continue
-            state, losses = on_mesh(self.alone, take(self.state, place)), {}
-            if self.worker.evaluated(segment):
-                losses = self.worker.evaluate(segment, state)
-                if not all(map(math.isfinite, losses.values())):
-                    losses, self.meters[segment.id].diverged = {}, segment.run.steps
-            self.conclude(segment, losses, state)
+def rates_of(segment: Segment, step: int, count: int) -> tuple[np.ndarray, float]:
+    """Returns the learning rates of some steps of a segment, and its weight decay."""
+    inside, optimizer = segment.offset + step, segment.run.optimizer
+    rates = optimizer.learning_rate * segment.phase.rates(inside, inside + count)
+    return rates, optimizer.weight_decay
 
-    def conclude(self, segment: Segment, losses: dict, state: State | None) -> None:
-        """Writes a member's record, in the form of a run alone, and keeps what children need."""
-        worker, meter = self.worker, self.meters[segment.id]
-        meter.flush()
-        if worker.keep_params and segment.id in worker.plan.leaves and state is not None:
-            meta = {"step": segment.run.steps, "seconds": meter.seconds}
-            meta |= {"environment": environment()}
-            checkpoint.save(worker.store.folder(segment.id), segment.run.steps, state, meta)
-        if segment.id in worker.todo:
-            record = worker.record(segment, meter.diverged, losses, meter)
-            worker.store.finish(segment.id, record)
-        worker.progress.finish(segment, losses)
-        needed = any(c in worker.needed for c in worker.plan.children.get(segment.id, ()))
-        keep = state if needed and meter.diverged is None else None
-        self.ends[segment.id] = (keep, meter.diverged)
+
+def fleet_folder(ledger: Ledger, fleet: Fleet):
+    """Returns where a fleet of several rows keeps its checkpoint."""
+    return ledger.store.path / "fleets" / fleet.id
+
+
+def stacked(states: list[State]) -> State:
+    """Stacks states on a leading axis."""
+    return jax.tree.map(lambda *x: jnp.stack(x), *states)
 
 
 def take(stacked: State, row: int) -> State:

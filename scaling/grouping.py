@@ -1,8 +1,10 @@
 """Which segments train together: groups of one program and of similar length, with their sizes."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+
+from jax.sharding import Mesh
 
 from scaling.plan import Plan, Segment
 from scaling.train import Program
@@ -64,19 +66,14 @@ class Fleet:
         return [s.steps for s in self.segments]
 
     @property
-    def multiple(self) -> int:
-        """What the fleet's size stays a multiple of: devices on the mesh's `run` axis."""
-        return self.program.mesh.shape["run"]
-
-    @property
     def sizes(self) -> list[tuple[int, int]]:
         """When the fleet takes on which size: (step, size from there on)."""
-        return halvings(self.size, self.lengths, self.multiple)
+        return halvings(self.size, self.lengths, self.program.mesh.shape["run"])
 
     @property
     def waste(self) -> float:
         """Share of the steps that dead weight takes."""
-        return waste(self.size, self.lengths, self.multiple)
+        return waste(self.size, self.lengths, self.program.mesh.shape["run"])
 
     def rows(self, step: int) -> list[int]:
         """Returns which member is in every row from a step on; −1 is padding."""
@@ -90,15 +87,24 @@ class Fleet:
         return rows
 
 
-def fleets(segments: Iterable[Segment], mesh, most: Callable[[Program], int]) -> list[Fleet]:
+def program_of(segment: Segment, mesh: Mesh) -> Program:
+    """Returns the program that trains a segment."""
+    return Program(recipe=segment.recipe, batch_tokens=segment.phase.batch_tokens, mesh=mesh)
+
+
+def alone(segment: Segment, mesh: Mesh) -> Fleet:
+    """Returns a fleet of one."""
+    return Fleet(program_of(segment, mesh), (segment,), 1)
+
+
+def fleets(segments: Iterable[Segment], mesh: Mesh, most: Callable[[Program], int]) -> list[Fleet]:
     """Groups segments of one program and of similar length into as few fleets as `most` allows.
 
     Fleets of a group have one size, so that they share one compiled program.
     """
     groups: dict[Program, list[Segment]] = {}
     for s in segments:
-        program = Program(recipe=s.recipe, batch_tokens=s.phase.batch_tokens, mesh=mesh)
-        groups.setdefault(program, []).append(s)
+        groups.setdefault(program_of(s, mesh), []).append(s)
     found = []
     for program, members in groups.items():
         members.sort(key=lambda s: -s.steps)
@@ -123,12 +129,22 @@ def chunked(program: Program, members: list[Segment], most: int) -> list[Fleet]:
     return [Fleet(program, tuple(members[i : i + each]), size) for i in starts]
 
 
-def planned(plan: Plan, mesh, most: Callable[[Program], int]) -> list[Fleet]:
+def walk(
+    plan: Plan,
+    group: Callable[[list[Segment]], list[Fleet]],
+    parents: Iterable[str | None] = (None,),
+) -> Iterator[tuple[Fleet, bool]]:
+    """Yields each fleet twice: before (False) and after (True) all that follows it, depth first.
+
+    `group` puts the children of a fleet, or the roots, into fleets.
+    """
+    for fleet in group([plan.segments[c] for p in parents for c in plan.children.get(p, ())]):
+        yield fleet, False
+        yield from walk(plan, group, [s.id for s in fleet.segments])
+        yield fleet, True
+
+
+def planned(plan: Plan, mesh: Mesh, most: Callable[[Program], int]) -> list[Fleet]:
     """Lists the fleets in which a plan is trained."""
-    found, levels = [], [[None]]
-    while levels:
-        children = [plan.segments[c] for p in levels.pop() for c in plan.children.get(p, ())]
-        some = fleets(children, mesh, most)
-        levels += [[s.id for s in fleet.segments] for fleet in some]
-        found += some
-    return found
+    group = lambda segments: fleets(segments, mesh, most)
+    return [fleet for fleet, over in walk(plan, group) if not over]

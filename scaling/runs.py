@@ -29,7 +29,7 @@ SHAPES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rate:
     """How the learning rate goes over a phase, in multiples of the run's peak rate.
 
@@ -57,17 +57,17 @@ class Rate:
 
 def constant(level: float = 1.0) -> Rate:
     """Holds the rate at a multiple of the peak."""
-    return Rate(level, level)
+    return Rate(start=level, stop=level)
 
 
 def warmup(over: int) -> Rate:
     """Raises the rate linearly from zero to the peak over `over` tokens, then holds it."""
-    return Rate(0.0, 1.0, "linear", over)
+    return Rate(start=0.0, stop=1.0, shape="linear", over=over)
 
 
 def decay(shape: str = "1-sqrt", start: float = 1.0, stop: float = 0.0) -> Rate:
     """Lowers the rate to zero over the whole phase."""
-    return Rate(start, stop, shape)
+    return Rate(start=start, stop=stop, shape=shape)
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Phase:
         return rate.stop + (rate.start - rate.stop) * SHAPES[rate.shape](x)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Data:
     """What a run reads: a corpus by name and content hash, and the mixture it starts with."""
 
@@ -125,10 +125,10 @@ class Data:
     @classmethod
     def of(cls, corpus: Corpus, mixture: Mixture) -> "Data":
         """Returns a mixture of an opened corpus."""
-        return cls(corpus.name, corpus.content_hash, mixture)
+        return cls(corpus=corpus.name, content=corpus.content_hash, mixture=mixture)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """A training run; its identity is the hash of everything that changes its numbers."""
 
@@ -143,7 +143,7 @@ class Run:
     def of(cls, rung: Rung, data: Data, seed: int, phases: tuple[Phase, ...]) -> "Run":
         """Returns the run of a rung of the ladder, at its own rate."""
         optimizer = AdamW(learning_rate=rung.learning_rate, weight_decay=rung.weight_decay)
-        return cls(rung.model, data, optimizer, seed, phases)
+        return cls(model=rung.model, data=data, optimizer=optimizer, seed=seed, phases=phases)
 
     def __post_init__(self):
         if not 0 <= self.seed < 2**31:

@@ -13,10 +13,13 @@ import logging
 import time
 from dataclasses import dataclass, field
 
+from scaling import checkpoint
+from scaling.grouping import alone
 from scaling.leases import Leases, Lost
 from scaling.plan import Segment
+from scaling.schedule import Worker
 from scaling.state import State, initial
-from scaling.worker import Stopped, Worker
+from scaling.trainer import Stopped
 
 # Waiting for others: the first and the longest pause between two looks at the store, in seconds.
 SHORTEST_WAIT, LONGEST_WAIT = 0.05, 2.0
@@ -28,7 +31,7 @@ class Gone(Exception):
 
 @dataclass
 class Sharing:
-    """A worker's way through a plan that others train as well (`Worker.way`).
+    """The schedule of a worker on a plan that others train as well.
 
     `trained` lists the segments that this worker finished.
     """
@@ -44,12 +47,11 @@ class Sharing:
           Stopped: the time allowed is over, or the worker was told to end.
         """
         self.worker, self.plan, self.store = worker, worker.plan, worker.store
-        worker.shares, worker.alive = True, self.alive
-        self.complete = set(self.plan.segments) - worker.todo
+        worker.clock.alive = self.alive
         self.hand: tuple[str, State] | None = None
         wait = SHORTEST_WAIT
         while opened := [s for s in self.plan.segments.values() if self.opened(s)]:
-            if worker.due_now()[1]:
+            if worker.clock.due()[1]:
                 raise Stopped(f"stopped with {len(opened)} segments of the plan to go")
             if any(self.attempt(segment) for segment in self.ready({s.id for s in opened})):
                 wait = SHORTEST_WAIT
@@ -76,34 +78,28 @@ class Sharing:
 
     def lacks(self, segment: Segment) -> bool:
         """Says whether a segment is still to be finished by anybody; once it is not, for good."""
-        if segment.id in self.complete:
+        if segment.id not in self.worker.todo:
             return False
         if self.worker.lacks(segment):
             return True
-        self.complete.add(segment.id)
-        if segment.id not in self.trained:
-            self.worker.progress.finish(segment, self.store.done(segment.id)["loss"])
+        self.worker.tick(segment, self.store.done(segment.id)["loss"])
         return False
 
     def opened(self, segment: Segment) -> bool:
         """Says whether a segment must be trained: it has no record, or its end state is missed."""
         if self.lacks(segment):
             return True
-        waiting = any(
-            self.opened(child) and not self.begun(child) for child in self.children(segment)
-        )
-        return (
-            waiting
-            and not self.left_state(segment)
-            and self.store.done(segment.id)["diverged_step"] is None
-        )
+        waiting = any(self.opened(s) and not self.left(s) for s in self.children(segment))
+        if not waiting or self.left(segment, segment.run.steps):
+            return False
+        return self.store.done(segment.id)["diverged_step"] is None
 
     def ready(self, opened: set[str]) -> list[Segment]:
         """Lists what can be started now: what goes on from the state in memory, then the rest."""
         found = [
             segment
             for segment in self.plan.walk()
-            if segment.id in opened and (segment.parent not in opened or self.begun(segment))
+            if segment.id in opened and (segment.parent not in opened or self.left(segment))
         ]
         mine = [s for s in found if self.hand is not None and s.parent == self.hand[0]]
         return [*mine[::-1], *(s for s in found if s not in mine)]
@@ -115,14 +111,12 @@ class Sharing:
         try:
             if not self.opened(segment):  # Finished by another since the last look.
                 return True
-            if not self.lacks(segment):
-                self.worker.todo.discard(segment.id)  # Only its end state is wanted.
             self.train(segment)
         except Gone:
             # Nothing of use is there: what cannot be read goes, so that it is made again.
             parent = self.plan.segments[segment.parent]
-            remove(self.store.folder(parent.id) / "checkpoint" / str(parent.run.steps))
-            remove(self.store.folder(segment.id) / "checkpoint")
+            checkpoint.remove(self.checkpoints(parent) / str(parent.run.steps))
+            checkpoint.remove(self.checkpoints(segment))
         except (Lost, OSError, ValueError) as error:
             # The last two: of checkpoints that come and go where a second worker is at the segment.
             if self.leases.holds():
@@ -137,16 +131,18 @@ class Sharing:
 
     def train(self, segment: Segment) -> None:
         """Trains a segment; after a diverged parent it is recorded as not trained."""
-        worker, parent = self.worker, segment.parent
+        parent, lacked = segment.parent, segment.id in self.worker.todo
         before = self.store.done(parent) if parent else None
         if self.hand is not None and self.hand[0] != parent:
             self.hand = None
         if before and before["diverged_step"] is not None:
-            worker.leave_out(segment, before["diverged_step"])
+            self.worker.leave_out(segment, before["diverged_step"])
         else:
-            state, _ = worker.train(segment, lambda: self.start(segment))
+            starts = {segment.id: lambda: self.start(segment)}
+            ends = self.worker.train(alone(segment, self.worker.mesh), starts, leaves_ends=True)
+            state, _ = ends[segment.id]
             self.hand = None if state is None else (segment.id, state)
-        if segment.id in worker.todo:
+        if lacked:  # Otherwise only its end state was wanted.
             self.trained.append(segment.id)
 
     def start(self, segment: Segment) -> State:
@@ -161,7 +157,7 @@ class Sharing:
         if segment.parent is None:
             return initial(segment.run.recipe, segment.run.seed)
         parent = self.plan.segments[segment.parent]
-        found = self.worker.restored(parent)
+        found = self.worker.restore(parent)
         if found is None or found[1]["step"] != parent.run.steps:
             raise Gone(f"the end state of {parent.id} cannot be read")
         return found[0]
@@ -170,29 +166,17 @@ class Sharing:
         """Lists the segments that follow one."""
         return [self.plan.segments[id] for id in self.plan.children.get(segment.id, ())]
 
-    def begun(self, segment: Segment) -> bool:
-        """Says whether a segment has a checkpoint of its own."""
-        return (self.store.folder(segment.id) / "checkpoint").exists()
+    def checkpoints(self, segment: Segment):
+        """Returns where a segment's checkpoints are."""
+        return self.store.folder(segment.id) / "checkpoint"
 
-    def left_state(self, segment: Segment) -> bool:
-        """Says whether a segment's end state is in the store."""
-        folder = self.store.folder(segment.id) / "checkpoint" / str(segment.run.steps)
-        return folder.exists()
+    def left(self, segment: Segment, step: int | str = "") -> bool:
+        """Says whether a segment has a checkpoint, of any step or of the one given."""
+        return (self.checkpoints(segment) / str(step)).exists()
 
     def tidy(self, segment: Segment) -> None:
         """Deletes a finished segment's checkpoints where no child needs them any more."""
         if self.worker.keep_params or self.lacks(segment):
             return
         if not any(self.opened(child) for child in self.children(segment)):
-            remove(self.store.folder(segment.id) / "checkpoint")
-
-
-def remove(folder) -> None:
-    """Deletes a folder, if it is there; another worker may be doing the same."""
-    for _ in range(3):
-        try:
-            if folder.exists():
-                folder.rmtree()
-            return
-        except OSError:
-            continue
+            checkpoint.remove(self.checkpoints(segment))

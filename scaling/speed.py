@@ -183,7 +183,7 @@ def members(recipe: Recipe, batch_tokens: int, size: int, steps: int) -> Callabl
     source = Source(
         Tables(*map(lead, tables)),
         lead(np.uint32(0)),
-        jax.device_put(words.astype(np.uint16)),
+        jax.device_put(words.astype(np.min_scalar_type(config.vocabulary - 1))),
         np.zeros(1, np.int32),
     )
     rates = lead(np.full(program.dispatch_steps, 1e-3, np.float32))

@@ -64,7 +64,7 @@ def rules(recipe: Recipe, paths) -> dict[str, Rule]:
 
 def fresh(recipe: Recipe, params: dict[str, Array]) -> dict[str, optax.OptState]:
     """Returns the first optimizer states of some leaves, as numpy arrays."""
-    with jax.numpy_dtype_promotion("standard"):
+    with jax.ensure_compile_time_eval(), jax.numpy_dtype_promotion("standard"):
         return {
             path: jax.tree.map(own, rule.transformation.init(params[path]))
             for path, rule in rules(recipe, params).items()

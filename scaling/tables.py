@@ -8,12 +8,12 @@ from etils import epath
 import models
 from data import Corpus
 from scaling.columns import COLUMNS
+from scaling.evaluation import Evaluation
 from scaling.labels import as_column
 from scaling.optimizers import AdamW
 from scaling.plan import Plan, Segment, order
 from scaling.runs import Run
 from scaling.store import Store, write_atomically
-from scaling.worker import Evaluation
 
 FULL_BITS = 32  # Parameters are kept in float32.
 

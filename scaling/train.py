@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 import models
 from models import ModelConfig
 from refused import Refused
-from scaling.mesh import batched, place, replicated, shards, state_shardings
+from scaling.mesh import batched, of_one_run, place, replicated, shards, state_shardings
 from scaling.processes import compile_together
 from scaling.recipe import Recipe
 from scaling.state import State, abstract, average, update
@@ -152,6 +152,15 @@ def warm(program: Program, state: State) -> State:
     state = jax.block_until_ready(advance(program, state, windows, np.zeros(0), 0.0)[0])
     WARM.add(program)
     return state
+
+
+def let_go(program: Program) -> None:
+    """Frees what is compiled of a program and its evaluation; it compiles again where needed."""
+    WARM.discard(program)
+    compiled(program).clear_cache()
+    for quantization in {program.config.quantization, None}:  # A quantised model has two.
+        config = replace(program.config, quantization=quantization)
+        evaluator(config, of_one_run(program.mesh)).clear_cache()
 
 
 EVALUATION_TOKENS = 1 << 13  # Tokens per forward pass when evaluating; bounds activations.

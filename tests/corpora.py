@@ -75,7 +75,7 @@ def tokenformer(**fields) -> ModelConfig:
 def study_runs(kind: str, corpus: Corpus) -> list[Run]:
     """Builds one of the kinds of study that must be exact: runs that share a trunk."""
     uniform = Mixture.uniform(corpus.names)
-    data = Data(corpus.name, corpus.content_hash, uniform)
+    data = Data.of(corpus, uniform)
     start = dict(data=data, optimizer=AdamW(learning_rate=0.01, weight_decay=0.01), seed=3)
     other = Mixture.of({"low": 0.1, "high": 0.9})
     trunk = Phase(20 * STEP, STEP, warmup(5 * STEP))
@@ -131,7 +131,9 @@ def study_runs(kind: str, corpus: Corpus) -> list[Run]:
         "quantize": [
             (
                 trunk,
-                Phase(4 * STEP, STEP, Rate(0.0, 1.0, over=4 * STEP), change=Quantize(bits)),
+                Phase(
+                    4 * STEP, STEP, Rate(start=0.0, stop=1.0, over=4 * STEP), change=Quantize(bits)
+                ),
                 Phase(8 * STEP, STEP, decay("cosine")),
             )
             for bits in (1, 4)
@@ -144,7 +146,7 @@ def study_runs(kind: str, corpus: Corpus) -> list[Run]:
         ],
     }
     base = tokenformer() if kind == "grown" else model()
-    return [Run(base, phases=tuple(phases), **start) for phases in shapes[kind]]
+    return [Run(model=base, phases=tuple(phases), **start) for phases in shapes[kind]]
 
 
 KINDS = ("wsd", "mixture", "frozen", "ramp", "streams", "grown", "quantize")

@@ -266,16 +266,16 @@ def starting() -> None:
 def leaf() -> None:
     """Prints what a short leaf costs beyond its steps and its evaluation, and its files."""
     corpus = load("wheels")
-    data = Data(corpus.name, corpus.content_hash, Mixture.uniform(corpus.main))
+    data = Data.of(corpus, Mixture.uniform(corpus.main))
     config = ladder(16, 10**6).model
     trunk = Phase(20 * BATCH, BATCH)
     runs = [
         Run(
-            config,
-            data,
-            AdamW(learning_rate=0.01),
-            0,
-            (trunk, Phase(steps * BATCH, BATCH, decay())),
+            model=config,
+            data=data,
+            optimizer=AdamW(learning_rate=0.01),
+            seed=0,
+            phases=(trunk, Phase(steps * BATCH, BATCH, decay())),
         )
         for steps in range(8, 40, 2)
     ]
@@ -296,15 +296,16 @@ def leaf() -> None:
 
         return timed_call
 
-    import scaling.worker as module
+    import scaling.fleet as module
+    from scaling.ledger import Ledger
 
-    kept = module.advance, Worker.evaluate
+    kept = module.advance, Ledger.evaluate
     module.advance = clock("steps", module.advance)
-    Worker.evaluate = clock("evaluation", Worker.evaluate)
+    Ledger.evaluate = clock("evaluation", Ledger.evaluate)
     began = time.perf_counter()
     worker.run()
     spent = time.perf_counter() - began
-    module.advance, Worker.evaluate = kept
+    module.advance, Ledger.evaluate = kept
     files = max(len(list(store.folder(run.identity).iterdir())) for run in runs)
     each = 1e3 * (spent - sum(timed.values())) / len(worker.plan.segments)
     shutil.rmtree(folder)

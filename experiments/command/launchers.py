@@ -19,10 +19,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from experiments.command.arguments import told
+from experiments.command.work import command as work_command
 from refused import Refused
 
-# Flags of `launch` that are not handed on to what it starts.
-OWN = ("on", "workers", "option", "dry_run")
+# Python of ours is started without its working folder on its path (-P): a user's own `data/` or
+# `models/` there would be taken for ours.
+SAFE = "-P"
+# Where our packages lie: a checkout, or an environment's packages.
+HERE = Path(__file__).resolve().parents[2]
 
 ENDED = 128 + signal.SIGTERM  # What a worker returns that SIGTERM ended, checkpoint written.
 REQUEUED = 128 + signal.SIGUSR2  # The same of the signal with which submitit asks for it.
@@ -62,21 +67,6 @@ def launch(on: str, wanted: Launch) -> int:
     return PLACES[on](wanted)
 
 
-def handed_on(argv: Sequence[str]) -> tuple[str, ...]:
-    """Returns the flags of a `launch` command line that its workers get, as they were written."""
-    kept, rest = [], iter(argv[1:])
-    for token in rest:
-        name, equals, _ = token.lstrip("-").partition("=")
-        if token == "launch" or name in ("dry_run", "nodry_run"):
-            continue
-        if token.startswith("-") and name in OWN:
-            if not equals:
-                next(rest)  # Its value.
-            continue
-        kept.append(token)
-    return tuple(kept)
-
-
 def options(pairs: Sequence[str]) -> dict[str, str | bool]:
     """Returns KEY=VALUE pairs, and KEY alone as a switch, by their keys."""
     split = [pair.lstrip("-").partition("=") for pair in pairs]
@@ -98,15 +88,21 @@ def needed(package: str, extra: str):
 
 def command(arguments: Sequence[str]) -> list[str]:
     """Returns the command of a worker in a process of its own."""
-    return [sys.executable, "-m", "experiments.command.main", "work", *arguments]
+    return [sys.executable, SAFE, "-m", "espalier", "work", *arguments]
+
+
+def surroundings() -> dict[str, str]:
+    """Returns a worker's environment, in which it finds the packages of this checkout."""
+    found = dict(os.environ)
+    if (HERE / "setup.cfg").exists():
+        others = [folder for folder in found.get("PYTHONPATH", "").split(os.pathsep) if folder]
+        found["PYTHONPATH"] = os.pathsep.join([str(HERE), *others])
+    return found
 
 
 def work(arguments: Sequence[str]) -> int:
     """Is a worker in this process; returns its exit code."""
-    from experiments.command.main import main
-
-    sys.argv = ["espalier", "work", *arguments]  # ml-collections reads overrides there.
-    return main(sys.argv)
+    return told(work_command, arguments, "espalier work")
 
 
 def verdict(failures: int, count: int, stopped: bool) -> int:
@@ -138,7 +134,7 @@ def processes(commands: Sequence[Sequence[str]]) -> int:
     signals: list[int] = []
     shape = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
     # In groups of their own, so that Ctrl-C reaches the launcher alone.
-    shape |= dict(env=os.environ | {"PYTHONUNBUFFERED": "1"}, process_group=0)
+    shape |= dict(env=surroundings() | {"PYTHONUNBUFFERED": "1"}, process_group=0)
 
     def tell(process) -> None:
         if process.poll() is None:
@@ -247,7 +243,8 @@ def on_slurm(wanted: Launch) -> int:
     if not wanted.dry_run and not (shutil.which("srun") and shutil.which("sbatch")):
         raise Refused("--on", "slurm", "a machine with srun and sbatch, or --dry-run")
     store = Path("runs" if "://" in wanted.store else wanted.store)  # Logs are no bucket's.
-    executor = Shown(store.expanduser().absolute() / "slurm" / "%j", MOST_TIMEOUTS)
+    logs = store.expanduser().absolute() / "slurm" / "%j"
+    executor = Shown(logs, MOST_TIMEOUTS, python=f"{shlex.quote(sys.executable)} {SAFE}")
     executor.update_parameters(
         job_name="espalier",
         time=int(minutes),
@@ -296,7 +293,8 @@ def on_ray(wanted: Launch, actor: type = Actor) -> int:
     mine = not ray.is_initialized()
     if mine:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Nothing is sent to anybody.
-        ray.init()
+        with contextlib.chdir(HERE):  # Ray puts the folder it is called in first on actors' paths.
+            ray.init()
     signals: list[int] = []
     before = {
         number: signal.signal(number, lambda number, _: signals.append(number))

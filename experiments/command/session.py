@@ -1,11 +1,11 @@
 """One call of the command on a study: plan it, run it, report it."""
 
 import contextlib
-import json
 import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from types import ModuleType
 
 import jax
 import numpy as np
@@ -14,21 +14,20 @@ from ml_collections import ConfigDict
 
 import models
 from data import cache_folder
-from data.tokenizer import tokenizer_of
 from experiments.command.plan_view import plan_text
 from experiments.evidence.report import Block, write_report
 from experiments.evidence.study import Results, Study
 from refused import Refused
 from scaling import Stopped, Store, Worker, checkpoint, make_mesh, processes, tables
+from scaling.environment import compilation_cache
 from scaling.events import folder_name, write_events
-from scaling.fleet import in_fleets
 from scaling.grouping import planned as fleets_of
 from scaling.leases import Leases
 from scaling.mesh import shards
 from scaling.plan import Plan
 from scaling.plan import plan as make_plan
 from scaling.progress import Silent, progress
-from scaling.runs import canonical
+from scaling.schedule import in_fleets
 from scaling.sharing import Sharing
 from scaling.speed import calibration, fleet_sizes
 from scaling.state import State
@@ -50,13 +49,13 @@ class Settings:
     fleet: str = "auto"
     lease_seconds: float = 60.0
     profile: str | None = None
-    run: str | None = None
-    out: str | None = None
-    prompt: str = ""
-    tokens: int | None = None
-    temperature: float = 1.0
-    samples: int = 1
-    seed: int = 0
+
+
+def called(action: Callable, opened: tuple[ModuleType, ConfigDict], settings: Settings) -> int:
+    """Does what a command does with an opened study; returns its exit code."""
+    compilation_cache(cache_folder() / "compiled")
+    module, config = opened
+    return action(module.study(config), config, settings) or 0
 
 
 def folder(study: Study, config: ConfigDict, settings: Settings) -> epath.Path:
@@ -288,63 +287,25 @@ def report(study: Study, config: ConfigDict, settings: Settings) -> None:
     print(f"report: {out / 'report.html'} (and report.md, runs.csv, runs.parquet)")
 
 
-def kept(study: Study, config: ConfigDict, settings: Settings) -> tuple[models.ModelConfig, State]:
+def kept(
+    study: Study, config: ConfigDict, settings: Settings, id: str | None
+) -> tuple[models.ModelConfig, State]:
     """Returns the model of one run of a study as it ended, its values as numpy arrays.
 
     Raises:
       Refused: a run that is not the study's, or one whose parameters were not kept.
     """
     runs = {item.run.identity: item.run for item in grown(study, config, settings).runs}
-    if settings.run not in runs:
+    if id not in runs:
         some = ", ".join(list(runs)[:3])
-        raise Refused("--run", settings.run, f"one of the study's {len(runs)} runs, such as {some}")
-    last = runs[settings.run].recipe_at(-1)
-    folder_ = Store.at(settings.store).folder(settings.run)
-    found = checkpoint.restore(folder_, last, make_mesh("data:1"))
+        got = "nothing" if id is None else id
+        raise Refused("--run", got, f"one of the study's {len(runs)} runs, such as {some}")
+    last = runs[id].recipe_at(-1)
+    found = checkpoint.restore(Store.at(settings.store).folder(id), last, make_mesh("data:1"))
     if found is None:
         accepted = f"one that was trained with --keep-params into --store={settings.store}"
-        raise Refused("--run", settings.run, accepted)
+        raise Refused("--run", id, accepted)
     return last.model, jax.tree.map(np.asarray, found[0])
-
-
-def export(study: Study, config: ConfigDict, settings: Settings) -> None:
-    """Writes one run's model, packed to its bits, to a safetensors file.
-
-    Raises:
-      Refused: what `kept` refuses, or no file.
-    """
-    from models.export import export as write
-
-    last, state = kept(study, config, settings)
-    if not settings.out:
-        raise Refused("--out", settings.out, "a file to write, such as model.safetensors")
-    about = {"run": settings.run, "model": json.dumps(canonical(last))}
-    size = write(settings.out, last, state.params, state.buffers, about)
-    plain = 4 * models.count(last).params_total
-    print(f"{settings.out}: {size:,} bytes of tensors, {size / plain:.3f} of float32")
-
-
-def sample(study: Study, config: ConfigDict, settings: Settings) -> None:
-    """Prints texts with which one run's model goes on after a prompt, up to a document's end.
-
-    Raises:
-      Refused: what `kept` or `models.sample` refuses, no sample, or a corpus without text.
-    """
-    last, state = kept(study, config, settings)
-    if settings.samples < 1:
-        raise Refused("--samples", settings.samples, "1 or more")
-    tokenizer = tokenizer_of(study.corpus)
-    (document,) = tokenizer.documents([settings.prompt.encode()])
-    prompt = [tokenizer.separator, *document.tokens.tolist()]
-    count = last.context - len(prompt) if settings.tokens is None else settings.tokens
-    rows = np.tile(np.array(prompt, np.int32), (settings.samples, 1))
-    texts = models.sample(
-        last, state.params, state.buffers, rows, count, settings.temperature, settings.seed
-    )
-    for number, tokens in enumerate(texts.tolist(), start=1):
-        end = tokens.index(tokenizer.separator) if tokenizer.separator in tokens else len(tokens)
-        text = tokenizer.decode([*prompt[1:], *tokens[:end]]).decode(errors="replace")
-        print(f"--- {number}, {'ended' if end < count else 'cut'} after {end} tokens\n{text}")
 
 
 def curves(planned: Plan, store: Store, out: epath.Path) -> None:

@@ -5,13 +5,15 @@ has the labels `arm` and `rate` (`scaling.unfolded`). Each arm is then represent
 rate with the lowest mean over seeds, and compared with the baseline by differences paired by seed.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
-from scipy import stats
 
-from experiments.evidence.report import Block, Picture, Table, Text, subplots
+from experiments.evidence.claim import Claim, bullets
+from experiments.evidence.figures import finish, means, panels
+from experiments.evidence.report import Block, Picture, Table, Text
 
 # What a comparison may be decided by: column of the run table → how it is called in reports.
 MEASURES = {"bits_per_byte": "bits per byte", "loss": "nats per token"}
@@ -25,135 +27,101 @@ def best_rates(table: pd.DataFrame, measure: str = "bits_per_byte") -> pd.DataFr
     """
     rows = []
     for arm, group in table.groupby("arm", sort=False):
-        sound = group[group["diverged_step"].isna() & group[measure].notna()]
-        counts = sound.groupby("rate")[measure].count()
-        means = sound.groupby("rate")[measure].mean()[counts == group["seed"].nunique()]
-        if means.empty:
-            rows.append({"arm": arm, "rate": np.nan, "mean": np.nan, "sd": np.nan, "edge": False})
-            continue
-        rate = means.idxmin()
-        scores = sound.loc[sound["rate"] == rate, measure]
+        sound = group[group["diverged_step"].isna()]
+        scores = sound.pivot(index="rate", columns="seed", values=measure)
+        scores = scores.reindex(columns=group["seed"].unique()).dropna()
+        rate = scores.mean(axis=1).idxmin() if len(scores) else np.nan
+        best = scores.loc[rate] if len(scores) else pd.Series(dtype=float)
         edge = rate in (group["rate"].min(), group["rate"].max())
-        row = {"arm": arm, "rate": rate, "mean": means[rate], "sd": scores.std(), "edge": edge}
+        row = {"arm": arm, "rate": rate, "mean": best.mean(), "sd": best.std(), "edge": edge}
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def interval(values: pd.Series, level: float = 0.9) -> tuple[float, float]:
-    """Returns Student's interval of a mean; NaN where one value leaves none."""
-    if len(values) < 2:
-        return np.nan, np.nan
-    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std() / np.sqrt(len(values))
-    return values.mean() - half, values.mean() + half
+def at_best(table: pd.DataFrame, measure: str = "bits_per_byte") -> pd.DataFrame:
+    """Returns the rows of every arm at its best rate."""
+    best = best_rates(table, measure).set_index("arm")["rate"]
+    return table[table["rate"] == table["arm"].map(best)].reset_index(drop=True)
 
 
-def differences(
-    table: pd.DataFrame, baseline: str, measure: str = "bits_per_byte", level: float = 0.9
-) -> pd.DataFrame:
-    """Returns one row per arm other than the baseline: best against best, paired by seed.
+def against(
+    table: pd.DataFrame, baseline: str | Mapping[str, str], measure: str = "bits_per_byte"
+) -> dict[str, Claim]:
+    """Claims each arm's difference to a baseline (or to its own): best with best, paired by seed.
 
-    The interval is Student's over the seeds' differences; with one seed there is none. The verdict
-    is `lower`, `higher` or `not resolved`.
+    The interval is Student's over the seeds' differences.
     """
-    best = best_rates(table, measure).set_index("arm")
+    scores = at_best(table, measure).pivot(index="seed", columns="arm", values=measure)
+    if isinstance(baseline, str):
+        baseline = dict.fromkeys(filter(baseline.__ne__, table["arm"].unique()), baseline)
+    scores = scores.reindex(columns=[*{*baseline, *baseline.values()}])
+    return {arm: Claim.of(scores[arm] - scores[other]) for arm, other in baseline.items()}
 
-    def scores(arm):
-        chosen = table[(table["arm"] == arm) & (table["rate"] == best.loc[arm, "rate"])]
-        return chosen.set_index("seed")[measure]
 
-    rows = []
-    for arm in best.index.drop(baseline):
-        paired = (scores(arm) - scores(baseline)).dropna()
-        low, high = interval(paired, level)
-        resolved = "lower" if high < 0 else "higher" if low > 0 else "not resolved"
-        rows.append(
-            {
-                "arm": arm,
-                "difference": paired.mean(),
-                "low": low,
-                "high": high,
-                "seeds": len(paired),
-                "verdict": resolved,
-            }
-        )
+def differences(claims: Mapping[str, Claim], unit: str) -> pd.DataFrame:
+    """Tables the claims of `against`."""
+    rows = [
+        {"arm": arm}
+        | claim.columns(f"difference ({unit})")
+        | {"seeds": claim.count, "verdict": claim.verdict}
+        for arm, claim in claims.items()
+    ]
     return pd.DataFrame(rows)
 
 
+def edges(best: pd.DataFrame) -> str:
+    """Names the arms whose best rate is at the edge of the sweep."""
+    names = ", ".join(best.loc[best["edge"], "arm"])
+    return f"The best rate of {names} is at the edge of the sweep." if names else ""
+
+
 def comparison(
-    table: pd.DataFrame, baseline: str, measure: str = "bits_per_byte", level: float = 0.9
+    table: pd.DataFrame, baseline: str, measure: str = "bits_per_byte", prefix: str = ""
 ) -> list[Block]:
-    """Writes a comparison: what each arm costs and scores, the paired verdicts, loss over rate."""
-    unit = MEASURES[measure]
-    best, paired = best_rates(table, measure), differences(table, baseline, measure, level)
-    costs = table.groupby("arm", sort=False).first()
-    seconds = table.groupby("arm", sort=False)["tokens_per_second"].median()
-    arms = pd.DataFrame(
-        {
-            "arm": best["arm"],
-            "params_total": costs["params_total"].to_numpy(),
-            "params_non_embedding": costs["params_non_embedding"].to_numpy(),
-            "tokens": costs["tokens"].to_numpy(),
-            "training FLOPs": costs["flops"].to_numpy(),
-            "tokens/s (median)": seconds.to_numpy().round(),
-            "best rate (× reference)": best["rate"],
-            f"{unit}, mean": best["mean"],
-            "sd over seeds": best["sd"],
-            "edge": np.where(best["edge"], "edge", ""),
-        }
-    )
-    name = f"{level:.0%}".replace("%", " %")
-    shown = paired.rename(
-        columns={
-            "difference": f"difference ({unit})",
-            "low": f"{name} low",
-            "high": f"{name} high",
-        }
-    )
-    edges = list(best.loc[best["edge"], "arm"])
-    note = f" The best rate of {', '.join(edges)} is at the edge of the sweep." if edges else ""
-    return [
-        Text(verdict_text(paired, baseline, unit, name) + note),
-        Table("arms", arms, f"Every arm at its best rate; {unit} on held-out text."),
-        Table("differences", shown, f"Best against best ({baseline}), paired by seed."),
-        Picture("rates", picture(table, measure), f"Held-out {unit} against learning rate."),
-    ]
+    """Writes a comparison: the paired verdicts, what each arm costs and scores, loss over rate.
 
-
-def verdict_text(paired: pd.DataFrame, baseline: str, unit: str, level: str) -> str:
-    """Says in a sentence per arm whether it differs from the baseline."""
-    lines = []
-    for row in paired.itertuples():
-        if row.seeds == 0:
-            lines.append(f"- **{row.arm}**: diverged at every rate.")
-            continue
-        if row.seeds == 1:
-            said = "one seed: no interval, no verdict"
-        elif row.verdict == "not resolved":
-            said = "the difference is not resolved"
-        else:
-            said = f"{row.verdict} than {baseline}"
-        interval = f" [{row.low:+.4f}, {row.high:+.4f}]" if row.seeds > 1 else ""
-        lines.append(f"- **{row.arm}**: {row.difference:+.4f} {unit}{interval}: {said}.")
+    `prefix` begins the names of the tables and the figure.
+    """
+    unit, claims = MEASURES[measure], against(table, baseline, measure)
+    best = best_rates(table, measure)
+    by_arm = table.groupby("arm", sort=False)
+    arms = by_arm[["params_total", "params_non_embedding", "tokens", "flops"]].first()
+    arms["tokens/s (median)"] = by_arm["tokens_per_second"].median().round()
+    arms = arms.rename(columns={"flops": "training FLOPs"}).reset_index()
+    arms = arms.merge(best.assign(edge=np.where(best["edge"], "edge", "")), on="arm")
+    names = {"rate": "best rate (× reference)", "mean": f"{unit}, mean", "sd": "sd over seeds"}
     how = (
-        f"Each arm at its best learning rate, against {baseline}; intervals of {level} per arm are "
+        f"Each arm at its best learning rate, against {baseline}; 90 % intervals per arm are "
         "Student's over differences paired by seed. Rates were chosen on the same seeds."
     )
-    return "\n".join([how, "", *lines])
+    said = {arm: claim.said(unit, than=baseline) for arm, claim in claims.items()}
+    return [
+        Text(bullets(said, [how, edges(best)])),
+        Table(
+            f"{prefix}arms",
+            arms.rename(columns=names),
+            f"Every arm at its best rate; {unit} on held-out text.",
+        ),
+        Table(
+            f"{prefix}differences",
+            differences(claims, unit),
+            f"Best against best ({baseline}), paired by seed.",
+        ),
+        Picture(
+            f"{prefix}rates", picture(table, measure), f"Held-out {unit} against learning rate."
+        ),
+    ]
 
 
 def picture(table: pd.DataFrame, measure: str) -> Figure:
     """Draws the measure over the rate: a line of means per arm, a dot per seed."""
-    figure, axis = subplots(figsize=(7, 4.2))
-    sound = table[table["diverged_step"].isna()]
-    for arm, group in sound.groupby("arm", sort=False):
-        means = group.groupby("rate")[measure].mean()
-        (line,) = axis.plot(means.index, means, "-", lw=1.5, label=arm)
-        axis.plot(group["rate"], group[measure], ".", ms=5, alpha=0.6, color=line.get_color())
-    axis.set(xscale="log", xlabel="learning rate (× the arm's reference)")
-    axis.set_ylabel(f"held-out {MEASURES[measure]}")
-    axis.set_xticks(sorted(table["rate"].unique()))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}"))
-    axis.xaxis.set_minor_formatter(NullFormatter())
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    figure, (axis,) = panels(width=8.5)
+    means(axis, table[table["diverged_step"].isna()], "rate", measure, "arm", mark="-", seeds=True)
+    finish(
+        axis,
+        "learning rate (× the arm's reference)",
+        f"held-out {MEASURES[measure]}",
+        ticks=table["rate"].unique(),
+        legend="beside",
+    )
     return figure

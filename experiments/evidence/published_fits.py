@@ -15,9 +15,9 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-import markdown
 import numpy as np
 
+from experiments.evidence.report import page, rendered
 from fitting import LAWS, Fit, Observations, fit
 from fitting.profiles import MEANING
 from fitting.tables import aligned, comparison
@@ -37,12 +37,6 @@ are in `published_fits.csv`.
 - Chinchilla's published table and the published notebook are fits of two objectives; so are ours.
 - Repetition: the published point is a local optimum. A lower one lies far from it, and the data
   leave R_D open.
-"""
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums }
-th, td { padding: .2rem .8rem .2rem 0; text-align: left; border-bottom: 1px solid #ddd }
-h2 { font-size: 1.1rem; margin: 2rem 0 .3rem }
 """
 # Published rows that belong to another objective than the paper's headline.
 CHINCHILLA = {
@@ -104,7 +98,7 @@ def rows(table: str, result: Fit, published: dict) -> list[dict]:
     return out
 
 
-def page(table: list[dict]) -> str:
+def text_of(table: list[dict]) -> str:
     """The rows as Markdown, one table a fit under its law, objective and kind of interval."""
     parts = [INTRODUCTION]
     titles = ("parameter", "published", "ours", "difference", "interval", "unit", "verdict")
@@ -138,13 +132,10 @@ def main(argv=None) -> list[dict]:
     options = parser.parse_args(argv)
     table = [row for entry in fits(options.draws) for row in rows(*entry)]
     options.out.mkdir(parents=True, exist_ok=True)
-    text = page(table)
-    head = '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-    head += f"<title>Published fits, refitted</title><style>{STYLE}</style></head><body>"
-    body = markdown.markdown(text, extensions=["tables"])
+    text = text_of(table)
     files = {"csv": comparison(list(COLUMNS), table, "csv"), "md": text}
     files |= {"tex": comparison(list(COLUMNS), table, "latex")}
-    files |= {"html": f"{head}\n{body}\n</body></html>\n"}
+    files |= {"html": page("Published fits, refitted", rendered(text))}
     for suffix, content in files.items():
         (options.out / f"published_fits.{suffix}").write_text(content)
     return table

@@ -15,6 +15,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from experiments.evidence.claim import HIGH, LOW, Claim, bullets
+from experiments.evidence.figures import finish, panels
+from experiments.evidence.report import Picture, Table, Text, write_blocks
 from fitting.mixtures import (
     REGRESSORS,
     Proxies,
@@ -27,11 +30,11 @@ from fitting.mixtures import (
 )
 from fitting.observations import read_frame
 from fitting.proposals import Bounds, convex, distances, simulate
-from fitting.tables import comparison
 from refused import Refused
 
 OUT = Path(__file__).parents[1] / "results"
 TARGET = "pile_cc"
+MINUS = "minus lightgbm"  # Column of the differences of rank correlations.
 SIZES = {"1M": "test_1m", "60M": "test_60m", "1B": "test_1b"}
 
 # Spearman x 100 on Pile-CC (arXiv:2407.01492, section 4), and the mixture that the best simulated
@@ -62,24 +65,16 @@ def ranks(found: dict, tests: dict[str, Proxies], draws: int) -> pd.DataFrame:
     rows = []
     for size, test in tests.items():
         predictions = {name: predict(test.shares) for name, predict in found.items()}
-        for row in scores(predictions, test.loss, "lightgbm", draws).to_dict("records"):
-            name = row["predictor"]
+        table = scores(predictions, test.loss, "lightgbm", draws).set_index("predictor")
+        for name, row in table.iterrows():
+            rank = Claim(*100 * row[["spearman", "spearman_low", "spearman_high"]])
+            minus = Claim(*100 * row[["difference", "difference_low", "difference_high"]])
             reference = name == "lightgbm"
-            rows.append(
-                {
-                    "size": size,
-                    "mixtures": len(test),
-                    "predictor": name,
-                    "published": PUBLISHED.get(name, {}).get(size, ""),
-                    "rank correlation x 100": 100 * row["spearman"],
-                    "90 % low": 100 * row["spearman_low"],
-                    "90 % high": 100 * row["spearman_high"],
-                    "minus lightgbm": "" if reference else 100 * row["difference"],
-                    "low": "" if reference else 100 * row["difference_low"],
-                    "high": "" if reference else 100 * row["difference_high"],
-                    "separable": "" if reference else "yes" if row["separable"] else "no",
-                }
-            )
+            shown = {"size": size, "mixtures": len(test), "predictor": name}
+            shown |= {"published": PUBLISHED.get(name, {}).get(size)}
+            shown |= rank.columns("rank correlation x 100")
+            shown |= {} if reference else minus.columns(MINUS, "its ")
+            rows.append(shown | {"verdict": "" if reference else minus.verdict})
     return pd.DataFrame(rows)
 
 
@@ -140,70 +135,96 @@ def proposals(found: dict, train: Proxies, simulated: int, averaged: int) -> dic
 
 def proposal_table(found: dict, train: Proxies, mixtures: dict[str, np.ndarray]) -> pd.DataFrame:
     """The larger shares of every proposal, its predicted losses and its distance."""
-    rows = []
-    for (name, mixture), far in zip(
-        mixtures.items(), distances(mixtures, train).to_dict("records"), strict=True
-    ):
-        order = np.argsort(-mixture)
-        rest = ", ".join(f"{train.domains[i]} {mixture[i]:.3f}" for i in order[1:4])
-        rows.append(
-            {
-                "mixture": name,
-                "largest": f"{train.domains[order[0]]} {mixture[order[0]]:.3f}",
-                "next": rest if mixture[order[1]] > 0 else "",
-                "log_linear predicts (nats/token)": float(found["log_linear"](mixture[None])[0]),
-                "lightgbm predicts (nats/token)": float(found["lightgbm"](mixture[None])[0]),
-                "distance to nearest proxy": far["distance"],
-                "proxies farther from theirs": far["farther"],
-            }
-        )
+    rows, far = [], distances(mixtures, train).set_index("mixture")
+    for name, mixture in mixtures.items():
+        first, *rest = (f"{train.domains[i]} {mixture[i]:.3f}" for i in np.argsort(-mixture)[:4])
+        row = {"mixture": name, "largest": first}
+        row["next"] = ", ".join(rest) if np.sort(mixture)[-2] > 0 else ""
+        for law in ("log_linear", "lightgbm"):
+            row[f"{law} predicts (nats/token)"] = float(found[law](mixture[None])[0])
+        row["distance to nearest proxy"] = far.loc[name, "distance"]
+        rows.append(row | {"proxies farther from theirs": far.loc[name, "farther"]})
     return pd.DataFrame(rows)
 
 
 def picture(table: pd.DataFrame, mixtures: dict[str, np.ndarray], train: Proxies) -> Figure:
     """Draws rank correlations with intervals by size, and the shares that are proposed."""
-    figure = Figure(figsize=(12, 4.6), layout="tight")
-    left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
+    figure, (left, right) = panels(2, 6.4, 4.9)
     names = [name for name in table["predictor"].unique() if name != "stratified"]
     for index, name in enumerate(names):
         rows = table[table["predictor"] == name]
         x = np.arange(len(rows)) + 0.14 * (index - (len(names) - 1) / 2)
         y = rows["rank correlation x 100"].to_numpy()
-        ends = np.abs(rows[["90 % low", "90 % high"]].to_numpy().T - y)
+        ends = np.abs(rows[[LOW, HIGH]].to_numpy().T - y)
         left.errorbar(x, y, ends, fmt="o", ms=5, capsize=3, label=name)
-    left.set_xticks(range(len(SIZES)), [f"{size} parameters" for size in SIZES])
-    left.set_ylabel("rank correlation × 100, 90 % interval")
-    left.set_title("Pile-CC loss predicted from 512 proxies of 1M", fontsize=10)
-    left.grid(alpha=0.3, axis="y")
-    left.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=4, frameon=False)
+    linear = dict(xscale="linear", legend="")
+    title = "Pile-CC loss predicted from 512 proxies of 1M"
+    finish(left, "parameters", "rank correlation × 100, 90 % interval", title=title, **linear)
+    left.set_xticks(range(len(SIZES)), SIZES)
+    left.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=4)
     shown = {name: mixtures[name] for name in list(mixtures)[:4]} | {"natural": mixtures["natural"]}
     largest = np.argsort(-np.max(list(shown.values()), axis=0))[:8]
-    y = np.arange(len(largest))
+    y, height = np.arange(len(largest)), 0.8 / len(shown)
     for index, (name, mixture) in enumerate(shown.items()):
-        height = 0.8 / len(shown)
         right.barh(y + (index - 2) * height, mixture[largest], height, label=name)
     right.set_yticks(y, [train.domains[i] for i in largest])
     right.invert_yaxis()
-    right.set_xlabel("share of training tokens")
-    right.set_title("Proposed mixtures (the eight largest domains)", fontsize=10)
-    right.grid(alpha=0.3, axis="x")
-    right.legend(fontsize=8)
+    title = "Proposed mixtures (the eight largest domains)"
+    finish(right, "share of training tokens", title=title, **linear | {"legend": "best"})
     return figure
 
 
 def verdict(table: pd.DataFrame) -> str:
     """Says at which sizes LightGBM and the target's own share can be told apart."""
-    lines = []
+    said = {}
     for row in table[table["predictor"] == "target's share"].to_dict("records"):
         trees = table[(table["size"] == row["size"]) & (table["predictor"] == "lightgbm")].iloc[0]
-        said = "separable from" if row["separable"] == "yes" else "**not separable** from"
-        lines.append(
-            f"- At {row['size']} ({row['mixtures']} mixtures) the target's own share ranks with "
-            f"{row['rank correlation x 100']:.1f}, {said} LightGBM's "
-            f"{trees['rank correlation x 100']:.1f}: difference {row['minus lightgbm']:+.1f}, "
-            f"90 % interval [{row['low']:+.1f}, {row['high']:+.1f}]."
+        claim = Claim(row[MINUS], row[f"its {LOW}"], row[f"its {HIGH}"])
+        said[f"At {row['size']} ({row['mixtures']} mixtures)"] = (
+            f"the target's own share ranks with {row['rank correlation x 100']:.1f}, LightGBM with "
+            f"{trees['rank correlation x 100']:.1f}: {claim.said('', '+.1f', 'LightGBM')}"
         )
-    return "\n".join(lines)
+    head = (
+        "The rank correlation at 1B does not by itself show that the regression learned how "
+        "domains interact; 90 % intervals are of differences:"
+    )
+    return bullets(said, [head])
+
+
+def tables_of(rank_table, found, train, largest, mixtures, options) -> list[Table]:
+    """Returns the report's tables; `largest` are the mixtures at 1B."""
+    return [
+        Table(
+            "ranks",
+            rank_table,
+            "Pile-CC: rank correlation of predicted and observed losses, fitted to the 512 proxies "
+            "of 1M. Differences are paired over resampled mixtures. The published linear numbers "
+            "stand beside ridge; `stratified` is nearness to equal shares.",
+        ),
+        Table(
+            "cross_validated",
+            scores(cross_validate(train, tuple(REGRESSORS)), train.loss, "lightgbm", options.draws),
+            "The 512 proxies themselves, eight folds; mae in nats/token.",
+        ),
+        Table(
+            "every_domain",
+            every_domain(),
+            "Rank correlation x 100, mean over the thirteen target domains.",
+        ),
+        Table(
+            "by_count",
+            by_count(train, largest),
+            "Rank correlation x 100 on Pile-CC at 1B with the first proxies of the table.",
+        ),
+        Table(
+            "proposals",
+            proposal_table(found, train, mixtures),
+            f"Proposals: {options.simulated:,} simulated mixtures, the best {options.averaged} "
+            "averaged; or the minimum of predicted loss + 0.05 x KL to the Pile's own shares. "
+            "Distance is total variation to the nearest proxy, 0 to 1; beside it the fraction of "
+            "proxies that are farther from their own nearest neighbour.",
+        ),
+    ]
 
 
 def main(argv=None) -> dict[str, pd.DataFrame]:
@@ -214,60 +235,28 @@ def main(argv=None) -> dict[str, pd.DataFrame]:
     parser.add_argument("--simulated", type=int, default=SIMULATED)
     parser.add_argument("--averaged", type=int, default=AVERAGED)
     options = parser.parse_args(argv)
-    train = Proxies.of(read_frame("published:regmix:train_1m"), TARGET)
-    tests = {
-        size: Proxies.of(read_frame(f"published:regmix:{subset}"), TARGET)
-        for size, subset in SIZES.items()
-    }
-    crossed = cross_validate(train, tuple(REGRESSORS))
+    read = lambda subset: Proxies.of(read_frame(f"published:regmix:{subset}"), TARGET)
+    train, tests = read("train_1m"), {size: read(subset) for size, subset in SIZES.items()}
     found = fits(train)
     mixtures = proposals(found, train, options.simulated, options.averaged)
     rank_table = ranks(found, tests, options.draws)
-    tables = {
-        "ranks": rank_table,
-        "cross_validated": scores(crossed, train.loss, "lightgbm", options.draws),
-        "every_domain": every_domain(),
-        "by_count": by_count(train, tests["1B"]),
-        "proposals": proposal_table(found, train, mixtures),
-    }
-    captions = {
-        "ranks": "Pile-CC: rank correlation of predicted and observed losses, fitted to the 512 "
-        "proxies of 1M. Differences are paired over resampled mixtures. The published linear "
-        "numbers stand beside ridge; `stratified` is nearness to equal shares.",
-        "cross_validated": "The 512 proxies themselves, eight folds; mae in nats/token.",
-        "every_domain": "Rank correlation x 100, mean over the thirteen target domains.",
-        "by_count": "Rank correlation x 100 on Pile-CC at 1B with the first proxies of the table.",
-        "proposals": f"Proposals: {options.simulated:,} simulated mixtures, the best "
-        f"{options.averaged} averaged; or the minimum of predicted loss + 0.05 x KL to the Pile's "
-        "own shares. Distance is total variation to the nearest proxy, 0 to 1; beside it the "
-        "fraction of proxies that are farther from their own nearest neighbour.",
-    }
-    folder = options.out / "published_mixtures"
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
-    picture(rank_table, mixtures, train).savefig(
-        folder / "figures" / "ranks.png", dpi=130, metadata={"Software": None}
-    )
-    text = [
-        "# RegMix's table, refitted",
-        "Made by `python -m experiments.evidence.published_mixtures` from "
-        "`fitting/published/regmix.csv` (Liu et al. 2024, arXiv:2407.01492). LightGBM runs all "
-        "its 1000 rounds: nothing is "
-        "stopped on the test mixtures.",
-        "The rank correlation at 1B does not by itself show that the regression learned how "
-        "domains interact:",
-        verdict(rank_table),
-        "![Rank correlations by size and proposed mixtures](figures/ranks.png)",
+    tables = tables_of(rank_table, found, train, tests["1B"], mixtures, options)
+    blocks = [
+        Text("# RegMix's table, refitted"),
+        Text(
+            "Made by `python -m experiments.evidence.published_mixtures` from "
+            "`fitting/published/regmix.csv` (Liu et al. 2024, arXiv:2407.01492). LightGBM runs all "
+            "its 1000 rounds: nothing is stopped on the test mixtures."
+        ),
+        Text(verdict(rank_table)),
+        Picture(
+            "ranks",
+            picture(rank_table, mixtures, train),
+            "Rank correlations by size and proposed mixtures.",
+        ),
     ]
-    for name, table in tables.items():
-        names, rows = list(table), table.to_dict("records")
-        (folder / f"{name}.csv").write_text(comparison(names, rows, "csv"))
-        rounded = [
-            {n: f"{v:.4g}" if isinstance(v, float) else v for n, v in row.items()} for row in rows
-        ]
-        shown = comparison(names, rounded).rstrip()
-        text.append(f"{shown}\n\n*{captions[name]}* ([CSV]({name}.csv))")
-    (folder / "report.md").write_text("\n\n".join(text) + "\n")
-    return tables
+    write_blocks(options.out / "published_mixtures", "RegMix's table, refitted", blocks + tables)
+    return {table.name: table.frame for table in tables}
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import base64
 import datetime
 import html
 import io
+import re
 from dataclasses import dataclass
 
 import markdown
@@ -62,12 +63,6 @@ pre { overflow-x: auto; background: #f6f6f6; padding: .6rem; font-size: 13px }
 """
 
 
-def subplots(*shape: int, figsize: tuple[float, float], **settings):
-    """Returns a figure and its axes as `plt.subplots` does, without keeping the figure open."""
-    figure = Figure(figsize=figsize, layout="tight")
-    return figure, figure.subplots(*shape, **settings)
-
-
 def cell(value) -> str:
     """Writes a table's value for a person: five significant digits, dashes for what is absent."""
     if value is None or value is pd.NA or (isinstance(value, float) and value != value):
@@ -77,12 +72,19 @@ def cell(value) -> str:
     return str(value)
 
 
+def safe(text: str) -> str:
+    """Escapes what Markdown takes for HTML or a link; code is shown as it is by itself."""
+    parts = re.split(r"(`+[^`]+`+)", text)
+    parts[::2] = [part.replace("<", "&lt;").replace("](", r"]\(") for part in parts[::2]]
+    return "".join(parts)
+
+
 def pipes(frame: pd.DataFrame) -> str:
     """Writes a table as Markdown."""
-    head = "| " + " | ".join(map(str, frame.columns)) + " |"
+    shown = lambda row: " | ".join(safe(cell(x)).replace("|", r"\|") for x in row)
     rule = "|" + "|".join([" --- "] + [" ---: "] * (len(frame.columns) - 1)) + "|"
-    rows = ["| " + " | ".join(map(cell, row)) + " |" for row in frame.itertuples(index=False)]
-    return "\n".join([head, rule, *rows])
+    rows = [f"| {shown(row)} |" for row in frame.itertuples(index=False)]
+    return "\n".join([f"| {shown(frame.columns)} |", rule, *rows])
 
 
 def latex(table: Table) -> str:
@@ -100,43 +102,55 @@ def latex(table: Table) -> str:
 def write_report(
     folder: epath.Path, study: Study, config: ConfigDict, blocks: list[Block], absent: int = 0
 ) -> None:
-    """Writes `report.md`, `report.html` (self-contained), and every table and figure beside them.
+    """Writes a study's report, which says how many runs, `absent`, the store lacks."""
+    title = Text(f"# {study.name}, preset `{config.preset}`")
+    write_blocks(folder, study.name, [title, *blocks, footer(config, absent)])
 
-    `absent` counts the study's runs that the store lacks; the report says so.
-    """
+
+def write_blocks(folder: epath.Path, title: str, blocks: list[Block]) -> None:
+    """Writes `report.md`, `report.html` (self-contained), and tables and figures beside them."""
     folder = epath.Path(folder)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    blocks = [Text(f"# {study.name}, preset `{config.preset}`"), *blocks, footer(config, absent)]
-    text, page = [], []
-    for block in blocks:
-        if isinstance(block, Text):
-            text.append(block.markdown)
-            page.append(markdown.markdown(block.markdown, extensions=["tables", "fenced_code"]))
-        elif isinstance(block, Table):
-            write_atomically(folder / f"{block.name}.csv", block.frame.to_csv(index=False))
-            write_atomically(folder / f"{block.name}.tex", latex(block))
-            shown = pipes(block.frame)
-            text.append(f"{shown}\n\n*{block.caption}* ([CSV]({block.name}.csv))")
-            page.append(markdown.markdown(shown, extensions=["tables"]))
-            page.append(f'<p class="caption">{html.escape(block.caption)}</p>')
-        else:
-            image = png(block.figure)
-            file = f"figures/{block.name}.png"
-            (folder / file).write_bytes(image)
-            text.append(f"![{block.caption}]({file})\n\n*{block.caption}*")
-            source = base64.b64encode(image).decode()
-            caption = html.escape(block.caption)
-            page.append(
-                f'<figure><img alt="{caption}" src="data:image/png;base64,{source}">'
-                f"<figcaption>{caption}</figcaption></figure>"
-            )
-    write_atomically(folder / "report.md", "\n\n".join(text) + "\n")
-    title = html.escape(study.name)
-    write_atomically(
-        folder / "report.html",
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{STYLE}</style></head><body>\n" + "\n".join(page) + "\n</body></html>\n",
+    written = [write_block(folder, block) for block in blocks]
+    text, body = ("\n\n".join(parts) for parts in zip(*written, strict=True))
+    write_atomically(folder / "report.md", text + "\n")
+    write_atomically(folder / "report.html", page(title, body))
+
+
+def write_block(folder: epath.Path, block: Block) -> tuple[str, str]:
+    """Writes a block's own files, and returns it as Markdown and as HTML."""
+    if isinstance(block, Text):
+        text = safe(block.markdown)
+        return text, rendered(text)
+    caption = html.escape(block.caption)
+    if isinstance(block, Table):
+        write_atomically(folder / f"{block.name}.csv", block.frame.to_csv(index=False))
+        write_atomically(folder / f"{block.name}.tex", latex(block))
+        shown = pipes(block.frame)
+        text = f"{shown}\n\n*{safe(block.caption)}* ([CSV]({block.name}.csv))"
+        return text, f'{rendered(shown)}\n<p class="caption">{caption}</p>'
+    image, file = png(block.figure), f"figures/{block.name}.png"
+    (folder / file).write_bytes(image)
+    source = base64.b64encode(image).decode()
+    return (
+        f"![{safe(block.caption)}]({file})\n\n*{safe(block.caption)}*",
+        f'<figure><img alt="{caption}" src="data:image/png;base64,{source}">'
+        f"<figcaption>{caption}</figcaption></figure>",
     )
+
+
+def rendered(text: str) -> str:
+    """Turns Markdown into HTML in which raw HTML is text."""
+    writer = markdown.Markdown(extensions=["tables", "fenced_code"])
+    writer.preprocessors.deregister("html_block")
+    writer.inlinePatterns.deregister("html")
+    return writer.convert(text)
+
+
+def page(title: str, body: str) -> str:
+    """Wraps HTML into a page of its own."""
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
 
 
 def footer(config: ConfigDict, absent: int) -> Text:

@@ -1,12 +1,8 @@
-"""What a study is, and how its file becomes one."""
+"""What a study is."""
 
-import importlib.util
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import ModuleType
 
 import pandas as pd
 from ml_collections import ConfigDict
@@ -16,11 +12,29 @@ from refused import Refused
 from scaling import Evaluation, Labelled
 from scaling.plan import Plan, order
 
-HERE = Path(__file__).parents[1]
-
 # Repetition: reading text up to about four times is nearly as good as new text (Muennighoff et
 # al. 2023, arXiv:2305.16264, section 6); beyond that a study must say that it means to.
 MOST_EPOCHS = 4.0
+
+# What most presets for two CPU cores, and for one accelerator, have in common.
+CPU = dict(
+    batch_tokens=1024,
+    context=64,
+    warmup_tokens=25 * 1024,
+    evaluation_tokens=32_768,
+    corpus="wheels",
+    dtype="float32",
+    repeat=False,
+)
+GPU = dict(
+    batch_tokens=32_768,
+    context=256,
+    warmup_tokens=50 * 32_768,
+    evaluation_tokens=262_144,
+    corpus="wheels",
+    dtype="bfloat16",
+    repeat=True,
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +77,9 @@ class Study:
     def __post_init__(self):
         if not self.runs:
             raise Refused("study", "no runs", "values of its configuration that give at least one")
+        if not all(isinstance(item, Labelled) for item in (*self.runs, *self.awaited)):
+            accepted = "scaling.labelled(run, arm=..., rate=...) for each, so that rows have names"
+            raise Refused("study", "runs without labels", accepted)
 
     def check(self) -> dict[str, float]:
         """Checks every run against the corpus and returns the epochs of each domain at most.
@@ -86,44 +103,15 @@ class Study:
         return epochs
 
 
-def studies() -> list[str]:
-    """Lists the study files that come with the project."""
-    files = sorted(HERE.glob("*.py"))
-    return [f"experiments/{f.name}" for f in files if "\ndef get_config(" in f.read_text()]
+def configured(presets: Mapping[str, Mapping]) -> Callable[..., ConfigDict]:
+    """Returns a study's `get_config`: from a preset's name to its values, as a flat ConfigDict.
 
-
-def load_module(path: str) -> ModuleType:
-    """Imports a study file.
-
-    Raises:
-      Refused: no such file, or a file without `get_config` and `study`.
+    It refuses a preset that the study lacks.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise Refused("config", path, f"a study file, such as {', '.join(studies())}")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    if spec is None or spec.loader is None:
-        raise Refused("config", path, "a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(file.stem, module)
-    try:
-        spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise Refused("config", path, f"a Python file without syntax errors ({error})") from None
-    for name in ("get_config", "study"):
-        if not hasattr(module, name):
-            raise Refused("config", path, f"a file that defines {name}")
-    return module
 
+    def get_config(name: str = "cpu") -> ConfigDict:
+        if name not in presets:
+            raise Refused("preset", name, ", ".join(presets))
+        return ConfigDict(dict(presets[name]) | {"preset": name})
 
-def preset(name: str, presets: Mapping[str, Mapping]) -> ConfigDict:
-    """Returns a preset's values as a flat ConfigDict.
-
-    Raises:
-      Refused: a preset that the study lacks.
-    """
-    if name not in presets:
-        raise Refused("preset", name, ", ".join(presets))
-    config = ConfigDict(dict(presets[name]))
-    config.preset = name
-    return config
+    return get_config

@@ -18,7 +18,7 @@ def test_the_runs_of_every_cpu_preset_keep_their_identities(name):
     module = importlib.import_module(f"experiments.{name}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # What a study says about itself is not asked here.
-        runs = module.study(module.get_config("cpu")).runs
-    ids = sorted({run.identity for run in runs})
+        study = module.study(module.get_config("cpu"))
+    ids = sorted({item.run.identity for item in study.runs})
     found = {"runs": len(ids), "sha256": hashlib.sha256("\n".join(ids).encode()).hexdigest()}
     assert found == RECORDED[name]

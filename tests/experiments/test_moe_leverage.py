@@ -8,7 +8,7 @@ import pytest
 
 from experiments import moe_leverage as module
 from experiments.evidence.report import Picture, Table, Text
-from models import count
+from models import Experts, count
 from models.accounting import leverage_flops
 from scaling import plan
 
@@ -64,6 +64,15 @@ def test_an_accelerator_reaches_1e17_flops_a_run_and_the_published_ladder_its_co
     assert (finest.routed, finest.active, finest.shared) == (512, 16, 8)
 
 
+def shape(model) -> dict[str, float]:
+    """The table's columns of a feed-forward's mixture."""
+    experts = model.feed_forward
+    if not isinstance(experts, Experts):
+        return {"activation_ratio": 1.0, "granularity": 2 / 3}
+    columns = ("activation_ratio", "granularity")
+    return {name: getattr(experts, name) for name in columns}
+
+
 def planted(config, gains: dict[str, float]) -> pd.DataFrame:
     """A run table in which every arm's loss is that of `gain` times its compute."""
     rng = np.random.default_rng(0)
@@ -78,6 +87,7 @@ def planted(config, gains: dict[str, float]) -> pd.DataFrame:
         row = dict(run=run.identity, trunk=run.trunk, **labels(run), seed=run.seed)
         row["tokens"] = run.tokens
         row |= dict(width=run.model.width, experts=4, diverged_step=None, loss=loss)
+        row |= shape(run.model)
         routing = {"router.dropped": 0.0, "router.load": 1.0, "router.entropy": 1.0}
         rows.append(row | {"flops": float(count(run.model).flops_train * run.tokens)} | routing)
     for item in swept:
@@ -100,5 +110,5 @@ def test_planted_leverage_is_measured_inside_its_intervals(config):
     assert (found["90 % low"] > 1).all() and (found["published law"] < 1).all()
     assert {b.name for b in blocks if isinstance(b, Picture)} == {"leverage", "curves"}
     text = " ".join(b.markdown for b in blocks if isinstance(b, Text))
-    assert "above 1 throughout for 6 of 6 mixtures" in text
+    assert "throughout it is higher than 1 for 6 of 6 mixtures" in text
     assert tables["rates"]["in use"].tolist() == list(config.rates)

@@ -25,6 +25,20 @@ def test_the_grid_is_five_widths_by_four_counts_with_replicate_trunks(study):
     assert {item.run.tokens for item in study.runs} == set(config.tokens)
 
 
+def test_widths_may_be_changed_without_the_seeds():
+    config = over_training.get_config("cpu")
+    config.widths = (16, 32)
+    chosen = {(item.run.model.width, item.run.seed) for item in over_training.study(config).runs}
+    assert chosen == {(16, 0), (16, 1), (16, 2), (32, 0), (32, 1)}
+    config.widths, config.seeds = (16, 32, 48), (2,)
+    runs = over_training.study(config).runs
+    assert {(item.run.model.width, item.run.seed) for item in runs} == {
+        (width, seed) for width in config.widths for seed in (0, 1)
+    }
+    held_out = [item.run for item in runs if item.labels["role"] == "held out"]
+    assert {run.model.width for run in held_out} == {48} and len(held_out) == 4
+
+
 def test_the_plan_saves_exactly_the_closed_form(study):
     shared = plan(study.runs)
     lengths = over_training.get_config("cpu").tokens
@@ -69,9 +83,10 @@ def test_the_report_says_what_it_found(study, tmp_path):
     blocks = study.report(Results(config, plan(study.runs), study.corpus, runs, runs[:0]))
     write_report(tmp_path, study, config, blocks)
     text = (tmp_path / "report.md").read_text()
-    assert "proves the machinery, not the law" in text.split("\n\n")[1]
-    assert "1 runs diverged and are left out" in text
-    assert "worst relative error" in text and "**met**" in text
+    head = text.split("\n\n")[1]
+    assert "5 widths, at most 2,048,000 tokens" in head and "proves the machinery" in head
+    assert "1 run diverged, left out of all fits" in text
+    assert "Its worst is" in text and "**met**" in text
     assert "standard deviation" in text and "trunk bootstrap, 11 trunks" in text
     page = (tmp_path / "report.html").read_text()
     assert "http" not in page.split("</style>")[1].split("base64")[0]

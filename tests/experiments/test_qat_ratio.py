@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 
 from experiments import qat_ratio
-from experiments.command import session
-from experiments.evidence import qat_law
+from experiments.command import export, sample, session
 from experiments.evidence.report import Picture, Table, Text, write_report
 from experiments.evidence.study import Results
 from models import count
@@ -108,10 +107,10 @@ def test_the_report_finds_what_was_planted(blocks, config, study, tmp_path):
     write_report(tmp_path, study, config, blocks)
     text = (tmp_path / "report.md").read_text()
     assert "proves the machinery" in text and "equal to the closed form" in text
-    assert "1 runs diverged" in text
+    assert "1 run diverged" in text
     fusion = table(blocks, "fusion").set_index("bits")["gain (% perplexity)"]
     np.testing.assert_allclose(fusion[[1, 2, 4, 6]], [-1.0, 0.0, 1.0, 1.0], atol=0.1)
-    assert "**1 bit**: fusion loses" in text and "**6 bits**: fusion gains" in text
+    assert "]: lower than zero at equal" in text and "]: higher than zero at equal" in text
     best = table(blocks, "optima")
     known = best[best["90 % low"].notna()]
     near = known[known["published"] > 0.08]
@@ -123,7 +122,7 @@ def test_the_report_finds_what_was_planted(blocks, config, study, tmp_path):
     held = table(blocks, "held_out").set_index(["held out", "prediction"])["median error (%)"]
     for name in held.index.unique(0):
         assert held[name]["QAT law"] < held[name]["Chinchilla without bits"]
-    assert any("Not to be quoted" in b.markdown for b in blocks if isinstance(b, Text))
+    assert any("not to be quoted" in b.markdown for b in blocks if isinstance(b, Text))
     pictures = {b.name for b in blocks if isinstance(b, Picture)}
     assert pictures == {"penalty", "optimum", "fusion", "memory"}
 
@@ -144,24 +143,14 @@ def test_an_exported_run_is_what_was_trained_and_goes_on_after_a_prompt(
     )
     worker.run()
     out = tmp_path / "model.safetensors"
-    settings = session.Settings(store=str(store.path), run=run.identity, out=str(out))
-    session.export(tiny, small, settings)
+    settings = session.Settings(store=str(store.path))
+    export.write(tiny, small, settings, run.identity, str(out))
     bytes_ = count(run.model_at(-1)).bytes
     assert f"{bytes_:,} bytes of tensors" in capsys.readouterr().out
     assert sum(x.nbytes for x in load_file(out).values()) == bytes_
-    other = session.Settings(store=str(tmp_path / "none"), run=run.identity, out=str(out))
+    other = session.Settings(store=str(tmp_path / "none"))
     with pytest.raises(ValueError, match="--run: got .*one that was trained with --keep-params"):
-        session.export(tiny, small, other)
-    asked = session.Settings(
-        store=str(store.path), run=run.identity, prompt="def ", samples=2, tokens=8
-    )
-    session.sample(tiny, small, asked)
+        export.write(tiny, small, other, run.identity, str(out))
+    sample.write(tiny, small, settings, run.identity, prompt="def ", samples=2, tokens=8)
     said = capsys.readouterr().out
     assert said.count("\ndef ") == 2 and "--- 2, " in said and "after 8 tokens" in said
-
-
-def test_parabolas_find_their_lowest_point():
-    x = np.log([0.05, 0.1, 0.2, 0.3, 0.5, 0.7])
-    curve = 3 * (x - np.log(0.25)) ** 2 + 1
-    found, minimum = qat_law.vertex(x, np.stack([curve, -curve]))
-    assert np.exp(found[0]) == pytest.approx(0.25) and list(minimum) == [True, False]

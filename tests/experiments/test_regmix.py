@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from data import Mixture, load
 from experiments import regmix
 from experiments.command import session
-from experiments.evidence.mixture_report import target_loss
+from experiments.evidence.mixtures import target_loss
 from experiments.evidence.report import Table, Text
 from experiments.evidence.study import Results
 from models import count
@@ -108,7 +108,7 @@ def test_the_report_says_who_wins_and_shows_both_baselines(config, study):
     whole = replace(study, runs=(*study.runs, *further), then=None)
     blocks = study.report(results(config, whole))
     text = "\n".join(block.markdown for block in blocks if isinstance(block, Text))
-    assert "against **stratified**" in text and "the proposal **wins**" in text
+    assert "**stratified**: +" in text and "]: higher than the proposal." in text
     assert "one comparison made twice" in text
     tables = {block.name: block.frame for block in blocks if isinstance(block, Table)}
     assert list(tables["arms"]["mixture"]) == ["proposal", "best sampled", "stratified", "natural"]
@@ -226,7 +226,7 @@ def test_one_command_trains_both_stages_and_a_second_trains_nothing(tiny, tmp_pa
     session.run(study, tiny, settings)
     assert "nothing to train" in capsys.readouterr().out
     text = (tmp_path / "studies" / "regmix-cpu" / "report.md").read_text()
-    assert "against **stratified**" in text and "are not in the store" not in text
+    assert "- **stratified**: " in text and "are not in the store" not in text
 
 
 def test_the_first_stage_may_be_stopped_and_its_report_says_what_is_missing(tiny, tmp_path, capsys):

@@ -99,7 +99,7 @@ def planted(study, config, shifts: dict[str, float]) -> pd.DataFrame:
 @pytest.fixture(autouse=True)
 def speed(monkeypatch):
     """Lets a model train at a thousand million active params a second."""
-    pace = lambda model, batch_tokens: 1e9 / count(model).params_active
+    pace = lambda recipe, batch_tokens: 1e9 / count(recipe.model).params_active
     monkeypatch.setattr(stem, "measure", pace)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from data import load
 from experiments import tokenformer_growth as growth
-from experiments.evidence import growth_report
+from experiments.evidence.growth import jumps, saved
 from experiments.evidence.report import write_report
 from experiments.evidence.study import Results
 from models import count
@@ -106,17 +106,18 @@ def test_the_report_finds_what_was_planted(config, trials, tmp_path):
     looks = growth.looks(config, corpus)
     runs = planted(config, trials, looks)
     every = unfolded(runs)
-    saved = growth_report.saved(every[every["role"] == "end"], config.budgets)
+    claims, saving = saved(every[every["role"] == "end"], config.budgets)
     # Interpolated between budgets a factor of two apart, in the logarithm of compute.
-    np.testing.assert_allclose(saved["compute saved (%)"], 20, atol=0.5)
-    assert not saved["seeds beyond the budgets"].any()
-    jumps = growth_report.jumps(every[every["role"] == "look"], config.rows)
-    random = jumps["new rows"].str.startswith("random")
-    np.testing.assert_allclose(jumps.loc[random, "jump (nats/token)"], 0.51)
-    np.testing.assert_allclose(jumps.loc[~random, "jump (nats/token)"], 0, atol=1e-12)
+    np.testing.assert_allclose(saving.frame["compute saved (%)"], 20, atol=0.5)
+    assert {claim.verdict for claim in claims.values()} == {"higher"}
+    assert not saving.frame["seeds beyond the budgets"].any()
+    table = jumps(every[every["role"] == "look"], config.rows).frame
+    random = table["new rows"].str.startswith("random")
+    np.testing.assert_allclose(table.loc[random, "jump (nats/token)"], 0.51)
+    np.testing.assert_allclose(table.loc[~random, "jump (nats/token)"], 0, atol=1e-12)
     study = growth.study(config)
     blocks = growth.report(Results(config, plan(study.runs), corpus, runs, runs[:0]))
     write_report(tmp_path, study, config, blocks)
     text = (tmp_path / "report.md").read_text()
     assert "cost the same training FLOPs" in text
-    assert "**grown, exact**: +20" in text and "(resolved)" in text
+    assert "**grown, exact**: +20" in text and "]: higher than zero." in text

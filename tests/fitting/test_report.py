@@ -101,4 +101,4 @@ def test_a_law_that_names_its_count_needs_no_other_name_for_compute(tmp_path):
 def test_a_chinchilla_report_sets_the_isoflop_approach_beside_the_fit():
     text = fit_report("chinchilla", "published:chinchilla:240", draws=50)
     assert "from this fit: 0.5139 (90% interval 0." in text
-    assert "from parabolas over 20 budgets" in text and "their bias in N*" in text
+    assert "from minima of budgets: " in text and "their bias in N*" in text

@@ -2,8 +2,6 @@ import numpy as np
 import pytest
 
 from fitting import LAWS, Observations, fit, use
-from fitting.chinchilla import allocation
-from fitting.isoflop import isoflop, isoflop_bias
 from fitting.law import Law, Parameter, exponent
 from fitting.observations import Observations as Table
 from fitting.over_training import as_chinchilla
@@ -134,32 +132,3 @@ def test_fits_without_intervals_say_nothing_about_them():
     runs = Observations.read("published:parscale:pile")
     with pytest.raises(Refused, match="streams"):
         use.allocate(fit("parscale", runs, point_only=True), 1e20)
-
-
-def test_the_isoflop_approach_is_biased_without_noise():
-    # Published constants, sweeps of x 8 each way: parameters 3.0 % high, tokens 2.9 % low.
-    truth = LAWS["chinchilla"].published["hoffmann rounded"]
-    table = isoflop_bias(truth, [1e19, 1e20, 1e21], factor=8, sizes=15)
-    assert list(100 * table["params_error"]) == pytest.approx([3.0] * 3, abs=0.1)
-    assert list(100 * table["tokens_error"]) == pytest.approx([-2.9] * 3, abs=0.1)
-    narrow = isoflop_bias(truth, [1e19, 1e20], factor=1.5)
-    assert np.all(np.abs(narrow["params_error"]) < 0.004)
-    assert np.allclose(narrow["params_error"], narrow["params_error"][0])
-    equal = truth | {"beta": truth["alpha"]}
-    assert np.all(np.abs(isoflop_bias(equal, [1e19, 1e20])["params_error"]) < 1e-9)
-
-
-def test_the_isoflop_exponent_is_the_laws_own():
-    import pandas as pd
-
-    truth = LAWS["chinchilla"].published["besiroglu table"]
-    budgets = np.array([1e19, 1e20, 1e21])
-    best = allocation(truth, budgets)["params"]
-    sizes = (best[:, None] * np.geomspace(0.5, 2, 7)).ravel()
-    flops = np.repeat(budgets, 7)
-    loss = LAWS["chinchilla"].predict({"params": sizes, "tokens": flops / 6 / sizes}, truth)
-    frame = {"params_total": sizes, "tokens": flops / 6 / sizes, "flops_6nd": flops, "loss": loss}
-    found = isoflop(Observations(pd.DataFrame(frame)))
-    assert found["exponent"] == pytest.approx(0.3658 / (0.3478 + 0.3658), rel=1e-6)
-    with pytest.raises(Refused, match="budgets"):
-        isoflop(Observations(pd.DataFrame(frame).iloc[:7]))

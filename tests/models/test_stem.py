@@ -275,7 +275,7 @@ def test_tables_are_a_group_of_their_own():
     settings = Stem("half", rate=3.0, decay=False, lazy=False)
     leaves = skeleton(model(feed_forward=settings)).params
     group = leaves["layers.1.feed_forward.table"].group
-    assert (group.name, group.rate, group.decay, group.rule) == ("stem", 3.0, False, "adam")
+    assert (group.name, group.rate, group.decay, group.lazy) == ("stem", 3.0, False, False)
     assert Stem().group.lazy and not group.matmul
     assert leaves["layers.0.feed_forward.up"].group.name == "matrix"
 

@@ -38,9 +38,9 @@ def main() -> None:
         jax.distributed.initialize(args.coordinator, 2, args.process)
     from data import open_corpus
     from scaling import Evaluation, Stopped, Store, Worker, make_mesh, plan
-    from scaling.fleet import in_fleets
     from scaling.leases import Leases
     from scaling.progress import Silent
+    from scaling.schedule import in_fleets
     from scaling.sharing import Sharing
     from tests.corpora import seeds, study_runs
 

@@ -47,3 +47,13 @@ def test_the_newest_two_are_kept_and_saving_twice_is_harmless(tmp_path):
     checkpoints.discard(folder)
     checkpoints.discard(folder)
     assert checkpoints.restore(folder, recipe(config), make_mesh("data:1")) is None
+
+
+def test_adamws_checkpoints_are_laid_out_as_in_stores_from_before_other_optimizers():
+    tree = checkpoints.to_tree(initial(recipe(model(depth=1)), 0))
+    assert set(tree) == {"params", "moments"}
+    assert tree["moments"].keys() == tree["params"].keys()
+    for path, moments in tree["moments"].items():
+        assert set(moments) == {"count", "mu", "nu"}
+        assert moments["mu"].shape == moments["nu"].shape == tree["params"][path].shape
+        assert moments["count"].shape == () and moments["count"].dtype == np.int32

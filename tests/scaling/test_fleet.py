@@ -12,11 +12,12 @@ import scaling.train
 from data import Mixture
 from refused import Refused
 from scaling import AdamW, Data, Evaluation, Run, Stopped, Store, Worker, make_mesh, plan, wsd
-from scaling.fleet import compiled, in_fleets
+from scaling.fleet import compiled
 from scaling.grouping import planned
+from scaling.schedule import in_fleets
 from scaling.train import Program
 from tests.corpora import STEP, model, recipe, seeds, study_runs
-from tests.scaling.test_worker import process
+from tests.scaling.test_trainer import process
 from tests.scaling.test_zoo import ZOO, stable_rate
 from tests.zoo import CONFIGS
 
@@ -33,9 +34,9 @@ def members(corpus, count: int, steps=(50,), config=None, rate=0.004) -> list[Ru
     ]
     return [
         Run(
-            config or model(),
-            Data(corpus.name, corpus.content_hash, mixtures[i % 3]),
-            AdamW(learning_rate=rate * (1 + (i % 5) / 4), weight_decay=0.01 * (i % 2)),
+            model=config or model(),
+            data=Data.of(corpus, mixtures[i % 3]),
+            optimizer=AdamW(learning_rate=rate * (1 + (i % 5) / 4), weight_decay=0.01 * (i % 2)),
             seed=i,
             phases=wsd(steps[i % len(steps)] * STEP, STEP, 5 * STEP),
         )

@@ -28,12 +28,18 @@ from scaling.runs import canonical, is_default
 
 IDENTITIES = Path(__file__).with_name("identities.json")
 
-DATA = Data("reference", "0" * 64, Mixture.of({"code": 0.5, "docs": 0.5}))
+DATA = Data(corpus="reference", content="0" * 64, mixture=Mixture.of({"code": 0.5, "docs": 0.5}))
 
 
 def reference_runs() -> dict[str, Run]:
     """Twenty runs whose identities must never change by accident."""
-    base = Run(ModelConfig(), DATA, AdamW(learning_rate=0.01), 0, wsd(102_400, 1024, 10_240))
+    base = Run(
+        model=ModelConfig(),
+        data=DATA,
+        optimizer=AdamW(learning_rate=0.01),
+        seed=0,
+        phases=wsd(102_400, 1024, 10_240),
+    )
     vary = lambda **fields: replace(base, **fields)
     model = lambda **fields: vary(model=replace(base.model, **fields))
     phases = lambda *extra: vary(phases=(*base.phases, *extra))
@@ -125,7 +131,7 @@ def test_rates_start_and_end_where_they_say_and_spend_no_step_at_zero():
 
 
 def test_rates_of_a_prefix_are_those_of_the_whole():
-    for rate in (warmup(30), constant(), Rate(1, 0.1, "cosine", over=64)):
+    for rate in (warmup(30), constant(), Rate(start=1, stop=0.1, shape="cosine", over=64)):
         whole, part = Phase(100, 1, rate), Phase(40, 1, rate)
         assert rate.prefix_closed
         np.testing.assert_array_equal(whole.rates(0, 40), part.rates(0, 40))
@@ -155,7 +161,11 @@ def test_configurations_follow_the_changes():
         (lambda: replace(reference_runs()["base"], seed=-1), "run.seed: got -1"),
         (
             lambda: Run(
-                ModelConfig(context=100), DATA, AdamW(learning_rate=0.1), 0, (Phase(1024, 1024),)
+                model=ModelConfig(context=100),
+                data=DATA,
+                optimizer=AdamW(learning_rate=0.1),
+                seed=0,
+                phases=(Phase(1024, 1024),),
             ),
             "phase.batch_tokens: got 1024; accepted: a multiple of model.context=100",
         ),

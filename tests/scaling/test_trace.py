@@ -8,7 +8,7 @@ import pytest
 
 from refused import Refused
 from scaling import Evaluation, Phase, Store, Worker, plan
-from scaling.fleet import in_fleets
+from scaling.schedule import in_fleets
 from scaling.trace import NAME, SKIPPED, STEPS, Trace
 from tests.corpora import STEP, study_runs
 

@@ -13,7 +13,7 @@ from scaling.speed import predicted_bytes
 from scaling.state import initial
 from scaling.train import WINDOW_TYPE, Program, advance, compiled, on_mesh, place_windows
 from tests.corpora import STEP, recipe
-from tests.scaling.test_worker import assert_equal_bits, end_state
+from tests.scaling.test_trainer import assert_equal_bits, end_state
 from tests.zoo import CONFIGS
 
 # What differs from the baseline in no way that training could see is left to the other tests.
@@ -23,9 +23,12 @@ OPTIMIZER = AdamW(learning_rate=0.01, weight_decay=0.01)
 
 def branches(name, corpus) -> list[Run]:
     """Returns runs of two lengths on one trunk."""
-    data = Data(corpus.name, corpus.content_hash, Mixture.uniform(corpus.names))
+    data = Data.of(corpus, Mixture.uniform(corpus.names))
     phases = [wsd(steps * STEP, STEP, 2 * STEP) for steps in (10, 20)]
-    return [Run(CONFIGS[name], data, OPTIMIZER, 1, chain) for chain in phases]
+    return [
+        Run(model=CONFIGS[name], data=data, optimizer=OPTIMIZER, seed=1, phases=chain)
+        for chain in phases
+    ]
 
 
 @pytest.mark.parametrize("name", ZOO)

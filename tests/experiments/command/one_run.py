@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 from data import Mixture, open_corpus
 from experiments.evidence.study import Study
-from scaling import AdamW, Data, Evaluation, Run, wsd
+from scaling import AdamW, Data, Evaluation, Run, labelled, wsd
 from tests.corpora import model
 
 BATCH = 256  # Tokens in a batch: 8 sequences of 32.
@@ -18,7 +18,14 @@ def get_config(name: str = "cpu") -> ConfigDict:
 def study(config: ConfigDict) -> Study:
     """Builds one run: a warmup, a constant rate, and a decay over its last fifth."""
     corpus = open_corpus(config.corpus)
-    data = Data(corpus.name, corpus.content_hash, Mixture.uniform(corpus.names))
+    data = Data.of(corpus, Mixture.uniform(corpus.names))
     phases = wsd(config.steps * BATCH, BATCH, 4 * BATCH)
-    run = Run(model(depth=1), data, AdamW(learning_rate=0.005, weight_decay=0.01), 0, tuple(phases))
-    return Study("one_run", corpus, (run,), Evaluation(128), lambda found: [], repeat=True)
+    run = Run(
+        model=model(depth=1),
+        data=data,
+        optimizer=AdamW(learning_rate=0.005, weight_decay=0.01),
+        seed=0,
+        phases=tuple(phases),
+    )
+    runs = (labelled(run, arm="alone"),)
+    return Study("one_run", corpus, runs, Evaluation(128), lambda found: [], repeat=True)

@@ -38,10 +38,8 @@ def main() -> int:
         session.report = session.write_table = session.write_report = forbidden
     session.progress = session.Silent = End
     scaling.train.DISPATCH_STEPS = 8
-    sys.argv = ["espalier", *rest]
-    if args.process is not None:
-        sys.argv.append(f"--process={args.process}")
-    return command.main(sys.argv)
+    own = [] if args.process is None else [f"--process={args.process}"]
+    return command.main(["espalier", *rest, *own])
 
 
 if __name__ == "__main__":

@@ -95,8 +95,8 @@ def test_built_corpora_are_listed_with_those_that_cannot_be_used(folder, capsys)
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["corpus"], "command: got corpus; accepted: plan"),
-        (["corpus", "grow"], "command: got corpus grow; accepted: plan"),
+        (["corpus"], "command: got corpus; accepted: corpus build, corpus show"),
+        (["corpus", "grow"], "command: got corpus grow; accepted: corpus build, corpus show"),
         (["corpus", "show", "mine"], "argument: got mine; accepted: flags only"),
         (["corpus", "show"], "--name: got nothing"),
         (["corpus", "show", "--name=nowhere"], "corpus: got 'nowhere'; accepted: wheels"),

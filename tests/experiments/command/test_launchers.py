@@ -7,16 +7,19 @@ import sys
 import sysconfig
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
 from experiments.command import launchers, session
-from experiments.command.launchers import Launch, Task, handed_on, launch, options, pod_script
-from experiments.command.main import parse
+from experiments.command.launch import PLACES
+from experiments.command.launchers import Launch, Task, launch, options, pod_script
+from experiments.command.main import espalier
 from refused import Refused
 from tests.experiments.command import launched
 from tests.experiments.command.test_main import ROOT, call
+from tests.test_espalier import hostile
 
 with pytest.MonkeyPatch.context() as patch:
     # Its own configuration closes every log of the process, and pytest's files with them.
@@ -126,11 +129,39 @@ def test_actors_of_ray_one_of_them_killed_give_the_table_of_one(alone, tmp_path)
     assert "1 of 1 workers ended as told; the same command goes on\n" in done.stdout, said
 
 
-def test_workers_of_this_machine_are_real_workers(done, capsys):
-    code, out, err = call(capsys, "launch", *STUDY, "--on=local", f"--store={done}")
-    assert code == 0, out + err
+def test_workers_of_this_machine_are_real_workers_beside_packages_of_a_users_own(done, tmp_path):
+    hostile(tmp_path)
+    study = ("--config=over_training", *STUDY[1:])
+    command = [sys.executable, "-P", "-m", "espalier", "launch", "--on=local", f"--store={done}"]
+    found = subprocess.run(
+        [*command, *study],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    out = found.stdout
+    assert found.returncode == 0, out + found.stderr
     assert "workers: 1; CPUs: " in out and "[0] nothing to train\n" in out
     assert "[0] the plan is done" in out and "1 of 1 workers ended well\n" in out
+
+
+def test_actors_of_ray_look_for_packages_where_ours_lie(tmp_path, monkeypatch):
+    """Ray has its actors import from the folder that it is called in first."""
+    called = []
+    stop = lambda: called.append(os.getcwd()) or 1 / 0
+    fake = SimpleNamespace(is_initialized=lambda: False, init=stop)
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        launchers.on_ray(Launch(()))
+    assert called == [str(ROOT)] and os.getcwd() == str(tmp_path)
+
+
+def test_a_job_of_slurm_leaves_its_working_folder_off_pythons_path(capsys):
+    _, out, _ = call(capsys, "launch", *STUDY, "--on=slurm", "--dry-run")
+    assert f"{sys.executable} -P -u -m submitit" in out
 
 
 ENDS = "import sys; print('ended'); sys.exit({code})"
@@ -199,26 +230,29 @@ def test_no_signal_is_slept_through(kind, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ([], "--on: got None; accepted: local, slurm, ray, tpu"),
+        ([], "--on: got nothing; accepted: local|slurm|ray|tpu"),
         (["--on=moon"], "--on: got moon; accepted: local, slurm, ray, tpu"),
-        (["--on=local", "--workers=0"], "--workers: got 0; accepted: at least 1"),
+        (["--on=local", "--workers=0"], "--workers: got 0; accepted: a whole number, 1 or more"),
         (["--on=ray", "--option=time=3"], "--option: got time; accepted: none"),
         (["--on=local", "--fleet=4"], "--fleet: got 4; accepted: auto or loop"),
-        (["--on=local", "--coordinator=auto"], "--coordinator: got auto; accepted: none"),
-        (["--on=local", "--config.tokens=(1000,)"], "tokens: got 1000; accepted: enough"),
+        (
+            ["--on=local", "--coordinator=auto"],
+            "--coordinator: got auto; accepted: espalier run, not espalier launch",
+        ),
+        (["--on=local", "--config.batch_tokens=7"], "phase.batch_tokens: got 7; accepted: a mult"),
         (["--on=slurm", "--option=time=1:00:00"], "--option=time: got 1:00:00; accepted: minutes"),
         (["--on=slurm", "--option=array=1-3"], "--option: got array; accepted: --workers=N"),
         (["--on=slurm"], "--on: got slurm; accepted: a machine with srun and sbatch, or --dry-run"),
         (["--on=tpu", *POD], "--on: got tpu; accepted: a machine with gcloud, or --dry-run"),
         (["--on=tpu", *POD[1:]], "--option=name: got nothing; accepted: the pod's"),
         (["--on=tpu", *POD, "--workers=2"], "--workers: got 2; accepted: none"),
-        (["--on=tpu", *POD, "--store=runs"], "--store: got runs; accepted: what every host sees"),
+        (["--on=tpu", *POD[:2]], "--store: got runs; accepted: what every host sees"),
     ],
 )
 def test_what_cannot_be_launched_is_told_in_one_line(args, message, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    store = tmp_path / "store"
-    code, out, err = call(capsys, "launch", *STUDY, f"--store={store}", *args)
+    store = [] if "--on=tpu" in args else [f"--store={tmp_path / 'store'}"]
+    code, out, err = call(capsys, "launch", *STUDY, *store, *args)
     assert code == 2 and out == "" and err.count("\n") == 1
     assert f"espalier: {message}" in err
     assert list(tmp_path.iterdir()) == []
@@ -238,7 +272,7 @@ def test_without_its_extra_a_launcher_names_it(on, package, capsys, monkeypatch)
     [
         (
             ["--on=local", "--workers=3"],
-            3 * ["-m experiments.command.main work --config=experiments/"],
+            3 * ["-P -m espalier work --config=experiments/"],
         ),
         (["--on=ray", "--workers=3"], ["actors: 3", "num_gpus=1", "espalier work --config="]),
         (["--on=slurm"], ["#SBATCH --requeue", "#SBATCH --time=60", "# Each of 1 tasks: espalier"]),
@@ -260,8 +294,8 @@ def test_a_dry_run_prints_what_would_be_started_and_writes_nothing(
     args, lines, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setenv("PATH", "")
-    store = tmp_path / "store"
-    code, out, err = call(capsys, "launch", *STUDY, f"--store={store}", *args, "--dry-run")
+    store = [] if "--on=tpu" in args else [f"--store={tmp_path / 'store'}"]
+    code, out, err = call(capsys, "launch", *STUDY, *store, *args, "--dry-run")
     assert code == 0 and err == ""
     assert all(line in out for line in lines), out
     assert all(out.count(line) >= lines.count(line) for line in lines)
@@ -321,20 +355,28 @@ def test_every_host_of_a_pod_gets_the_arguments_as_they_were_given(tmp_path, mon
 @pytest.mark.parametrize(
     "own",
     [
-        ["--on=local", "--workers=2"],
-        ["--on", "local", "--workers", "2", "--dry_run"],
-        ["-on=local", "--nodry_run", "--option=a=b", "--option", "c"],
+        ["launch", "--on=local", "--workers=2"],
+        ["--on", "local", "--workers", "2", "launch", "--dry_run"],
+        ["-on=local", "launch", "--nodry_run"],
     ],
 )
-def test_workers_get_the_flags_that_are_not_the_launchers(own, monkeypatch):
+def test_workers_get_the_flags_that_are_not_the_launchers(own, capsys, monkeypatch):
     theirs = [*STUDY, "--store", "launch-runs", "--keep_params", "--stop_after=60"]
-    argv = ["espalier", *own, "launch", *theirs]
-    assert handed_on(argv) == tuple(theirs)
+    wanted = []
+    monkeypatch.setattr(launchers, "launch", lambda on, launch: wanted.append((on, launch)) or 0)
+    code, _, err = call(capsys, *own, *theirs)
+    assert code == 0, err
+    ((on, asked),) = wanted
+    assert on == "local" and asked.store == "launch-runs"
+    assert asked.dry_run == ("--dry_run" in own) and asked.workers in (2, None)
+    hyphens = ["--store=launch-runs", "--keep-params", "--stop-after=60"]
+    assert asked.arguments == (*STUDY, *hyphens)
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", ["espalier", "work", *theirs])
-    command, found = parse(sys.argv)
-    assert command == "work" and found.store == "launch-runs" and found.stop_after == 60
-    assert found.keep_params and found.config.tokens == (20480, 40960)
+    root = espalier.make_context("espalier", ["work", *asked.arguments])
+    worker = espalier.get_command(root, "work").make_context("work", [*asked.arguments], root)
+    assert worker.params["store"] == "launch-runs" and worker.params["stop_after"] == 60
+    _, config = worker.params["chosen"].open()
+    assert worker.params["keep_params"] and config.tokens == (20480, 40960)
 
 
 @pytest.mark.filterwarnings("ignore:domain .* is read:UserWarning")
@@ -355,7 +397,7 @@ def test_the_examples_are_commands_that_the_launcher_takes(example, tmp_path, ca
 
 def test_there_is_an_example_of_every_place():
     found = {file.name.partition(".")[0].partition("_")[0] for file in EXAMPLES.iterdir()}
-    assert found == set(launchers.PLACES)
+    assert found == set(launchers.PLACES) == set(PLACES)
 
 
 def test_a_job_that_sigterm_ended_waits_for_slurm(monkeypatch):

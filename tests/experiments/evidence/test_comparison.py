@@ -1,16 +1,9 @@
 """Best with best, paired by seed: what a comparison may and may not conclude."""
 
-import math
-
 import numpy as np
 import pandas as pd
 
-from experiments.evidence.comparison import (
-    best_rates,
-    comparison,
-    differences,
-    interval,
-)
+from experiments.evidence.comparison import against, best_rates, comparison, differences
 
 
 def planted(shift: float, noise: float, seeds: int = 5, optimum: float = 1.0) -> pd.DataFrame:
@@ -41,21 +34,26 @@ def planted(shift: float, noise: float, seeds: int = 5, optimum: float = 1.0) ->
     return pd.DataFrame(rows)
 
 
+def row_of(table: pd.DataFrame) -> pd.Series:
+    """The second arm's row of the table of differences."""
+    return differences(against(table, "old"), "bits per byte").iloc[0]
+
+
 def test_pairing_by_seed_resolves_what_the_seeds_spread_would_hide():
     table = planted(0.02, 0.002)
     best = best_rates(table).set_index("arm")
     assert best.loc["old", "sd"] > 0.03
-    row = differences(table, "old").iloc[0]
-    assert row["verdict"] == "higher" and row["low"] < 0.02 < row["high"]
-    assert differences(planted(-0.02, 0.002), "old").iloc[0]["verdict"] == "lower"
+    row = row_of(table)
+    assert row["verdict"] == "higher" and row["90 % low"] < 0.02 < row["90 % high"]
+    assert row_of(planted(-0.02, 0.002))["verdict"] == "lower"
 
 
 def test_noise_is_not_resolved_and_one_seed_gives_no_verdict():
-    assert differences(planted(0.0, 0.02), "old").iloc[0]["verdict"] == "not resolved"
-    row = differences(planted(0.5, 0.0, seeds=1), "old").iloc[0]
-    assert np.isnan(row["low"]) and row["verdict"] == "not resolved"
+    assert row_of(planted(0.0, 0.02))["verdict"] == "not resolved"
+    row = row_of(planted(0.5, 0.0, seeds=1))
+    assert np.isnan(row["90 % low"]) and row["verdict"] == "one seed"
     text = comparison(planted(0.5, 0.0, seeds=1), "old")[0].markdown
-    assert "one seed: no interval, no verdict" in text
+    assert "+0.5000 bits per byte: one seed." in text
 
 
 def test_each_arm_is_taken_at_its_own_best_rate_and_an_edge_is_named():
@@ -77,8 +75,9 @@ def test_a_rate_at_which_a_seed_diverged_is_not_eligible():
     assert "new**: diverged at every rate" in comparison(table, "old")[0].markdown
 
 
-def test_one_seed_leaves_no_interval():
-    low, high = interval(pd.Series([3.0]))
-    assert math.isnan(low) and math.isnan(high)
-    low, high = interval(pd.Series([1.0, 2.0, 3.0]))
-    assert low < 2 < high
+def test_arms_may_each_have_a_baseline_of_their_own():
+    table = pd.concat([planted(0.1, 1e-6), planted(0.3, 1e-6).replace({"new": "newer"})])
+    table = table.drop_duplicates(["arm", "rate", "seed"])
+    claims = against(table, {"new": "old", "newer": "new", "missing": "old"})
+    np.testing.assert_allclose([claims[n].value for n in ("new", "newer")], [0.1, 0.2], atol=1e-4)
+    assert claims["missing"].verdict == "diverged"

@@ -6,19 +6,20 @@ from dataclasses import replace
 
 import pytest
 
-from experiments.evidence.study import load_module, studies
+from experiments.command.studies import names
 from refused import Refused
 from scaling import plan
+from scaling.events import folder_name
 from tests.corpora import STEP, study_runs
 
 
-@pytest.mark.parametrize("file", studies())
-def test_a_study_says_what_it_asks_and_plans_from_every_preset(file):
-    module = load_module(file)
+@pytest.mark.parametrize("name", names())
+def test_a_study_says_what_it_asks_and_plans_from_every_preset(name):
+    module = importlib.import_module(f"experiments.{name}")
     for words in ("?", "Command", "Cost", "Compared", "Answer"):
-        assert words in module.__doc__, f"{file} does not say {words}"
-    for name in module.PRESETS:
-        config = module.get_config(name)
+        assert words in module.__doc__, f"{name} does not say {words}"
+    for preset in module.PRESETS:
+        config = module.get_config(preset)
         if config.corpus == "":
             with pytest.raises(Refused, match="corpus"):
                 module.study(config)
@@ -26,6 +27,11 @@ def test_a_study_says_what_it_asks_and_plans_from_every_preset(file):
         study = module.study(config)
         shared = plan(study.runs)
         assert 0 < shared.tokens <= shared.tokens_alone
+        assert all(item.labels for item in study.runs)
+        roots = [segment.words for segment in shared.segments.values() if segment.parent is None]
+        assert len(set(roots)) == len(roots), "two trunks have one name in plan and progress"
+        folders = {folder_name(shared, index)[4:] for index in range(len(shared.runs))}
+        assert len(folders) == len(shared.runs), "two runs have one name in TensorBoard"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Presets that repeat data say so.
             assert study.check()
@@ -91,8 +97,10 @@ def test_more_than_four_epochs_need_to_be_meant(corpus):
     assert epochs["low"] > 4
 
 
-def test_files_that_are_no_studies_are_refused(tmp_path):
-    for text in ("x = (", "x = 1"):
-        (tmp_path / "s.py").write_text(text)
-        with pytest.raises(Refused, match="config: got"):
-            load_module(str(tmp_path / "s.py"))
+def test_a_study_of_runs_without_labels_is_refused(corpus):
+    from experiments.evidence.study import Study
+    from scaling import Evaluation
+
+    runs = tuple(study_runs("wsd", corpus))
+    with pytest.raises(Refused, match=r"study: got runs without labels; accepted: .*labelled\("):
+        Study("bare", corpus, runs, Evaluation(128), report=lambda results: [])

@@ -1,4 +1,4 @@
-"""Exactness of sharing, of being killed, and what the worker does with what is there."""
+"""Exactness of sharing, of being killed, and what the trainer does with what is there."""
 
 import json
 import logging
@@ -303,3 +303,28 @@ def test_a_dispatch_of_no_steps_changes_no_bit(corpus, mesh):
 def test_the_wsd_combinator_gives_what_the_tests_train():
     stable, cooled = wsd(60 * STEP, STEP, 5 * STEP)
     assert (stable.steps, cooled.steps) == (48, 12)
+
+
+def test_a_program_is_let_go_when_no_segment_waits_for_it_and_not_before(
+    corpus, mesh, tmp_path, monkeypatch
+):
+    from scaling import trainer
+
+    monkeypatch.setattr(trainer, "IDLE", {})
+    monkeypatch.setattr(trainer, "USED", set())
+    monkeypatch.setattr(trainer, "MOST_IDLE", 0)
+    gone = []
+    let_go = trainer.let_go
+    monkeypatch.setattr(trainer, "let_go", lambda program: (gone.append(program), let_go(program)))
+    base = study_runs("wsd", corpus)[0]
+    other = replace(base, model=replace(base.model, depth=1))
+    runs = [base, other, replace(base, seed=8)]
+    programs = [
+        scaling.train.Program(recipe=run.recipe, batch_tokens=STEP, mesh=mesh) for run in runs[:2]
+    ]
+    work(corpus, mesh, tmp_path / "a", runs)
+    assert gone == programs[1:]  # The first is needed again after the second; then all goes.
+    assert [scaling.train.compiled(p)._cache_size() for p in programs] == [0, 0]
+    monkeypatch.setattr(trainer, "MOST_IDLE", 2)
+    work(corpus, mesh, tmp_path / "b", [replace(run, seed=run.seed + 50) for run in runs])
+    assert [scaling.train.compiled(p)._cache_size() for p in programs] == [1, 1]

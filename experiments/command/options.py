@@ -1,0 +1,172 @@
+"""Options that several commands share, each declared once, and the kinds of value they take."""
+
+import math
+from pathlib import Path
+
+import click
+from click.shell_completion import CompletionItem
+
+from experiments.command import studies
+from experiments.command.arguments import OVERRIDES, listed
+from refused import Refused
+
+
+class Place(click.ParamType):
+    """A file or folder, whose `~` is the home folder; what `kind` says is completed by shells."""
+
+    def __init__(self, kind: str = "dir"):
+        self.name = self.kind = kind
+
+    def convert(self, value, param, ctx):
+        """Returns the path as text; a bucket's address is left as it is."""
+        return str(Path(value).expanduser()) if value.startswith("~") else value
+
+    def shell_complete(self, ctx, param, incomplete):
+        """Leaves it to the shell."""
+        return [CompletionItem(incomplete, type=self.kind)]
+
+
+class Number(click.ParamType):
+    """A finite number between bounds that are accepted themselves, unless `above` is given."""
+
+    def __init__(self, kind: type = float, least=None, most=None, above=None):
+        self.name, self.kind = "number", kind
+        self.least, self.most, self.above = least, most, above
+
+    def convert(self, value, param, ctx):
+        """Returns the number.
+
+        Raises:
+          Refused: another text, NaN, infinity, or a number out of bounds.
+        """
+        try:
+            number = self.kind(value)
+            good = math.isfinite(number)
+        except (ValueError, OverflowError):
+            good = False
+        good = good and (self.least is None or number >= self.least)
+        good = good and (self.most is None or number <= self.most)
+        if not good or (self.above is not None and number <= self.above):
+            raise Refused(param.opts[0], value, self.accepted())
+        return number
+
+    def accepted(self) -> str:
+        """Says which numbers there are."""
+        word = "a whole number" if self.kind is int else "a number"
+        if self.above is not None:
+            return f"{word} more than {self.above:g}"
+        if self.most is not None:
+            return f"{word} from {self.least:g} to {self.most:g}"
+        return word if self.least is None else f"{word}, {self.least:g} or more"
+
+
+class OneOf(click.ParamType):
+    """One of a few names."""
+
+    name = "name"
+
+    def __init__(self, *names: str):
+        self.names = names
+
+    def convert(self, value, param, ctx):
+        """Returns the name.
+
+        Raises:
+          Refused: another one.
+        """
+        if value not in self.names:
+            raise Refused(param.opts[0], value, listed(self.names, value))
+        return value
+
+    def shell_complete(self, ctx, param, incomplete):
+        """Completes the name."""
+        return [CompletionItem(name) for name in self.names if name.startswith(incomplete)]
+
+
+class StudyName(click.ParamType):
+    """A study by name or file, with a preset, and the values of its configuration."""
+
+    name = "study"
+
+    def convert(self, value, param, ctx):
+        """Returns the study with its values; its file is found here and imported when opened."""
+        return studies.Chosen.of(value, ctx.meta.get(OVERRIDES, {}))
+
+    def shell_complete(self, ctx, param, incomplete):
+        """Completes the studies that come with the project; of files the shell knows."""
+        found = [name for name in studies.names() if name.startswith(incomplete)]
+        return [CompletionItem(n) for n in found] or [CompletionItem(incomplete, type="file")]
+
+
+def switch(name: str, help: str):
+    """Declares a switch that is off by default: `--name`, `--no-name`."""
+    return click.option(f"--{name}/--no-{name}", help=help)
+
+
+SECONDS = Number(least=0)
+
+config = click.option(
+    "--config",
+    "chosen",
+    type=StudyName(),
+    required=True,
+    metavar="STUDY[:PRESET]",
+    help="a study by name or a study's file, as in over_training:cpu; its values are changed by "
+    "--config.NAME=VALUE",
+)
+store = click.option(
+    "--store",
+    type=Place(),
+    default="runs",
+    show_default=True,
+    metavar="FOLDER",
+    help="where segments and reports are kept; also a bucket, as gs://mine/runs",
+)
+mesh = click.option(
+    "--mesh",
+    default="",
+    metavar="AXIS:SIZE,...",
+    help="device mesh, as in fsdp:4,data:2 (default: all devices on data)",
+)
+fleet = click.option(
+    "--fleet",
+    default="auto",
+    show_default=True,
+    metavar="auto|loop|SIZE",
+    help="most runs in one program; loop: one by one",
+)
+checkpoint_seconds = click.option(
+    "--checkpoint-seconds",
+    type=SECONDS,
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="most work that a kill can undo",
+)
+stop_after = click.option(
+    "--stop-after",
+    type=SECONDS,
+    metavar="SECONDS",
+    help="end cleanly after so long; the same command goes on",
+)
+keep_params = switch("keep-params", "keep each run's parameters, which export and sample need")
+lease_seconds = click.option(
+    "--lease-seconds",
+    type=Number(above=0),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="silence after which other workers take over a segment",
+)
+profile = click.option(
+    "--profile", type=Place(), metavar="FOLDER", help="write a trace of some steps there"
+)
+join_seconds = click.option(
+    "--join-seconds",
+    type=Number(above=0),
+    default=300,
+    show_default=True,
+    metavar="SECONDS",
+    help="several processes: how long the others are waited for",
+)
+run = click.option("--run", metavar="ID", help="the run's id, as in the run table")

@@ -1,0 +1,20 @@
+"""`espalier report`."""
+
+import click
+
+from experiments.command import options
+from experiments.command.arguments import Command
+
+
+@click.command(cls=Command)
+@options.config
+@options.store
+def command(chosen, store: str) -> int:
+    """Write tables, fit and report from what the store has.
+
+    \b
+    espalier report --config=over_training:cpu --store=runs
+    """
+    from experiments.command import session
+
+    return session.called(session.report, chosen.open(), session.Settings(store=store))

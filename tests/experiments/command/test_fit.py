@@ -1,0 +1,67 @@
+"""The options of `espalier fit` are those of a fit, listed once."""
+
+from pathlib import Path
+
+import pytest
+
+from experiments.command.fit import Budgets, Columns, command, option_fields
+from experiments.command.options import Number
+from fitting.objective import OBJECTIVES
+from fitting.options import fields
+from refused import Refused
+from tests.experiments.command.test_main import CHINCHILLA, call
+
+
+def test_every_option_of_a_fit_is_a_flag_with_its_default_and_kind():
+    assert [f.name for f in option_fields()] == [f.name for f in fields()]
+    found = {option.name: option for option in command.params}
+    for field in fields():
+        option, kind = found[field.name], field.metadata["kind"]
+        assert option.is_flag == (kind is bool)
+        if kind is not bool:
+            assert option.default == field.default
+            assert (option.type.kind if isinstance(option.type, Number) else str) is kind
+
+
+def test_the_help_names_every_objective():
+    (objective,) = (field for field in fields() if field.name == "objective")
+    assert set(objective.metadata["help"].replace(" or ", ", ").split(", ")) == set(OBJECTIVES)
+
+
+def test_what_is_asked_reaches_the_fit(capsys, monkeypatch):
+    asked = []
+    told = lambda *args, **more: asked.append((args, more)) or "the report"
+    monkeypatch.setattr("fitting.report.fit_report", told)
+    options = ("--point-only", "--objective=lad", "--fixed=E=1.7", "--draws=7", "--level=.8")
+    options += ("--share=alpha,",)
+    where = (
+        "--columns=size=params_total",
+        "--out=~/x",
+        "--flops=1e21,2e21",
+        "--ask=a",
+        "--ask=b",
+        "--by=c",
+    )
+    assert call(capsys, *CHINCHILLA, *options, *where) == (0, "the report\n", "")
+    (((law, table, found), more),) = asked
+    assert (law, table) == ("chinchilla", "published:chinchilla")
+    assert (found.point_only, found.objective, found.draws, found.level) == (True, "lad", 7, 0.8)
+    assert found.fixed == {"E": 1.7} and found.held_out is None
+    assert more.pop("out") == str(Path("~/x").expanduser()) and more == dict(
+        columns={"size": "params_total"},
+        flops=[1e21, 2e21],
+        ask=("a", "b"),
+        by="c",
+        share=["alpha"],
+    )
+
+
+def test_columns_and_budgets_are_read():
+    assert Columns().convert("size=params_total,,n=tokens", command.params[2], None) == {
+        "size": "params_total",
+        "n": "tokens",
+    }
+    assert Budgets().convert("1e21,5", command.params[4], None) == [1e21, 5.0]
+    for kind, text in ((Columns(), "a"), (Columns(), "=b"), (Budgets(), "many")):
+        with pytest.raises(Refused, match=f": got {text}; accepted: "):
+            kind.convert(text, command.params[2], None)

@@ -1,0 +1,88 @@
+"""The documentation: its links lead somewhere, and what it tells one to write works as written."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PACKAGES = ("experiments", "scaling", "models", "data", "fitting")
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.S | re.M)
+
+
+def copy_of_project(folder: Path) -> Path:
+    """Copies the packages, without what training left."""
+    for name in PACKAGES:
+        ignored = shutil.ignore_patterns("__pycache__", "results")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    shutil.copy(ROOT / "refused.py", folder)
+    return folder
+
+
+def put_in(file: Path, diff: list[str]) -> None:
+    """Adds the lines that start with + after the line before them, which must be there."""
+    text = file.read_text().split("\n")
+    for before, line in zip(diff, diff[1:], strict=False):
+        if line.startswith("+"):
+            place = text.index(before[1:])
+            text.insert(place + 1, line[1:])
+    file.write_text("\n".join(text))
+
+
+def sections(page: Path) -> dict[str, list[tuple[str, str]]]:
+    """Returns a page's code blocks, (language, text), by the heading that they stand under."""
+    parts = re.split(r"^## (.+)$", page.read_text(), flags=re.M)
+    return {
+        title: BLOCK.findall(body) for title, body in zip(parts[1::2], parts[2::2], strict=True)
+    }
+
+
+def test_what_adding_something_says_works_as_written(tmp_path):
+    copy, uses = copy_of_project(tmp_path), []
+    for blocks in sections(ROOT / "docs" / "adding.md").values():
+        for language, text in blocks:
+            first, _, rest = text.partition("\n")
+            named = re.fullmatch(r"# (\S+\.py)", first)
+            if language == "python" and named:
+                assert not (copy / named[1]).exists()
+                (copy / named[1]).write_text(rest)
+            elif language == "diff":
+                put_in(copy / named[1], rest.rstrip("\n").split("\n"))
+            elif language == "python":
+                uses.append(text)
+    assert len(uses) == 5
+    # ruff stands for the style, and finds names that nothing imports.
+    check = [sys.executable, "-m", "ruff", "check", "--config", ROOT / "pyproject.toml", copy]
+    subprocess.run(check, check=True, capture_output=True)
+    script = tmp_path / "uses.py"
+    script.write_text("\n".join(uses))
+    environment = os.environ | {"PYTHONPATH": str(copy)}
+    done = subprocess.run(
+        [sys.executable, script], env=environment, cwd=copy, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "SeparateDocuments(separator=0)" in done.stdout
+    assert "SignSGD(learning_rate=0.001" in done.stdout
+    assert "12 runs, 24 segments" in done.stdout
+    assert re.search(r"'beta': (np.float64\()?1\.(2|19999)", done.stdout), done.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_to_a_file(page):
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text())
+    local = [link for link in links if "://" not in link]
+    assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+def test_the_readme_is_read_in_five_minutes():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 110
+    prose = re.sub(r"```.*?```|^\|.*$|!?\[|\]\([^)]*\)", "", text, flags=re.S | re.M)
+    sentences = [s.split() for s in re.split(r"[.?!:]\s", prose) if s.split()]
+    lengths = sorted(len(words) for words in sentences)
+    assert lengths[len(lengths) // 2] <= 15
