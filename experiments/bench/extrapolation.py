@@ -253,7 +253,8 @@ def stored(file: Path) -> pd.DataFrame:
     """A table that was written, with empty texts as texts."""
     table = pd.read_csv(file)
     texts = [name for name in ("warnings", "missing_laws", "published") if name in table]
-    return table.assign(**{name: table[name].fillna("").astype(str) for name in texts})
+    told = {n: ["" if pd.isna(value) else str(value) for value in table[n]] for n in texts}
+    return table.assign(**told)
 
 
 def keep(file: Path, rows: list[dict]) -> None:
