@@ -29,7 +29,7 @@ class Options:
         read.
     """
 
-    objective: str = _option("huber", "huber, lad, least_squares or least_squares_log")
+    objective: str = _option("huber", "huber, lad, quantile, least_squares or least_squares_log")
     delta: float = _option(1e-3, "of the Huber loss, in log loss")
     quantile: float = _option(0.5, "of the objective quantile")
     overestimate_penalty: float = _option(1.0, "times that a prediction above its run costs")

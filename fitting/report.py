@@ -8,10 +8,19 @@ import numpy as np
 import pandas as pd
 
 from fitting import evidence, figures, tables, use
-from fitting.choice import Choice, admitted, choose, extrapolating
+from fitting.choice import extrapolating
+from fitting.choice_report import (
+    ROLLING,
+    choice_lines,
+    judged,
+    named_laws,
+    rolling_lines,
+    warning_lines,
+    with_misfit,
+)
 from fitting.fit import Fit, fit
 from fitting.group_report import chosen_for_groups, group_report
-from fitting.held_out import compute, seed_standard_deviation
+from fitting.held_out import seed_standard_deviation
 from fitting.isoflop import bias, isoflop
 from fitting.isoflop_report import exponent_line
 from fitting.law import Law
@@ -19,11 +28,10 @@ from fitting.laws import law_named
 from fitting.observations import PARAMETER_COUNTS, Observations
 from fitting.options import Options
 from fitting.profiles import MEANING
-from fitting.rolling import BASELINES, PLAIN, baselines, rolling, root_mean_square
+from fitting.rolling import BASELINES, baselines, rolling, root_mean_square
 from refused import Refused
 
 _log = logging.getLogger("fitting")
-ROLLING = "none (each row is one point fit)"
 
 
 def fit_report(
@@ -68,7 +76,7 @@ def fit_report(
             raise Refused("out", out, "a folder")
     options = (options or Options()).change(**changes)
     asked = [use.read_question(text) for text in ask]
-    named = _named(law)
+    named = named_laws(law)
     for one in named:  # Whether the laws can answer is known before they are fitted.
         for name in [*(["allocation"] if len(flops) else []), *(name for name, _ in asked)]:
             use.question(one, name)
@@ -82,17 +90,17 @@ def fit_report(
         options = options.change(params=_count(named, obs))
     if len(flops):
         use.budgets(flops)
-    choice = _choice(named, obs, options, flops)
+    choice = judged(named, obs, options, flops)
     chosen = named[0] if len(named) == 1 else law_named(choice.name)
-    result = _with_misfit(fit(chosen, obs, options), choice)
+    result = with_misfit(fit(chosen, obs, options), choice)
     tested = result if options.held_out is not None else _extrapolation(chosen, obs, options)
     moved = evidence.influence(result)
     answers = [(name, settings, use.ask(result, name, **settings)) for name, settings in asked]
     text = _fit_lines(result, choice)
     text += ["", "## Predicted runs that were not fitted", ""]
     text += _extrapolation_lines(obs, tested, options, choice)
-    text += ["", "## Choice of the law", "", *_choice_lines(chosen, named, choice)]
-    text += ["", "## Rolling extrapolation", "", *_rolling_lines(chosen, choice)]
+    text += ["", "## Choice of the law", "", *choice_lines(chosen, named, choice)]
+    text += ["", "## Rolling extrapolation", "", *rolling_lines(chosen, choice)]
     text += ["", "## Influence", "", f"{_shift(result)}:", ""]
     for row in moved.head(5).itertuples():
         text.append(f"- without {row.kind} {row.left_out}: {row.shift:.3g}")
@@ -112,15 +120,6 @@ def fit_report(
     return report
 
 
-def _named(law) -> list[Law]:
-    """The laws that are named: one, several with commas, or none for `auto`."""
-    if isinstance(law, Law):
-        return [law]
-    if law == "auto":
-        return []
-    return [law_named(name.strip()) for name in str(law).split(",") if name.strip()]
-
-
 def _count(named: list[Law], obs: Observations) -> str | None:
     """The parameter count that the laws mean; one that names its count means that for compute."""
     if any("params" in law.predictors for law in named):
@@ -134,82 +133,10 @@ def _count(named: list[Law], obs: Observations) -> str | None:
     return present[0] if len(present) == 1 else None
 
 
-def _choice(named: list[Law], obs: Observations, options: Options, flops) -> Choice | str:
-    """The choice among the named laws, or for one or none among all that the table admits."""
-    distance = None
-    if len(flops) and options.held_out is None:
-        largest = compute(obs, options.params).max()
-        distance = float(np.log(max(np.max(use.budgets(flops)) / largest, 1.0)))
-    if len(named) > 1:
-        return choose(named, obs, options, distance)
-    if not named:
-        return choose("auto", obs, options, distance)
-    try:
-        others = [law for law in admitted(obs, options) if law.name != named[0].name]
-        return choose([*named, *others], obs, options, distance)
-    except Refused as error:
-        return str(error)
-
-
-def _with_misfit(result: Fit, choice) -> Fit:
-    if isinstance(choice, str):
-        return result
-    return extrapolating(result, choice.rolled, choice.direction, choice.distance)
-
-
-def _choice_lines(chosen: Law, named: list[Law], choice) -> list[str]:
-    if isinstance(choice, str):
-        return [f"none: {choice}"]
-    cells = [
-        [row.law, str(row.parameters), str(row.cuts), _percent(row.score), f"{row.weight:.3g}"]
-        + [row.verdict]
-        for row in choice.laws.itertuples()
-    ]
-    mean = f"weighted mean of {len(choice.weights)}"
-    cells += [[mean, "", "", _percent(choice.mean_score), "1", "least on these rows by make"]]
-    cells += [[name, "", "", _percent(value), "", "no law"] for name, value in choice.plain.items()]
-    titles = ["law", "parameters", "cuts", "rolling error", "weight", "verdict"]
-    lines = [
-        f"Fits to the runs of least {choice.direction}, asked for all beyond; errors count by how "
-        f"close they are to {np.exp(choice.distance):.3g} times beyond. Weights: of the mean with "
-        "the least rolling error. Verdicts: paired differences, trunks resampled, 90 %.",
-        "",
-        tables.aligned(titles, cells),
-    ]
-    lines += [f"- left out, {name}: {why}" for name, why in choice.left_out.items()]
-    verdicts = dict(zip(choice.laws["law"], choice.laws["verdict"], strict=True))
-    if len(named) == 1 and choice.name != chosen.name:
-        told = {"worse": "predicts better", "cannot be told from it": "cannot be told from it"}
-        how = told.get(verdicts.get(chosen.name), "was judged")
-        lines.append(f"- by rolling errors {choice.name} would have been chosen; it {how}")
-    return lines
-
-
-def _percent(value: float) -> str:
-    return "none" if np.isnan(value) else f"{value:.3%}"
-
-
-def _warning_lines(result: Fit, choice) -> list[str]:
-    """What a reader must know before the numbers."""
-    if isinstance(choice, str):
-        return []
-    told = list(choice.warnings)
-    plain = {name: value for name, value in choice.plain.items() if np.isfinite(value)}
-    scores = dict(zip(choice.laws["law"], choice.laws["score"], strict=True))
-    own = scores.get(result.law.name, np.nan)
-    if plain and np.isfinite(own) and min(plain.values()) <= own:
-        best = min(plain, key=plain.get)
-        said = f"{best} predicts better than {result.law.name}"
-        told.append(f"{said} beyond each cut: {plain[best]:.2%} against {own:.2%}")
-    for line in told:
-        _log.warning(line)
-    return [text for line in told for text in (f"**WARNING: {line}.**", "")]
-
-
 def _fit_lines(result: Fit, choice) -> list[str]:
     law = result.law
     text = [f"# {law.name}: {len(result.observations)} runs", ""]
-    text += [*_warning_lines(result, choice), tables.as_markdown(result)]
+    text += [*warning_lines(result, choice), tables.as_markdown(result)]
     if result.misfit is not None:
         text += [f"Predictions carry an {result.misfit.caption()}.", ""]
     if result.verdicts:
@@ -270,24 +197,6 @@ def _answer_lines(result: Fit, answers) -> list[str]:
         titles = ["answer", "value", "interval", "unit", "draws that reach it"]
         text += ["", tables.aligned(titles, cells)]
     return text
-
-
-def _rolling_lines(law: Law, choice) -> list[str]:
-    if isinstance(choice, str):
-        return [f"none: {choice}"]
-    rows = [
-        [str(row.fitted), str(row.predicted), f"{row.times:.3g}", _percent(row.error)]
-        + [_percent(getattr(row, name)) for name in PLAIN]
-        for row in rolling(choice.rolled, law.name).itertuples()
-    ]
-    titles = ["fitted", "predicted", f"{choice.direction}, times", law.name, *PLAIN]
-    return [
-        f"Runs of least {choice.direction} fitted, all beyond predicted: root mean square log "
-        "errors.",
-        "",
-        tables.aligned(titles, rows),
-        f"interval: {ROLLING}",
-    ]
 
 
 def _extrapolation(law, obs, options: Options) -> Fit | str:

@@ -6,8 +6,8 @@ with the extrapolation misfit that rolling fits show? The same with the right la
 pay for it.
 Command: `python -m experiments.bench.wrong_law [--sets=200] [--only=PLANS] [--out=FILE]`; offline,
 one thread.
-Cost: about 12 CPU-minutes for 200 sets of all plans.
-Published numbers: none; `experiments/results/wrong_law.csv` holds the last run.
+Cost: 100 CPU-seconds for 40 sets of all plans, so 8 CPU-minutes for 200.
+Published numbers: none; `experiments/results/wrong_law.csv` holds the last run, of 40 sets.
 """
 
 import argparse
