@@ -159,7 +159,8 @@ def curvature_inverse(problem: Problem, point: np.ndarray, free: np.ndarray) -> 
         weight = 1 / np.maximum(miss, max(delta, 1e-12) + 0.2 * np.median(miss, 1)[:, None])
     if problem.weights is not None:
         weight = weight * problem.weights
-    weight = weight * sides(problem, residuals(problem, point))
+    if problem.lopsided:
+        weight = weight * sides(problem, residuals(problem, point))
     slopes = np.where(free[:, None, :], slopes, 0.0)
     gram = np.swapaxes(slopes, 1, 2) @ (weight[:, :, None] * slopes)
     diagonal = np.einsum("bii->bi", gram)

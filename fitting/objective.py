@@ -58,6 +58,11 @@ class Problem:
         return self.objective in ("lad", "quantile")
 
     @property
+    def lopsided(self) -> bool:
+        """Whether a miss counts by its sign."""
+        return self.objective == "quantile" or self.over != 1
+
+    @property
     def free(self) -> np.ndarray:
         """Bool (parameters,): which are fitted."""
         return np.array([name not in (self.fixed or {}) for name in self.law.names])
@@ -86,7 +91,7 @@ def smoothing(problem: Problem) -> float:
 
 def sides(problem: Problem, miss) -> np.ndarray | float:
     """What a residual counts by its sign, of its shape; 1 where both sides count alike."""
-    if problem.objective != "quantile" and problem.over == 1:
+    if not problem.lopsided:
         return 1.0
     share = problem.quantile if problem.objective == "quantile" else 0.5
     # Of the pinball loss, twice: a prediction below its run costs the quantile.
@@ -171,11 +176,16 @@ def _rounding(problem):
 
 def _cost(problem, miss):
     """Cost of every residual and its derivative."""
-    delta, side = smoothing(problem), sides(problem, miss)
+    delta = smoothing(problem)
     if np.isinf(delta):
-        return 0.5 * side * miss**2, side * miss
-    slope = np.clip(miss, -delta, delta) / delta
-    return side * slope * (miss - 0.5 * delta * slope), side * slope
+        cost, slope = 0.5 * miss**2, miss
+    else:
+        slope = np.clip(miss, -delta, delta) / delta
+        cost = slope * (miss - 0.5 * delta * slope)
+    if not problem.lopsided:
+        return cost, slope
+    side = sides(problem, miss)
+    return side * cost, side * slope
 
 
 def _total(problem, cost):
