@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from fitting.fit import Fit, fit
 from fitting.held_out import FAR, direction_of, held_out_mask
@@ -70,7 +70,7 @@ class Choice:
             result = self.fits[name]
             logs = logs + weight * np.log(result.predict(frame)["prediction"].to_numpy())
             deviation = deviation + weight * spread(result, frame)
-        wide = norm.ppf(0.5 + level / 2) * np.hypot(deviation, self.misfit.scale(frame))
+        wide = ndtri(0.5 + level / 2) * np.hypot(deviation, self.misfit.scale(frame))
         if not self.misfit.cuts:
             wide = np.full(len(logs), np.nan)
         ends = {"low": np.exp(logs - wide), "high": np.exp(logs + wide)}

@@ -6,7 +6,7 @@ import numpy as np
 
 from fitting import tables, use
 from fitting.fit import Fit
-from fitting.groups import Groups, by_group
+from fitting.groups import Groups, by_group, partly_pooled
 from fitting.held_out import compute
 from fitting.law import Law
 from fitting.observations import Observations
@@ -45,6 +45,7 @@ def group_report(
     text += [tables.aligned(["shared", "parameters", "objective", "AICc over the best"], cells)]
     if len(joint.held_out):
         text += ["## Predicted runs that were not fitted", "", *_held_out_lines(groups, obs)]
+    text += _pooling_lines(groups)
     text += _speed_lines(groups)
     for name in groups.names if len(flops) else ():
         found = use.allocate(groups.of(name), flops)
@@ -71,6 +72,22 @@ def _held_out_lines(groups: Groups, obs: Observations) -> list[str]:
         miss = root_mean_square(own["relative_error"])
         lines.append(f"- {name}: {len(own)} runs, root mean square relative error {miss:.3%}")
     return lines
+
+
+def _pooling_lines(groups: Groups) -> list[str]:
+    """How far the groups differ, and what partial pooling makes of each one's parameters."""
+    try:
+        table, pooled = partly_pooled(groups.fits)
+    except Refused as error:
+        return ["", f"Partial pooling: none, {error}"]
+    cells = [
+        [row.parameter, f"{row.mean:.4g}", f"{row.between:.3g}", f"{row.within:.3g}"]
+        + [f"{row.p_same:.2g}", *(f"{pooled[name][row.parameter]:.4g}" for name in groups.names)]
+        for row in table.itertuples()
+    ]
+    titles = ["parameter", "mean", "between groups", "within", "p if all are one"]
+    told = "Each group's own fit, drawn towards the mean by as much as the groups agree (in log):"
+    return ["", "## Partial pooling", "", told, "", tables.aligned([*titles, *groups.names], cells)]
 
 
 def _speed_lines(groups: Groups) -> list[str]:

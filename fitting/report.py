@@ -135,6 +135,8 @@ def _count(named: list[Law], obs: Observations) -> str | None:
     if len(sizes) == 1:
         return sizes.pop()
     present = [name for name in PARAMETER_COUNTS if name in obs.frame]
+    if len(present) > 1 and not named:
+        return obs.params_column()  # Refused: which count all laws mean has to be said.
     return present[0] if len(present) == 1 else None
 
 

@@ -4,7 +4,7 @@ Question: on every public table, split as written down beforehand in
 `experiments/results/extrapolation/splits.toml`, the laws are judged on the rows that are not held
 out, and the weighted mean of them predicts those that are: how far off is it, beside every single
 law used throughout and predictions without a law, and how often do its intervals hold?
-Command: `python -m experiments.bench.extrapolation --data=FOLDER [--half=rule|apart] [--out=OUT]`;
+Command: `python -m experiments.bench.extrapolation --data=FOLDER [--only=TABLES] [--out=OUT]`;
 FOLDER holds the public tables under the names of the splits file. Offline, one thread.
 Cost: about 3 CPU-minutes.
 Published numbers: in the splits file, where a paper gives one for the same split.
@@ -84,7 +84,7 @@ def read(entry: dict, folder: Path) -> Table:
         frame = frame[frame[column] == value]
     frame = frame.rename(columns=entry.get("columns", {}))
     params = entry.get("params")
-    if "tokens" not in frame:
+    if "tokens" not in frame and "flops_6nd" in frame:
         frame = frame.assign(tokens=frame["flops_6nd"] / 6 / frame[params])
     if "unique_tokens" in frame:
         frame = frame.assign(epochs=frame["tokens"] / frame["unique_tokens"])
@@ -230,18 +230,28 @@ def throughout(rows: pd.DataFrame, laws: pd.DataFrame) -> list[list[str]]:
     return sorted(out, key=lambda cells: float(cells[3]))
 
 
-def run(folder: Path, half: str | None = None, echo=print) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows of tables.csv and of laws.csv for the tables of one half, or of both."""
-    rows, laws = [], []
-    with threadpool_limits(limits=1):
-        for entry in splits():
-            if half not in (None, entry["half"]):
-                continue
+def run(folder: Path, names=None, echo=print):
+    """Yields the row of tables.csv and the rows of laws.csv of each table, or of the named ones."""
+    for entry in splits():
+        if names is not None and entry["name"] not in names:
+            continue
+        with threadpool_limits(limits=1):
             row, errors = judged(read(entry, folder))
-            rows.append(row)
-            laws += [{"table": entry["name"], "law": n, "error": e} for n, e in errors.items()]
-            echo(f"{row['table']}: {row['error']:.3%}, {row['choice']}, {row['cpu_seconds']} s")
-    return pd.DataFrame(rows), pd.DataFrame(laws)
+        echo(f"{row['table']}: {row['error']:.3%}, {row['choice']}, {row['cpu_seconds']} s")
+        yield row, [{"table": entry["name"], "law": n, "error": e} for n, e in errors.items()]
+
+
+def keep(file: Path, rows: list[dict]) -> pd.DataFrame:
+    """Puts the rows of some tables in the place of theirs in a file, in the order of the splits."""
+    table = pd.DataFrame(rows)
+    if file.exists():
+        texts = dict.fromkeys(("warnings", "missing_laws", "published"), str)
+        old = pd.read_csv(file, converters=texts)
+        table = pd.concat([old[~old["table"].isin(table["table"])], table])
+    order = {entry["name"]: place for place, entry in enumerate(splits())}
+    table = table.sort_values("table", key=lambda names: names.map(order), kind="stable")
+    table.to_csv(file, index=False, float_format="%.6g")
+    return table.reset_index(drop=True)
 
 
 def report(rows: pd.DataFrame, laws: pd.DataFrame) -> str:
@@ -283,14 +293,19 @@ def main(argv=None):
     """Judge the tables and write what they come to."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the public tables")
-    parser.add_argument("--half", choices=("rule", "apart"), help="only these tables")
+    parser.add_argument("--only", help="tables by name, with commas; other rows of --out stay")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(argv)
-    rows, laws = run(options.data, options.half, lambda line: print(line, flush=True))
+    known = [entry["name"] for entry in splits()]
+    names = options.only.split(",") if options.only else known
+    for name in names:
+        if name not in known:
+            parser.error(str(Refused("--only", name, ", ".join(known))))
     options.out.mkdir(parents=True, exist_ok=True)
-    rows.to_csv(options.out / "tables.csv", index=False, float_format="%.6g")
-    laws.to_csv(options.out / "laws.csv", index=False, float_format="%.6g")
-    text = report(rows, laws)
+    for row, laws in run(options.data, names, lambda line: print(line, flush=True)):
+        rows = keep(options.out / "tables.csv", [row])
+        errors = keep(options.out / "laws.csv", laws)
+    text = report(rows, errors)
     (options.out / "summary.md").write_text(text)
     print(text)
 
