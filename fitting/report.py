@@ -9,6 +9,7 @@ import pandas as pd
 
 from fitting import evidence, figures, tables, use
 from fitting.choice import Choice, admitted, choose, extrapolating
+from fitting.expression import where as rows_where
 from fitting.fit import Fit, fit
 from fitting.group_report import group_report
 from fitting.held_out import compute, seed_standard_deviation
@@ -37,6 +38,7 @@ def fit_report(
     ask=(),
     by: str | None = None,
     share=(),
+    where: str | None = None,
     **changes,
 ) -> str:
     """Fit a law to a table and report the fit with its evidence.
@@ -54,6 +56,7 @@ def fit_report(
       flops: budgets to allocate, FLOP; ask: questions to the fitted law, `QUESTION,NAME=VALUE,...`.
       by: column of groups to fit one by one; share: parameters that they have in common. The report
         is then `group_report.group_report`'s, with groups.csv.
+      where: condition on the rows that are taken, as `expression.where` reads it.
 
     Returns:
       the report, Markdown.
@@ -73,6 +76,8 @@ def fit_report(
         for name in [*(["allocation"] if len(flops) else []), *(name for name, _ in asked)]:
             use.question(one, name)
     obs = Observations.read(table, columns)
+    if where:
+        obs = obs.only(rows_where(obs.frame, where))
     if by is not None:
         if len(named) != 1:
             raise Refused("law", law, "one law by name, with by")
