@@ -15,7 +15,6 @@ import itertools
 
 import pandas as pd
 
-from data import Mixture, load
 from experiments.evidence.claim import counted, scale
 from experiments.evidence.figures import plan_tree
 from experiments.evidence.law import (
@@ -27,11 +26,11 @@ from experiments.evidence.law import (
     summarised,
 )
 from experiments.evidence.report import Block, Picture, Table, Text
+from experiments.evidence.setup import Setup
 from experiments.evidence.study import CPU, GPU, Results, Study, configured
 from fitting import Observations, fit, seed_standard_deviation
 from fitting import figures as draw
-from models import ladder
-from scaling import Data, Evaluation, Run, labelled, per_width, wsd
+from scaling import labelled, per_width
 
 # `seeds` are the numbers of seeds by width; the last one holds for further widths.
 # Token counts are powers of two of 250 steps, so that 20 % of each is a whole number of steps.
@@ -66,6 +65,7 @@ PRESETS = {
         mixture="code=0.25,docs=0.25,headers=0.25,tests=0.25",
     ),
     "pod": dict(
+        GPU,
         widths=(512, 768, 1024, 1536, 2048),
         tokens=(2_097_152_000, 4_194_304_000, 8_388_608_000, 16_777_216_000),
         seeds=(2, 1, 1, 1, 1),
@@ -75,7 +75,6 @@ PRESETS = {
         evaluation_tokens=1_048_576,
         corpus="",
         mixture="code=1",
-        dtype="bfloat16",
         repeat=False,
     ),
 }
@@ -94,7 +93,6 @@ SHOWN = {name: name for name in ("width", "seed", "params_total", "tokens")} | {
     "loss": "loss (nats/token)",
     "bits_per_byte": "bits/byte",
 }
-DECAY = 0.2  # Of each run's tokens; Hägele et al. 2024 (arXiv:2405.18392), section 4.
 
 
 def study(config) -> Study:
@@ -102,27 +100,14 @@ def study(config) -> Study:
 
     The largest width at its two largest token counts has the role "held out".
     """
-    corpus = load(config.corpus)
-    mixture = Mixture.parse(config.mixture)
-    data = Data.of(corpus, mixture)
-    shape = dict(vocabulary=corpus.vocabulary, context=config.context, dtype=config.dtype)
-    runs = []
+    setup, runs = Setup.of(config), []
     for width, seeds in per_width(config.widths, config.seeds):
-        rung = ladder(width, config.tokens, **shape)
         for seed, tokens in itertools.product(range(seeds), config.tokens):
-            phases = wsd(tokens, config.batch_tokens, config.warmup_tokens, DECAY)
+            run = setup.on_ladder(width, seed, setup.phases(tokens))
             beyond = width == max(config.widths) and tokens in sorted(config.tokens)[-2:]
-            role = "held out" if beyond else "fitted"
-            runs.append(labelled(Run.of(rung, data, seed, phases), role=role, size=width))
-    return Study(
-        name="over_training",
-        corpus=corpus,
-        runs=tuple(runs),
-        evaluation=Evaluation(config.evaluation_tokens, domains=mixture.names),
-        report=report,
-        repeat=config.repeat,
-        published={"eta": "0.121–0.136 (Gadre et al. 2024, table 2 of arXiv:2403.08540)"},
-    )
+            runs.append(labelled(run, role="held out" if beyond else "fitted", size=width))
+    published = {"eta": "0.121–0.136 (Gadre et al. 2024, table 2 of arXiv:2403.08540)"}
+    return setup.study(report, runs, published=published)
 
 
 def held_out_largest(runs):

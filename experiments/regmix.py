@@ -23,18 +23,18 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from ml_collections import ConfigDict
 
-from data import Corpus, Mixture, candidates, largest_shares, load, on_grid
+from data import Mixture, candidates, largest_shares, on_grid
 from data.order import PERIOD
 from experiments.evidence.mixtures import mixture_blocks, target_loss
 from experiments.evidence.report import Block, Text
+from experiments.evidence.setup import Setup
 from experiments.evidence.study import CPU, GPU, MOST_EPOCHS, Results, Study, configured
 from fitting.mixtures import Proxies, enough, fit_target, usable
 from fitting.proposals import Bounds, convex, needs_epochs, simulate
-from models import count, ladder
+from models import count
 from refused import Refused
-from scaling import Data, Evaluation, Labelled, Run, labelled, wsd
+from scaling import Data, Evaluation, Labelled, Run, labelled
 
 # `kl` is a fifth of Olmix's 0.05, chosen before anything was trained; of a few domains of one
 # kind of text none needs the prior's protection as much as among the Pile's seventeen.
@@ -84,14 +84,11 @@ SIMULATED, AVERAGED = 20_000, 20
 
 
 @dataclass(frozen=True, eq=False)
-class Design:
+class Design(Setup):
     """What a configuration asks for: domains, target, bounds, sampled mixtures and runs.
 
     Every property raises `Refused`, naming the value of the configuration, where it cannot be.
     """
-
-    config: ConfigDict
-    corpus: Corpus
 
     @cached_property
     def domains(self) -> tuple[str, ...]:
@@ -168,23 +165,18 @@ class Design:
         """The sampled mixtures that are trained at the larger size as well."""
         return self.eligible[: self.config.transfer]
 
-    def rung(self, width: int, tokens: int):
-        """The ladder's rung of a width."""
-        shape = dict(context=self.config.context, dtype=self.config.dtype)
-        return ladder(width, tokens, vocabulary=self.corpus.vocabulary, **shape)
-
-    def run(self, width: int, tokens: int, mixture: Mixture, seed: int) -> Run:
+    def on(self, mixture: Mixture, width: int, tokens: int, seed: int) -> Run:
         """A run on a mixture."""
-        phases = wsd(tokens, self.config.batch_tokens, self.config.warmup_tokens)
-        return Run.of(self.rung(width, tokens), Data.of(self.corpus, mixture), seed, phases)
+        rung, data = self.rung(width, tokens), Data.of(self.corpus, mixture)
+        return Run.of(rung, data, seed, self.phases(tokens))
 
     def proxy(self, mixture: Mixture) -> Run:
         """A proxy run."""
-        return self.run(self.config.proxy_width, self.config.proxy_tokens, mixture, SEED)
+        return self.on(mixture, self.config.proxy_width, self.config.proxy_tokens, SEED)
 
     def larger(self, mixture: Mixture, seed: int = SEED) -> Run:
         """A run at the larger size."""
-        return self.run(self.config.width, self.config.tokens, mixture, seed)
+        return self.on(mixture, self.config.width, self.config.tokens, seed)
 
     def proxies(self) -> list[Labelled]:
         """The proxy runs; an arm's number is that of the sampled mixture."""
@@ -262,23 +254,19 @@ def study(config) -> Study:
         trained domains, too few proxies, a larger size below four times the proxies', bounds that
         no mixture meets, or a share that needs more epochs than allowed.
     """
-    design = Design(config, load(config.corpus))
+    design = Design.of(config)
     target = design.target
     design.check()
-    runs = [*design.proxies(), *design.transfers(), *design.repeated(design.simple)]
     # As costly as what will follow, and like it in neither list yet.
     stand_in = Mixture.uniform(design.domains)
     awaited = [
         labelled(design.larger(stand_in, seed), role="candidate", arm="to be proposed")
         for seed in range(1000, 1000 + 2 * config.seeds)
     ]
-    return Study(
-        name="regmix",
-        corpus=design.corpus,
-        runs=tuple(runs),
+    return design.study(
+        report,
+        (*design.proxies(), *design.transfers(), *design.repeated(design.simple)),
         evaluation=Evaluation(config.evaluation_tokens, domains=tuple(target)),
-        report=report,
-        repeat=config.repeat,
         published={"Spearman at 1B": "0.971 with LightGBM (arXiv:2407.01492)"},
         then=lambda results: tuple(design.repeated(Found.of(results).trained)),
         awaited=tuple(awaited),
