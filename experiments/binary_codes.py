@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from experiments.evidence.claim import Claim, counted, listed
+from experiments.evidence.claim import Claim, counted, listed, rows
 from experiments.evidence.comparison import against, comparison
 from experiments.evidence.report import Block, Table, Text
 from experiments.evidence.setup import Setup
@@ -123,11 +123,7 @@ def attempts(setup: Setup) -> tuple[Labelled, ...]:
 def study(config) -> Study:
     """Builds the runs."""
     setup = Setup.of(config)
-    published = {
-        f"perplexity of {arm} over learned": f"{ratio:.3f} (arXiv:2605.09751, abstract)"
-        for arm, ratio in PUBLISHED.items()
-    }
-    return setup.study(report, attempts(setup), published=published)
+    return setup.study(report, attempts(setup))
 
 
 def report(results: Results) -> list[Block]:
@@ -164,7 +160,7 @@ def inputs(setup: Setup) -> pd.DataFrame:
 
     `RMS` is per coordinate; `cosine` is the mean over pairs of tokens.
     """
-    rows = []
+    told = []
     for arm in setup.config.arms:
         chosen = model(setup, arm, 0)
         bones = skeleton(chosen)
@@ -175,25 +171,19 @@ def inputs(setup: Setup) -> pd.DataFrame:
         unit = given / np.maximum(lengths, 1e-30)
         # The sum over pairs is the squared sum of all, less each with itself.
         alone, tokens = np.sum(unit**2), len(unit)
-        cosine = (np.sum(unit.sum(axis=0) ** 2) - alone) / (tokens * (tokens - 1))
-        rows.append(
-            {
-                "arm": arm,
-                "input parameters": sum(bones.params[path].size for path in mine),
-                "trained": "yes" if set(mine) & set(trainable(chosen)) else "no",
-                "RMS": float(np.sqrt(np.mean(given**2))),
-                "rank": int(np.linalg.matrix_rank(given)),
-                "cosine": float(cosine),
-            }
-        )
-    return pd.DataFrame(rows)
+        row = {"arm": arm, "input parameters": sum(bones.params[path].size for path in mine)}
+        row["trained"] = "yes" if set(mine) & set(trainable(chosen)) else "no"
+        row |= {"RMS": float(np.sqrt(np.mean(given**2))), "rank": np.linalg.matrix_rank(given)}
+        row["cosine"] = (np.sum(unit.sum(axis=0) ** 2) - alone) / (tokens * (tokens - 1))
+        told.append(row)
+    return pd.DataFrame(told)
 
 
 def perplexity(table: pd.DataFrame) -> pd.DataFrame:
     """Returns ratios of perplexity to the baseline's, paired by seed, beside the paper's."""
-    rows = []
-    for arm, claim in against(table, BASELINE, "loss").items():
-        ratio = Claim(*np.exp([claim.value, claim.low, claim.high]), claim.count, than=1.0)
-        paper = {"paper": PUBLISHED.get(arm, np.nan)}
-        rows.append({"arm": arm} | ratio.columns("perplexity ratio") | paper)
-    return pd.DataFrame(rows)
+    ratios = {
+        arm: Claim(*np.exp([claim.value, claim.low, claim.high]), claim.count, than=1.0)
+        for arm, claim in against(table, BASELINE, "loss").items()
+    }
+    found = rows(ratios, "arm", "perplexity ratio")
+    return found.assign(paper=found["arm"].map(PUBLISHED))

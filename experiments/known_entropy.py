@@ -12,11 +12,12 @@ Answer     For every seed the data law L = E + B/D^beta, fitted at a width that 
 
 import itertools
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from data.markov import parse
-from experiments.evidence.claim import counted
+from experiments.evidence.claim import HIGH, LOW, counted, rows
 from experiments.evidence.figures import finish, means, panels
 from experiments.evidence.law import parameter
 from experiments.evidence.report import Block, Picture, Table, Text
@@ -79,17 +80,10 @@ def report(results: Results) -> list[Block]:
     wide = runs[runs["width"] == config.width]
     fits = {seed: fit("data", Observations(group)) for seed, group in wide.groupby("seed")}
     claims = {seed: parameter(found, "E", than=entropy) for seed, found in fits.items()}
-    rows = [
-        {"seed": seed}
-        | claim.columns("E (nats/token)")
-        | {
-            "beta": fits[seed].parameters["beta"],
-            "E − H (% of H)": 100 * (claim.value / entropy - 1),
-            "covers H": "yes" if claim.low <= entropy <= claim.high else "no",
-        }
-        for seed, claim in claims.items()
-    ]
-    table = pd.DataFrame(rows)
+    table = rows(claims, "seed", "E (nats/token)")
+    table["beta"] = [found.parameters["beta"] for found in fits.values()]
+    table["E − H (% of H)"] = 100 * (table["E (nats/token)"] / entropy - 1)
+    table["covers H"] = np.where(table[LOW].le(entropy) & table[HIGH].ge(entropy), "yes", "no")
     worst = table["E − H (% of H)"].abs().max()
     first = Observations(runs[runs["seed"] == runs["seed"].min()])
     grid = parameter(fit("chinchilla", first, params="params_total"), "E", than=entropy)

@@ -72,8 +72,7 @@ def study(config) -> Study:
             run = setup.run(rung.model, peak, seed, phases, optimizer)
             multiple = float(f"{peak * width / RULE:.3g}")
             runs.append(labelled(run, role=role, size=width, rate=multiple))
-    published = {"rate exponent in params": "−0.713 (arXiv:2503.04715, eq. 1)"}
-    return setup.study(report, runs, published=published)
+    return setup.study(report, runs)
 
 
 @dataclass(frozen=True)
@@ -147,17 +146,10 @@ def ladder_cost(runs: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (width, tokens), curve in curves(runs).items():
         rate, lowest = learning_rate(width), float(curve.losses.min())
-        rows.append(
-            {
-                "width": width,
-                "tokens": tokens,
-                "best rate (parabola)": curve.best(),
-                "ladder's rate": rate,
-                "ladder's excess (%)": curve.excess(rate),
-                "lowest mean (nats/token)": lowest,
-                "ladder over lowest mean (%)": 100 * (curve.at(rate) / lowest - 1),
-            }
-        )
+        row = {"width": width, "tokens": tokens, "best rate (parabola)": curve.best()}
+        row |= {"ladder's rate": rate, "ladder's excess (%)": curve.excess(rate)}
+        over = {"ladder over lowest mean (%)": 100 * (curve.at(rate) / lowest - 1)}
+        rows.append(row | {"lowest mean (nats/token)": lowest} | over)
     return pd.DataFrame(rows)
 
 

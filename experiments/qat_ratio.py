@@ -2,22 +2,16 @@
 
 Command    espalier run --config=experiments/qat_ratio.py:cpu
            espalier run --config=experiments/qat_ratio.py:gpu --stop-after=480   (again until done)
-Cost       cpu: 11 CPU-minutes (912 segments, 57,882,624 tokens instead of 170,496,000 apart);
-           gpu: 875 PFLOPs, about an hour and a quarter at a fifth of an H200's peak; not run yet,
-           its plan is experiments/results/qat_ratio-gpu/plan.txt
+Cost       cpu: 11 CPU-minutes; gpu: 875 PFLOPs, about an hour and a quarter at a fifth of an
+           H200's peak; not run yet, see experiments/results/qat_ratio-gpu/plan.txt
 Compared   Dremov et al. 2025 (arXiv:2509.22935; 86M to 2.2B parameters, 2.3B to 1.4T tokens): the
-           best share is f* = exp(−6.7297/ln S) with S = tokens per byte of quantised weights, from
-           10–15 % at small to 55 % at large scale; letting the cooldown happen inside the
-           quantised phase gains 0.06–1.72 % perplexity at 4 and 6 bits and hurts at 1 bit and in
-           some cells at 2. The coefficients of its loss law are not public.
-Answer     At 15k to 60k parameters and 256k to 512k tokens: penalties are U-shaped in the share,
-           and the best share is larger at fewer bits (0.32–0.36 at 1 bit, 0.15–0.16 at 4). 10 of
-           24 cells support an interval: 7 are higher than the published curve, 3 not resolved.
-           Fusion gains 1.7–2.0 % perplexity at all bits, 1 and 2 included, where the paper finds
-           harm. The law predicts a size it has not seen within 1.1 % (median) against 2.1 % for
-           Chinchilla and a constant per bits; at a size it has seen the nearest share is the
-           better guess. The sign of its xi is not settled: neither sign gives both penalties that
-           grow with the tokens and a best share inside the trained ones.
+           best share is f* = exp(−6.7297/ln S), S tokens per byte of quantised weights: 10–15 % at
+           small to 55 % at large scale. A cooldown inside the quantised phase gains 0.06–1.72 %
+           perplexity at 4 and 6 bits, hurts at 1 and in some cells at 2.
+Answer     Each cell's best share with an interval, beside the published curve, where the runs
+           support one; fusion's gain at equal share over trunks; the law on a size it has not seen
+           (`cpu`: median error 1.1 %, Chinchilla and a constant per bits 2.1 %; at a size it has
+           seen the nearest share is the better guess). Results: docs/studies.md.
 """
 
 import itertools
@@ -99,11 +93,7 @@ def trials(setup: Setup) -> tuple[Labelled, ...]:
 def study(config) -> Study:
     """Builds the study; all runs of one size and seed grow from one trunk."""
     setup = Setup.of(config)
-    published = {
-        "fraction": "exp(−6.7297/ln S) (Dremov et al. 2025, arXiv:2509.22935)",
-        "fusion": "0.06–1.72 % perplexity gained at 4 and 6 bits, lost at 1 (same paper)",
-    }
-    return setup.study(report, trials(setup), published=published)
+    return setup.study(report, trials(setup))
 
 
 def planned_tokens(config) -> int:

@@ -72,12 +72,10 @@ def report(results) -> list:
 
 def test_a_study_is_called_after_the_file_of_its_report(config, corpus):
     setup = Setup(config, corpus)
-    runs = [labelled(setup.on_ladder(16, 0, setup.phases()), arm="one")]
-    study = setup.study(report, runs, published={"loss": "2.0"})
+    runs = (labelled(setup.on_ladder(16, 0, setup.phases()), arm="one"),)
+    study = setup.study(report, runs, awaited=runs)
     assert study.name == "test_setup" and study.corpus is corpus and study.report is report
-    assert (
-        study.evaluation == setup.evaluation and study.repeat and study.published == {"loss": "2.0"}
-    )
+    assert study.evaluation == setup.evaluation and study.repeat and study.awaited == runs
 
 
 def test_a_vocabulary_is_enough_to_describe_models(config):
