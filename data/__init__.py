@@ -1,7 +1,8 @@
 """Corpora, mixtures and the deterministic order in which they are read."""
 
 from data.candidates import candidates, largest_shares, on_grid
-from data.corpus import Corpus, Document, Domain, cache_folder, load, open_corpus, write_corpus
+from data.catalogue import cache_folder, load
+from data.corpus import Corpus, Document, Domain, open_corpus, write_corpus
 from data.held_out import HeldOut
 from data.mixtures import Mixture
 from data.order import Order, Piece, locate

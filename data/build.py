@@ -26,18 +26,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.corpus import SPLITS, Corpus, Document, write_corpus
+from data.corpus import SPLITS, TOKENIZER_FILE, Corpus, Document, write_corpus
+from data.lossless import LARGEST_VOCABULARY
 from data.shards import (
     encode,
     grouped,
+    place_of,
     read_group,
     shard_documents,
     size,
     spans,
     temporary,
 )
-from data.sources import Reading
-from data.tokenizer import BPE, LARGEST_VOCABULARY, Bytes
+from data.sources import EMPTY, Reading
+from data.tokenizer import BPE, Bytes
 from refused import Refused
 
 BPE_BYTES = 200_000_000  # Of text that merges are learned from; a few minutes of one core.
@@ -55,6 +57,9 @@ class Silent:
     def fault(self, line: str) -> None:
         """Takes one line about what cannot be used of a file."""
 
+    def word(self, line: str) -> None:
+        """Takes one line about a setting that was not used as it stood."""
+
 
 class Built(NamedTuple):
     """A corpus, and what became of the documents read for it."""
@@ -63,6 +68,16 @@ class Built(NamedTuple):
     documents: int
     duplicates: int
     faults: int
+    empty_files: int
+
+
+class Group(NamedTuple):
+    """Files of one domain that were read as one shard, whose index is [n, 3]."""
+
+    domain: str
+    files: Sequence[Path]
+    shard: Path
+    index: np.ndarray
 
 
 def build(
@@ -71,7 +86,7 @@ def build(
     name: str,
     domains: Mapping[str, Sequence[Path]],
     tokenizer: str = "bytes",
-    reading: Reading | None = None,
+    reading: Reading | Mapping[str, Reading] | None = None,
     held_out: float = 0.05,
     on_bad: str = "refuse",
     workers: int | None = None,
@@ -79,78 +94,116 @@ def build(
 ) -> Built:
     """Builds a corpus folder from the files of each domain.
 
-    A document whose text was met before, in any domain, is left out. `held_out` is the share of
-    documents that stand on the held-out side, by their hash. `tokenizer` is `bytes`, `bpe:SIZE`
-    (learned from training documents only) or a `tokenizer.json`. Every text that cannot be used is
-    told to `shown`; then, unless `on_bad` is `skip`, the build is refused. `workers` are processes
-    (default: one per core).
+    A document whose text was met before, in any domain, is left out, and so is an empty file.
+    `held_out` is the share of documents that stand on the held-out side, by their hash.
+    `tokenizer` is `bytes`, `bpe:SIZE` (learned from training documents only) or a
+    `tokenizer.json`; every document is compared with what its tokens give back. `reading` is for
+    all domains or says how each is read. Every text that cannot be used is told to `shown`; then,
+    unless `on_bad` is `skip`, the build is refused. `workers` are processes (default: one per
+    core).
 
     Raises:
       Refused: a folder that exists or that another process is building, a wrong value, texts that
-        cannot be used, or a domain with nothing on one side of the split.
+        cannot be used, a tokenizer that loses text, or a domain with nothing on one side of the
+        split.
     """
     path, shown, reading = Path(path), shown or Silent(), reading or Reading()
     workers = (os.cpu_count() or 1) if workers is None else workers
     check(path, name, domains, held_out, on_bad, workers)
+    readings = dict.fromkeys(domains, reading) if isinstance(reading, Reading) else reading
     chosen = tokenizer_named(tokenizer)
-    groups = [(d, group) for d, files in domains.items() for group in grouped(sorted(set(files)))]
+    for line in getattr(chosen, "words", ()):
+        shown.word(f"{tokenizer}: {line}")
     with work_folder(path) as work, processes(workers) as run:
-        sizes = [sum(size(file) for file in group) for _, group in groups]
-        shown.stage("reading", sum(sizes))
-        shards, faults = [None] * len(groups), 0
-        read = partial(read_group, work, reading)
-        for number, (shard, found) in run(read, [group for _, group in groups]):
-            shards[number] = work / shard
-            shown.advance(sizes[number])
-            for position, reason, count, place in found:
-                shown.fault(fault_line(groups[number][1][position], reason, count, place))
-                faults += count
+        groups, faults, empty = read(work, domains, readings, run, shown)
         if faults and on_bad == "refuse":
-            raise Refused(
-                "input", f"{faults} bad (named above)", "sound files, or --on-bad=skip without them"
-            )
-        indices = [np.load(shard / "index.npy") for shard in shards]
-        kept = first_of_each([index[:, :2] for index in indices])
+            accepted = "sound files, the right --field or --format, or --on-bad=skip without them"
+            raise Refused("input", f"{faults} bad (named above)", accepted)
+        kept = first_of_each([group.index[:, :2] for group in groups])
         limit = np.uint64(int(held_out * 2**64))
         sides = [
-            {"train": keep & (index[:, 0] >= limit), "held_out": keep & (index[:, 0] < limit)}
-            for index, keep in zip(indices, kept, strict=True)
+            {"train": keep & (g.index[:, 0] >= limit), "held_out": keep & (g.index[:, 0] < limit)}
+            for g, keep in zip(groups, kept, strict=True)
         ]
         check_sides(domains, groups, sides)
         if isinstance(chosen, int):
-            training = [side["train"] for side in sides]
-            chosen = trained(work, chosen, shards, indices, training, shown)
+            chosen = trained(work, chosen, groups, [side["train"] for side in sides], shown)
         if isinstance(chosen, BPE):
-            shown.stage("tokenizing", sum(int(index[:, 2].sum()) for index in indices))
-            tasks = [
-                (shard, first, last)
-                for shard, index in zip(shards, indices, strict=True)
-                for first, last in spans(index)
-            ]
-            amounts = [int(i[a:b, 2].sum()) for i in indices for a, b in spans(i)]
-            for number, _ in run(partial(encode, chosen.json), tasks):
-                shown.advance(amounts[number])
-        both = zip(indices, kept, strict=True)
-        shown.stage("writing", sum(int(index[keep, 2].sum()) for index, keep in both))
-
-        def documents(domain: str, split: str) -> Iterator[Document]:
-            for (owner, _), shard, index, side in zip(groups, shards, indices, sides, strict=True):
-                if owner == domain and side[split].any():
-                    yield from shard_documents(shard, index, side[split], chosen)
-                    shown.advance(int(index[side[split], 2].sum()))
-
-        corpus = write_corpus(
-            path,
-            name=name,
-            vocabulary=chosen.vocabulary,
-            separator=chosen.separator,
-            tokenizer=chosen.name,
-            tokenizer_json=chosen.json if isinstance(chosen, BPE) else None,
-            domains={d: {split: documents(d, split) for split in SPLITS} for d in domains},
-        )
+            tokenize(chosen, groups, run, shown)
+        corpus = write(path, name, chosen, domains, groups, sides, shown)
         shutil.rmtree(work)
-    count = sum(map(len, indices))
-    return Built(corpus, count, count - sum(int(keep.sum()) for keep in kept), faults)
+    count, left = sum(map(len, kept)), sum(int(keep.sum()) for keep in kept)
+    return Built(corpus, count, count - left, faults, empty)
+
+
+def read(
+    work: Path, domains: Mapping, readings: Mapping[str, Reading], run: Callable, shown: Silent
+) -> tuple[list[Group], int, int]:
+    """Reads all files; returns their groups, and how many faults and empty files there are."""
+    owners = [(d, files) for d, own in domains.items() for files in grouped(sorted(set(own)))]
+    sizes = [sum(map(size, files)) for _, files in owners]
+    shown.stage("reading", sum(sizes))
+    groups, faults, empty = [None] * len(owners), 0, 0
+    tasks = [(readings[domain], files) for domain, files in owners]
+    for number, (name, found) in run(partial(read_group, work), tasks):
+        domain, files = owners[number]
+        groups[number] = Group(domain, files, work / name, np.load(work / name / "index.npy"))
+        shown.advance(sizes[number])
+        for position, reason, count, place in found:
+            if reason == EMPTY:
+                empty += 1
+            else:
+                shown.fault(fault_line(files[position], reason, count, place))
+                faults += count
+    return groups, faults, empty
+
+
+def tokenize(bpe: BPE, groups: list[Group], run: Callable, shown: Silent) -> None:
+    """Writes every shard's tokens; `Refused` at a document that they do not give back."""
+    shown.stage("tokenizing", sum(int(group.index[:, 2].sum()) for group in groups))
+    tasks = [(group, first, last) for group in groups for first, last in spans(group.index)]
+    places = [(group.shard, first, last) for group, first, last in tasks]
+    for number, lost in run(partial(encode, bpe.json), places):
+        group, first, last = tasks[number]
+        if lost:
+            document, how = lost
+            position, place = place_of(group.shard, document)
+            got = f"{how} (document {place} of {group.files[position]})"
+            raise Refused("tokenizer", got, "one that keeps every text")
+        shown.advance(int(group.index[first:last, 2].sum()))
+
+
+def write(
+    path: Path,
+    name: str,
+    tokenizer: Bytes | BPE,
+    domains: Mapping,
+    groups: list[Group],
+    sides: list[dict[str, np.ndarray]],
+    shown: Silent,
+) -> Corpus:
+    """Writes the corpus folder from groups that are read and tokenized."""
+    sizes = [
+        {split: int(group.index[side[split], 2].sum()) for split in SPLITS}
+        for group, side in zip(groups, sides, strict=True)
+    ]
+    shown.stage("writing", sum(size for both in sizes for size in both.values()))
+
+    def documents(domain: str, split: str) -> Iterator[Document]:
+        for group, side, amount in zip(groups, sides, sizes, strict=True):
+            if group.domain == domain and side[split].any():
+                yield from shard_documents(group.shard, group.index, side[split], tokenizer)
+                shown.advance(amount[split])
+
+    return write_corpus(
+        path,
+        name=name,
+        vocabulary=tokenizer.vocabulary,
+        separator=tokenizer.separator,
+        tokenizer=tokenizer.name,
+        tokenizer_json=tokenizer.json if isinstance(tokenizer, BPE) else None,
+        domains={d: {split: documents(d, split) for split in SPLITS} for d in domains},
+    )
 
 
 def check(
@@ -186,17 +239,19 @@ def tokenizer_named(tokenizer: str) -> Bytes | BPE | int:
         if not 256 < vocabulary <= LARGEST_VOCABULARY:
             raise Refused("tokenizer", tokenizer, f"bpe:SIZE of 257 to {LARGEST_VOCABULARY}")
         return vocabulary
+    file = Path(tokenizer).expanduser()
     try:
-        return BPE(Path(tokenizer).read_text(encoding="utf-8"))
+        file = file / TOKENIZER_FILE if file.is_dir() else file
+        return BPE(file.read_text(encoding="utf-8")).tried()
     except (OSError, UnicodeDecodeError):
-        accepted = "bytes, bpe:SIZE or a tokenizer.json"
+        accepted = f"bytes, bpe:SIZE, a {TOKENIZER_FILE} or a folder with one"
         raise Refused("tokenizer", repr(tokenizer), accepted) from None
 
 
-def check_sides(domains: Mapping, groups: list, sides: list[dict[str, np.ndarray]]) -> None:
+def check_sides(domains: Mapping, groups: list[Group], sides: list[dict[str, np.ndarray]]) -> None:
     """`Refused` where a domain has no document on one side of the split."""
     for domain in domains:
-        own = [side for (owner, _), side in zip(groups, sides, strict=True) if owner == domain]
+        own = [side for g, side in zip(groups, sides, strict=True) if g.domain == domain]
         counts = {split: sum(int(side[split].sum()) for side in own) for split in SPLITS}
         if not all(counts.values()):
             raise Refused(
@@ -224,9 +279,10 @@ def first_of_each(hashes: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def trained(
-    work: Path, vocabulary: int, shards: list, indices: list, sides: list, shown: Silent
+    work: Path, vocabulary: int, groups: list[Group], sides: list[np.ndarray], shown: Silent
 ) -> BPE:
     """Learns a BPE from the training documents, a random part of them where they are many."""
+    indices = [group.index for group in groups]
     total = sum(int(i[side, 2].sum()) for i, side in zip(indices, sides, strict=True))
     limit = np.uint64(min(1.0, BPE_BYTES / total) * (2**64 - 2**12))  # 2^12: doubles round up.
     sampled = [side & (i[:, 1] <= limit) for i, side in zip(indices, sides, strict=True)]
@@ -237,8 +293,8 @@ def trained(
     amounts = [int(i[sample, 2].sum()) for i, sample in zip(indices, sampled, strict=True)]
 
     def texts() -> Iterator[bytes]:
-        for shard, index, sample, amount in zip(shards, indices, sampled, amounts, strict=True):
-            for document in shard_documents(shard, index, sample, Bytes()):
+        for group, sample, amount in zip(groups, sampled, amounts, strict=True):
+            for document in shard_documents(group.shard, group.index, sample, Bytes()):
                 yield document.tokens.tobytes()
             shown.advance(amount)
 

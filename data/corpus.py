@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
 import time
@@ -16,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.mixtures import Mixture
 from refused import Refused
 
 FORMAT = 1  # of the folder; raised when an old reader could misread a new folder
@@ -80,8 +78,8 @@ class Domain:
 class Corpus:
     """Named domains of tokens over one vocabulary.
 
-    `domains` keeps the order in which domains are numbered. `main` names those that the default
-    mixture reads; the others are targets to evaluate on. `separator` is the token that begins
+    `domains` keeps the order in which domains are numbered. `main` names those that are
+    trained on; the others are targets to evaluate on. `separator` is the token that begins
     every document, or None where a stream is one document without a mark. `tokenizer` says how
     text became tokens (`bytes`, or `bpe` with `tokenizer.json` in the folder), or `symbols` where
     there was no text.
@@ -99,15 +97,6 @@ class Corpus:
     def names(self) -> tuple[str, ...]:
         """Domain names in their order."""
         return tuple(self.domains)
-
-    @property
-    def default_mixture(self) -> Mixture:
-        """Equal shares of the main domains.
-
-        Then the training loss estimates the plain mean of the domains' losses, and no cap that
-        a corpus puts on a domain's size decides its weight.
-        """
-        return Mixture.uniform(self.main)
 
 
 class Document(NamedTuple):
@@ -230,40 +219,6 @@ def open_corpus(path: str | os.PathLike, verify: bool = True) -> Corpus:
             f"{corpus.content_hash}, as in its corpus.json; remove the folder to rebuild it",
         )
     return corpus
-
-
-def cache_folder() -> Path:
-    """Where built corpora are kept: $ESPALIER_CACHE, $XDG_CACHE_HOME/espalier or ~/.cache/espalier.
-
-    The first of the three that is set.
-    """
-    if folder := os.environ.get("ESPALIER_CACHE"):
-        return Path(folder).expanduser()
-    if folder := os.environ.get("XDG_CACHE_HOME"):
-        return Path(folder).expanduser() / "espalier"
-    return Path("~/.cache/espalier").expanduser()
-
-
-def load(name: str) -> Corpus:
-    """The corpus of that name, built into the cache folder if it is not there yet.
-
-    `wheels` is the default corpus (`data.wheels`), `wheels-bpe4096` its documents in that many
-    BPE tokens (257 to 65,536; pinned at 4,096 and 65,536); `markov:order=1,symbols=32,seed=0,
-    tokens=2000000` (any subset of the fields) a source of known entropy (`data.markov`);
-    anything else must be the path of a built corpus folder. `Refused` otherwise.
-    """
-    from data import markov, wheels  # here, because both are written with this file's writer
-
-    if name == "wheels":
-        return wheels.load(cache_folder())
-    if bpe := re.fullmatch(r"wheels-bpe(\d+)", name):
-        return wheels.load_bpe(cache_folder(), int(bpe[1]))
-    if name.partition(":")[0] == "markov":
-        return markov.load(name, cache_folder())
-    if (Path(name) / "corpus.json").exists():
-        return open_corpus(name)
-    accepted = "wheels, wheels-bpeVOCABULARY, markov:FIELD=VALUE,... or a corpus folder"
-    raise Refused("corpus", repr(name), accepted)
 
 
 def _from_record(folder: Path, record: Mapping) -> Corpus:

@@ -3,14 +3,11 @@
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data.corpus import Corpus
 from refused import Refused
-
-if TYPE_CHECKING:
-    from data.corpus import Corpus
 
 SIMPLEX_TOLERANCE = 1e-6  # weights are written with six or more digits; sums may miss 1 by this
 
@@ -60,18 +57,22 @@ class Mixture:
 
     @classmethod
     def uniform(cls, names: Iterable[str]) -> "Mixture":
-        """The same share for every named domain (the stratified mixture)."""
+        """The same share for every named domain (the stratified mixture).
+
+        Then the training loss estimates the plain mean of the domains' losses, and no cap that
+        a corpus puts on a domain's size decides its weight.
+        """
         names = tuple(names)
         return cls.of({name: 1 / len(names) for name in names})
 
     @classmethod
-    def natural(cls, corpus: "Corpus", names: Iterable[str] | None = None) -> "Mixture":
+    def natural(cls, corpus: Corpus, names: Iterable[str] | None = None) -> "Mixture":
         """Every domain by its share of the training tokens (of the corpus's main domains)."""
         return cls.temperature(corpus, 1.0, names)
 
     @classmethod
     def temperature(
-        cls, corpus: "Corpus", temperature: float, names: Iterable[str] | None = None
+        cls, corpus: Corpus, temperature: float, names: Iterable[str] | None = None
     ) -> "Mixture":
         """Shares proportional to (training tokens)^(1/temperature).
 
@@ -88,7 +89,7 @@ class Mixture:
 
     @classmethod
     def unimax(
-        cls, corpus: "Corpus", tokens: int, epochs: float = 1.0, names: Iterable[str] | None = None
+        cls, corpus: Corpus, tokens: int, epochs: float = 1.0, names: Iterable[str] | None = None
     ) -> "Mixture":
         """Shares as equal as they can be when no domain is read more than `epochs` times.
 
@@ -117,7 +118,7 @@ class Mixture:
         """The domains with a share above zero, sorted."""
         return tuple(name for name, _ in self.weights)
 
-    def check(self, corpus: "Corpus") -> "Mixture":
+    def check(self, corpus: Corpus) -> "Mixture":
         """This mixture, or `Refused` when it names a domain that the corpus lacks."""
         require_domains(self.names, corpus)
         return self
@@ -128,7 +129,7 @@ class Mixture:
         return np.array([shares.get(name, 0.0) for name in names])
 
 
-def require_domains(names: Iterable[str], corpus: "Corpus") -> None:
+def require_domains(names: Iterable[str], corpus: Corpus) -> None:
     """Raises `Refused` when the corpus lacks one of the named domains."""
     for name in names:
         if name not in corpus.domains:

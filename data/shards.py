@@ -1,9 +1,10 @@
 """Shards: groups of a user's texts, read, checked, hashed and tokenized, kept by their content.
 
 A shard is a folder: `text.bin`, the texts one after the other; `index.npy`, uint64 [n, 3], two
-words of each text's hash and its length in bytes; `faults.json`, [position of the file, reason,
-count, first place] each. Where it was tokenized, every span of its documents has `tokens-*.bin`
-and `lengths-*.npy` besides. All of it appears by renaming, whole or not at all.
+words of each text's hash and its length in bytes; `files.json`, the number of texts of each file
+and the faults, [position of the file, reason, count, first place] each. Where it was tokenized,
+every span of its documents has `tokens-*.bin` and `lengths-*.npy` besides. All of it appears by
+renaming, whole or not at all.
 """
 
 import array
@@ -19,8 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from data.corpus import Document
-from data.sources import VERSION, Fault, Reading, kind, texts
+from data.files import kind
+from data.sources import VERSION, Fault, Reading, texts
 from data.tokenizer import BPE, Bytes
+from refused import Refused
 
 GROUP_BYTES = 1 << 25  # Of files or of text done as one task: what a kill can undo, per process.
 BUFFER_BYTES = 1 << 20
@@ -48,12 +51,13 @@ def size(file: Path) -> int:
         return 0
 
 
-def read_group(work: Path, reading: Reading, files: Sequence[Path]) -> tuple[str, list]:
+def read_group(work: Path, task: tuple[Reading, Sequence[Path]]) -> tuple[str, list]:
     """Writes the texts of files as a shard unless it is there; returns its name and its faults."""
+    reading, files = task
     name = group_key(reading, files)
     if not (work / name).exists():
         with temporary(work) as folder:
-            index, faults = array.array("Q"), {}
+            index, faults, counts = array.array("Q"), {}, [0] * len(files)
             with open(folder / "text.bin", "wb") as out:
                 for position, file in enumerate(files):
                     for text in texts(file, reading):
@@ -64,13 +68,22 @@ def read_group(work: Path, reading: Reading, files: Sequence[Path]) -> tuple[str
                             digest = hashlib.sha256(text).digest()
                             index.extend(int.from_bytes(digest[i : i + 8]) for i in (0, 8))
                             index.append(len(text))
+                            counts[position] += 1
                             out.write(text)
             np.save(folder / "index.npy", np.array(index, np.uint64).reshape(-1, INDEX))
             named = [[*key, *fault] for key, fault in faults.items()]
-            (folder / "faults.json").write_text(json.dumps(named))
+            (folder / "files.json").write_text(json.dumps({"texts": counts, "faults": named}))
             with contextlib.suppress(OSError):  # The same texts twice: one of both is enough.
                 os.rename(folder, work / name)
-    return name, json.loads((work / name / "faults.json").read_text())
+    return name, json.loads((work / name / "files.json").read_text())["faults"]
+
+
+def place_of(shard: Path, document: int) -> tuple[int, int]:
+    """Returns the position of a document's file in its group, and its number in it, from 1."""
+    counts = json.loads((shard / "files.json").read_text())["texts"]
+    ends = np.cumsum(counts)
+    position = int(np.searchsorted(ends, document, "right"))
+    return position, document - int(ends[position] - counts[position]) + 1
 
 
 def group_key(reading: Reading, files: Sequence[Path]) -> str:
@@ -80,9 +93,9 @@ def group_key(reading: Reading, files: Sequence[Path]) -> str:
         try:
             with open(file, "rb") as stream:
                 content = hashlib.file_digest(stream, "sha256").hexdigest()
+            parts.append([*kind(file, reading.format), content])
         except OSError as error:
-            content = str(error)
-        parts.append([*kind(file), content])
+            parts.append(str(error))
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
@@ -93,24 +106,31 @@ def spans(index: np.ndarray) -> list[tuple[int, int]]:
     return [(first, last) for first, last in zip([0, *ends], ends, strict=False) if first < last]
 
 
-def encode(tokenizer_json: str, span: tuple[Path, int, int]) -> None:
-    """Writes a span of a shard's documents in BPE tokens beside their text, unless it is there."""
+def encode(tokenizer_json: str, span: tuple[Path, int, int]) -> tuple[int, str] | None:
+    """Writes a span of a shard's documents in BPE tokens beside their text, unless it is there.
+
+    Returns the first document that its tokens do not give back, and how; then nothing is written.
+    """
     bpe, (shard, first, last) = BPE(tokenizer_json), span
     tokens, lengths = encoded_files(shard, bpe, first, last)
     if lengths.exists():
-        return
+        return None
     index = np.load(shard / "index.npy")
     chosen = (np.arange(len(index)) >= first) & (np.arange(len(index)) < last)
     documents = shard_documents(shard, index, chosen, Bytes())
     counts = array.array("Q")
     with temporary(shard.parent) as folder:
-        with open(folder / "tokens.bin", "wb") as out:
-            for document in bpe.documents(document.tokens.tobytes() for document in documents):
-                counts.append(len(document.tokens))
-                out.write(document.tokens.astype(stored(bpe)).tobytes())
+        try:
+            with open(folder / "tokens.bin", "wb") as out:
+                for document in bpe.documents(document.tokens.tobytes() for document in documents):
+                    counts.append(len(document.tokens))
+                    out.write(document.tokens.astype(stored(bpe)).tobytes())
+        except Refused as error:
+            return first + len(counts), str(error.value)
         np.save(folder / "lengths.npy", np.array(counts, np.uint64))
         os.rename(folder / "tokens.bin", tokens)
         os.rename(folder / "lengths.npy", lengths)  # Last: where it is, both are.
+    return None
 
 
 def encoded_files(shard: Path, bpe: BPE, first: int, last: int) -> tuple[Path, Path]:

@@ -1,26 +1,29 @@
-"""Readers: the texts of a user's files, one by one, and a name for each that cannot be used.
+"""Readers: the texts of a user's files, one by one, and a name for each that cannot be used."""
 
-What a file is follows from its name: `.parquet`; `.jsonl` and `.ndjson`; all else is text. The
-last two may end in `.gz` or `.zst` besides.
-"""
-
+import codecs
+import csv
 import dataclasses
+import itertools
 import json
-from collections.abc import Iterator
+import lzma
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data.files import AUTO, BLOCK_BYTES, FORMATS, blocks, kind, parts
 from refused import Refused
 
-VERSION = 1  # Of the readers: raised when the same files give other texts.
-COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
-FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-BLOCK_BYTES = 1 << 20
+VERSION = 2  # Of the readers: raised when the same files give other texts, or other shards.
 ROWS = 64  # Of Parquet in memory at once: few, because a row may be as long as a text may be.
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+EMPTY = "empty file"
+COLUMNS = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
+BETWEEN = re.compile(r"[\s,]*")  # Of two records of a JSON file.
 
 
 class Fault(NamedTuple):
@@ -34,28 +37,57 @@ class Fault(NamedTuple):
 class Reading:
     """How texts are found in files.
 
-    `field` is the key or column of JSONL and Parquet. `split` is what stands between the documents
-    of a text file (default: nothing, a file is one document). `longest` is the most bytes that a
-    document, or a line of JSONL, may have: nothing longer is ever held in memory, except by
-    Parquet's own reader. `Refused` for an empty field or a `longest` below 1.
+    `field` is the key or column of JSON, CSV and Parquet. `split` is what stands between the
+    documents of a text file (default: nothing, a file is one document). `longest` is the most
+    bytes that a document, or a line of JSONL, may have: nothing longer is ever held in memory,
+    except by Parquet's own reader. `format` is one of `data.files.FORMATS`, or `auto`: by each
+    file's content and name. `Refused` for an empty field, a `longest` below 1 or another format.
     """
 
     field: str = "text"
     split: str = ""
     longest: int = 1 << 24
+    format: str = AUTO
 
     def __post_init__(self):
         if not self.field:
             raise Refused("field", "nothing", "the key or column that holds the text")
         if self.longest < 1:
             raise Refused("longest", self.longest, "1 or more bytes")
+        if self.format not in (AUTO, *FORMATS):
+            raise Refused("format", self.format, ", ".join((AUTO, *FORMATS)))
+
+    @classmethod
+    def of_domains(
+        cls,
+        domains: Iterable[str],
+        fields: Sequence[str] = (),
+        formats: Sequence[str] = (),
+        **shared,
+    ) -> "dict[str, Reading]":
+        """Returns each domain's reading, from values for all and `DOMAIN=VALUE` for one.
+
+        Raises:
+          Refused: a domain that is not there, or two values for one domain or for all.
+        """
+        domains, common = tuple(domains), cls(**shared)
+        field = _by_domain("field", fields, domains, common.field)
+        format_ = _by_domain("format", formats, domains, common.format)
+        return {d: dataclasses.replace(common, field=field[d], format=format_[d]) for d in domains}
 
 
-def kind(file: Path) -> tuple[str, str | None]:
-    """Returns a file's format (`text`, `jsonl` or `parquet`) and its compression, None without."""
-    compression = COMPRESSED.get(file.suffix)
-    inner = file.with_suffix("") if compression else file
-    return FORMATS.get(inner.suffix, "text"), compression
+def _by_domain(option: str, values: Sequence[str], domains: Sequence[str], default: str) -> dict:
+    found: dict[str | None, str] = {}
+    for given in values:
+        domain, equals, value = given.partition("=")
+        domain, value = (domain, value) if equals else (None, given)
+        if equals and domain not in domains:
+            accepted = f"DOMAIN=VALUE of {', '.join(domains)}, or one VALUE for all others"
+            raise Refused(option, given, accepted)
+        if domain in found:
+            raise Refused(option, f"{found[domain]} and {value}", "one for all, and one per domain")
+        found[domain] = value
+    return {domain: found.get(domain, found.get(None, default)) for domain in domains}
 
 
 def texts(file: Path, reading: Reading) -> Iterator[bytes | Fault]:
@@ -63,27 +95,26 @@ def texts(file: Path, reading: Reading) -> Iterator[bytes | Fault]:
 
     Never raises for what a file holds. Of a file that breaks off, the texts before are yielded.
     Line ends stay as they are; a byte order mark is left out, and so is what is only white space
-    between the documents of a text file or the lines of JSONL.
+    between the documents of a text file or the lines of JSONL. A file without any text gives one
+    fault, whose reason is `EMPTY`.
     """
-    format, compression = kind(file)
     found = False
     try:
-        if format == "parquet":
-            results = rows(file, compression, reading)
-        else:
-            results = (lines if format == "jsonl" else pieces)(file, compression, reading)
-        for result in results:
+        format, compression = kind(file, reading.format)
+        for result in READERS[format](file, compression, reading):
             found = True
             yield result
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, EOFError, lzma.LZMAError, pa.ArrowException) as error:
         found = True
         yield Fault(f"unreadable ({' '.join(str(error).split())[:120]})")
     if not found:
-        yield Fault("empty file")
+        yield Fault(EMPTY)
 
 
-def checked(text: bytes, place: str) -> bytes | Fault:
+def checked(text: bytes, longest: int, place: str) -> bytes | Fault:
     """Returns a text that can be used as it is, a `Fault` for any other."""
+    if len(text) > longest:
+        return Fault(f"longer than {longest} bytes", place)
     if not text.strip():
         return Fault("empty text", place)
     if b"\0" in text:  # It separates documents in a corpus.
@@ -103,7 +134,7 @@ def pieces(file: Path, compression: str | None, reading: Reading) -> Iterator[by
         if text is None:
             yield Fault(f"longer than {reading.longest} bytes", place)
         elif text.strip():
-            yield checked(text, place)
+            yield checked(text, reading.longest, place)
 
 
 def lines(file: Path, compression: str | None, reading: Reading) -> Iterator[bytes | Fault]:
@@ -113,25 +144,119 @@ def lines(file: Path, compression: str | None, reading: Reading) -> Iterator[byt
         if line is None:
             yield Fault(f"longer than {reading.longest} bytes", place)
         elif line.strip():
-            yield value(line, reading.field, place)
+            try:
+                record = json.loads(line.decode())
+            except UnicodeDecodeError:
+                yield Fault("broken UTF-8", place)
+            except (ValueError, RecursionError):
+                yield Fault("no JSON", place)
+            else:
+                yield value(record, reading, place)
 
 
-def value(line: bytes, field: str, place: str) -> bytes | Fault:
-    """Returns the text in a field of one line of JSON."""
-    try:
-        record = json.loads(line.decode())
-    except UnicodeDecodeError:
-        return Fault("broken UTF-8", place)
-    except (ValueError, RecursionError):
-        return Fault("no JSON", place)
+def value(record: object, reading: Reading, place: str) -> bytes | Fault:
+    """Returns the text in the field of one record of JSON."""
+    field = reading.field
     if not isinstance(record, dict) or record.get(field) is None:
         return Fault(f"no field {field!r}", place)
     if not isinstance(record[field], str):
         return Fault(f"field {field!r} is no text", place)
     try:
-        return checked(record[field].encode(), place)
+        return checked(record[field].encode(), reading.longest, place)
     except UnicodeEncodeError:  # Half of a surrogate pair, which JSON can escape.
         return Fault("broken UTF-8", place)
+
+
+def records(file: Path, compression: str | None, reading: Reading) -> Iterator[bytes | Fault]:
+    """Yields a field of every object of a JSON file: one array of them, or one after the other.
+
+    What is no JSON ends the file, because nothing says where the next object begins.
+    """
+    number = 0
+    try:
+        for record in values(file, compression, reading.longest):
+            number += 1
+            yield value(record, reading, f"record {number}")
+    except UnicodeDecodeError:
+        yield Fault("broken UTF-8", f"record {number + 1}")
+    except ValueError as error:
+        yield Fault(str(error), f"record {number + 1}")
+
+
+def values(file: Path, compression: str | None, longest: int) -> Iterator[object]:
+    """Yields the elements of a JSON array, or JSON values one after the other.
+
+    Raises:
+      ValueError: something else, or a value longer than `longest` bytes.
+    """
+    read, utf8 = json.JSONDecoder().raw_decode, codecs.getincrementaldecoder("utf-8")()
+    text, at, begun, depth = "", 0, False, 0
+    for block in itertools.chain(blocks(file, compression), [None]):
+        text, at = text[at:] + utf8.decode(block or b"", final=block is None), 0
+        while (at := BETWEEN.match(text, at).end()) < len(text):
+            if text[at] == "[" and not begun:
+                begun, depth, at = True, 1, at + 1
+            elif text[at] == "]" and depth == 1:
+                depth, at = -1, at + 1
+            elif depth == -1:
+                raise ValueError("no JSON (something after the array)")
+            else:
+                try:
+                    record, at = read(text, at)
+                except (ValueError, RecursionError):  # Not yet whole, or never.
+                    break
+                begun = True
+                yield record
+        if len(text) - at > longest + BLOCK_BYTES:
+            raise ValueError(f"no JSON within {longest} bytes")
+    if at < len(text) or depth == 1:
+        raise ValueError("no JSON")
+
+
+def table(
+    file: Path, compression: str | None, reading: Reading, delimiters: str
+) -> Iterator[bytes | Fault]:
+    """Yields a column of every row of a CSV or TSV file (RFC 4180), named in its first line.
+
+    The delimiter is the first of `delimiters` that finds the column. What breaks the rules of
+    quoting ends the file, and a row of another width is a fault.
+    """
+    number = 0
+    try:
+        source = csv_lines(file, compression, reading.longest)
+        header = next(source, "")
+        delimiter, names = header_of(header, delimiters, reading.field)
+        if header.strip() and names.count(reading.field) != 1:
+            reason = "two columns" if reading.field in names else "no field"
+            yield Fault(f"{reason} {reading.field!r}")
+            return
+        csv.field_size_limit(min(reading.longest, sys.maxsize))
+        for row in csv.reader(source, delimiter=delimiter, strict=True):
+            number += bool(row)
+            if len(row) == len(names):
+                text = row[names.index(reading.field)].encode("utf-8", "surrogateescape")
+                yield checked(text, reading.longest, f"row {number}")
+            elif row:
+                yield Fault(f"{len(row)} columns instead of {len(names)}", f"row {number}")
+    except csv.Error as error:
+        yield Fault(f"no CSV ({error})", f"row {number + 1}")
+
+
+def csv_lines(file: Path, compression: str | None, longest: int) -> Iterator[str]:
+    """Yields lines with their ends, bytes that are no UTF-8 kept as Python escapes them."""
+    for line in parts(file, compression, b"\n", longest):
+        if line is None:
+            raise csv.Error(f"a line longer than {longest} bytes")
+        yield line.decode("utf-8", "surrogateescape") + "\n"
+
+
+def header_of(line: str, delimiters: str, field: str) -> tuple[str, list[str]]:
+    """Returns the first delimiter that finds the field in a header, and the names it gives."""
+    for delimiter in delimiters:
+        names = next(csv.reader([line], delimiter=delimiter, strict=True), [])
+        if field in names:
+            return delimiter, names
+    return delimiters[0], next(csv.reader([line], delimiter=delimiters[0]), [])
 
 
 def rows(file: Path, compression: str | None, reading: Reading) -> Iterator[bytes | Fault]:
@@ -148,7 +273,7 @@ def rows(file: Path, compression: str | None, reading: Reading) -> Iterator[byte
         type_ = table.schema_arrow.field(reading.field).type
         if pa.types.is_dictionary(type_):
             type_ = type_.value_type
-        if type_ not in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary()):
+        if str(type_) not in COLUMNS:
             yield Fault(f"field {reading.field!r} is no text")
             return
         number = 0
@@ -157,27 +282,15 @@ def rows(file: Path, compression: str | None, reading: Reading) -> Iterator[byte
                 number += 1
                 if text is None:
                     yield Fault(f"no field {reading.field!r}", f"row {number}")
-                elif len(text) > reading.longest:
-                    yield Fault(f"longer than {reading.longest} bytes", f"row {number}")
                 else:
-                    yield checked(text, f"row {number}")
+                    yield checked(text, reading.longest, f"row {number}")
 
 
-def parts(file: Path, compression: str | None, mark: bytes, longest: int) -> Iterator[bytes | None]:
-    """Yields what stands between marks, all of the file without one; None where it is too long."""
-    rest, passing, first = b"", False, True
-    with pa.OSFile(str(file)) as raw, pa.input_stream(raw, compression) as stream:
-        while block := stream.read(BLOCK_BYTES):
-            if first:
-                block, first = block.removeprefix(BYTE_ORDER_MARK), False
-            *whole, rest = (rest + block).split(mark) if mark else [rest + block]
-            for part in whole:
-                yield None if passing or len(part) > longest else part
-                passing = False
-            if len(rest) > longest + len(mark):
-                passing = True
-                rest = rest[len(rest) - max(len(mark) - 1, 0) :]  # A mark may have begun there.
-    if passing or len(rest) > longest:
-        yield None
-    elif rest:
-        yield rest
+READERS = {
+    "text": pieces,
+    "jsonl": lines,
+    "json": records,
+    "csv": partial(table, delimiters=",;\t|"),
+    "tsv": partial(table, delimiters="\t,"),
+    "parquet": rows,
+}

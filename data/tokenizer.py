@@ -2,11 +2,14 @@
 
 Both have `name`, `vocabulary`, `separator`, `documents(texts)` and `decode(tokens)`. The separator
 is the token of byte 0, which no text may contain, so a separator in a stream is never text.
+Every text is compared with what its tokens give back.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import json
+import os
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 
@@ -15,10 +18,20 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from data.corpus import TOKENIZER_FILE, Corpus, Document, text_document
+from data.lossless import CHARACTERS, LARGEST_VOCABULARY, lossless, piece
 from refused import Refused
 
-LARGEST_VOCABULARY = 65_536  # Tokens are stored in 16 bits.
 BATCH = 64  # Documents encoded at once, by as many threads as the library takes.
+# What a tokenizer is tried on before it is used: letters of both cases and of several scripts,
+# composed and not, digits, marks, emoji, control characters, and white space of every kind.
+TRIED = (
+    "The QUICK brown fox's 1234567.89 ",
+    "  two  spaces,\ttabs\t\tand\r\nlines\n\n\n",
+    " naïve naive\u0308 ﬁﬃ Åå İı ß ｆｕｌｌ １２３ Ω ½ ",
+    "日本語 中文 한국어 العربية हिन्दी ไทย 👩🏽‍🚀🇫🇷 𝔘\U0010ffff",
+    "def f(x):\n    return [x_1] != {'a': \"b\"} # ##▁Ġ</w><0x41>",
+    "".join(map(chr, range(1, 256))) + "\u00a0\u2028\u200b\u3000\ufeff ",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,25 +55,19 @@ class Bytes:
 class BPE:
     """A byte-level BPE: pairs of tokens merged within the words of a text, greedily by rank.
 
-    `json` is the tokenizer as the `tokenizers` library writes it. `Refused` where that is not a
-    byte-level BPE over all 256 bytes without a normaliser: only those give back every text.
+    `json` is the tokenizer as the `tokenizers` library reads it: the one given, without what would
+    lose text and can be switched off (`words` says what). `Refused` where it would lose text all
+    the same (see `data.lossless`). Special tokens are not looked for in documents.
     """
 
     name = "bpe"
     json: str
+    words: tuple[str, ...] = dataclasses.field(init=False, compare=False)
 
     def __post_init__(self):
-        try:
-            spec = json.loads(self.json)
-            kind, steps = spec["model"]["type"], (spec["pre_tokenizer"], spec["decoder"])
-            lossless = all(step["type"] == "ByteLevel" for step in steps)
-            lossless &= not steps[0]["add_prefix_space"] and spec["normalizer"] is None
-            whole = kind == "BPE" and set(CHARACTERS) <= set(spec["model"]["vocab"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise Refused("tokenizer", f"unreadable JSON ({error!r})", "a tokenizer.json") from None
-        if not (lossless and whole):
-            accepted = "a byte-level BPE over 256 bytes, without normaliser or added space"
-            raise Refused("tokenizer", f"{kind} that loses text", accepted)
+        kept, words = lossless(self.json)
+        object.__setattr__(self, "json", kept)
+        object.__setattr__(self, "words", words)
 
     @classmethod
     def train(cls, texts: Iterable[bytes], vocabulary: int) -> "BPE":
@@ -71,8 +78,8 @@ class BPE:
         (Radford et al. 2019, section 2.2). The outcome does not depend on the threads used.
 
         Raises:
-          Refused: a vocabulary that is not 257 to 65,536 or that the texts cannot fill, or a text
-            that is not UTF-8 or contains byte 0.
+          Refused: a vocabulary below 257 or that the texts cannot fill, or a text that is not UTF-8
+            or contains byte 0.
         """
         if not 256 < vocabulary <= LARGEST_VOCABULARY:
             raise Refused("vocabulary", vocabulary, f"257 to {LARGEST_VOCABULARY}")
@@ -94,45 +101,109 @@ class BPE:
 
     @cached_property
     def vocabulary(self) -> int:
-        """Number of tokens."""
-        return self._tokenizer.get_vocab_size()
+        """One more than the largest token."""
+        return max(self._tokenizer.get_vocab().values()) + 1
 
     @cached_property
     def separator(self) -> int:
         """The token of byte 0."""
         return self._tokenizer.token_to_id(CHARACTERS[0])
 
+    def tried(self) -> "BPE":
+        """Returns this tokenizer, after some texts that go wrong easily.
+
+        Raises:
+          Refused: a text that is not given back, the library fails, or it numbers an added token
+            otherwise than the JSON does.
+        """
+        added = json.loads(self.json).get("added_tokens") or []
+        for token in added:
+            number = self._tokenizer.token_to_id(token["content"])
+            if number != token.get("id", number):
+                got = f"{token['content']!r} as number {token['id']}"
+                accepted = f"{number}, the next one: the library numbers added tokens itself"
+                raise Refused("tokenizer added_tokens", got, accepted)
+        marked = [f"a  {token['content']}\n b{token['content']}c" for token in added]
+        with _without_stderr():
+            for _ in self.documents(text.encode() for text in (*TRIED, *marked)):
+                pass
+        return self
+
     def documents(self, texts: Iterable[bytes]) -> Iterator[Document]:
         """Yields each text's tokens, without a separator.
 
         Raises:
-          Refused: a text that is not UTF-8 or contains byte 0.
+          Refused: a text that is not UTF-8 or contains byte 0, or that its tokens do not give
+            back; then all documents before it have been yielded.
         """
         texts = iter(texts)
         while batch := list(itertools.islice(texts, BATCH)):
-            encoded = self._tokenizer.encode_batch_fast(
-                [_text(text) for text in batch], add_special_tokens=False
-            )
+            strings = [_text(text) for text in batch]
+            with _panics_told():
+                encoded = self._tokenizer.encode_batch_fast(strings, add_special_tokens=False)
             for text, encoding in zip(batch, encoded, strict=True):
-                yield Document(np.array(encoding.ids, np.int64), len(text))
+                tokens = encoding.ids
+                if (back := self.decode(tokens)) != text:
+                    raise Refused("tokenizer", _difference(text, back), "one that keeps every text")
+                yield Document(np.array(tokens, np.int64), len(text))
 
     def decode(self, tokens: Iterable[int]) -> bytes:
         """Returns the text of tokens, which need not be UTF-8 where they begin or end."""
-        return b"".join(self._pieces[token] for token in tokens)
+        return b"".join(map(self._pieces.__getitem__, tokens))
 
     @cached_property
     def _tokenizer(self) -> tokenizers.Tokenizer:
-        return tokenizers.Tokenizer.from_str(self.json)
+        with _panics_told(), _without_stderr():
+            made = tokenizers.Tokenizer.from_str(self.json)
+        made.encode_special_tokens = True  # As ordinary text, that is.
+        made.post_processor = None  # Its template is applied even without special tokens.
+        return made
 
     @cached_property
     def _pieces(self) -> dict[int, bytes]:
-        byte = {character: number for number, character in enumerate(CHARACTERS)}
-        pieces = {
-            number: bytes(byte[character] for character in token)
-            for token, number in self._tokenizer.get_vocab(with_added_tokens=False).items()
-        }
+        named = self._tokenizer.get_vocab(with_added_tokens=False)
         added = self._tokenizer.get_added_tokens_decoder()
+        pieces = {number: piece(token) for token, number in named.items()}
         return pieces | {number: token.content.encode() for number, token in added.items()}
+
+
+@contextlib.contextmanager
+def _panics_told() -> Iterator[None]:
+    """Makes an error of the library, or a panic, which is no `Exception`, into one line."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        said = " ".join(str(error).split())[:160]
+        accepted = "one that the tokenizers library can use"
+        raise Refused("tokenizer", f"a failure of the library ({said})", accepted) from None
+
+
+@contextlib.contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Keeps back what the library's panics write past Python, with their stack."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # It is closed: nothing to keep back.
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _difference(text: bytes, back: bytes) -> str:
+    """Says where a text and what came back of it part."""
+    place = len(os.path.commonprefix([text, back]))
+    begin = max(0, place - 10)
+    before, after = (t[begin : place + 20].decode(errors="replace") for t in (text, back))
+    return f"text that comes back changed at byte {place}: {before!r} as {after!r}"
 
 
 def tokenizer_of(corpus: Corpus) -> Bytes | BPE:
@@ -143,16 +214,6 @@ def tokenizer_of(corpus: Corpus) -> Bytes | BPE:
         folder = next(iter(corpus.domains.values())).folder
         return BPE((folder / TOKENIZER_FILE).read_text(encoding="utf-8"))
     raise Refused("corpus", f"{corpus.name!r} of {corpus.tokenizer}", "a corpus of bytes or bpe")
-
-
-def _characters() -> str:
-    """The character that stands for each byte in a byte-level BPE's JSON, by GPT-2's rule."""
-    shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    hidden = [byte for byte in range(256) if byte not in shown]
-    return "".join(chr(0x100 + hidden.index(b) if b in hidden else b) for b in range(256))
-
-
-CHARACTERS = _characters()
 
 
 def _text(text: bytes) -> str:

@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 
 from data import Corpus, Mixture, load
-from experiments.evidence.comparison import comparison, differences, trials, tried
+from experiments.evidence.comparison import comparison, differences
 from experiments.evidence.report import Table, Text
 from experiments.evidence.study import Results, Study, preset
 from models import ModelConfig, skeleton
@@ -38,8 +38,8 @@ from models.codes import Codes
 from models.embeddings import Learned
 from models.ladder import learning_rate
 from refused import Refused
-from scaling import Data, Evaluation, Optimizer, Run, wsd
-from scaling.optimizer import trainable
+from scaling import AdamW, Data, Evaluation, Labelled, Run, sweep, unfolded, wsd
+from scaling.state import trainable
 
 BASELINE = "learned"
 SMALL = 0.02  # Radford et al. 2019 (GPT-2) and most since: standard deviation of a new table.
@@ -133,8 +133,8 @@ def model(config, corpus: Corpus, arm: str, seed: int) -> ModelConfig:
     )
 
 
-def attempts(config, corpus: Corpus):
-    """Returns the trials: arms × rates × seeds; rates are multiples of the ladder's."""
+def attempts(config, corpus: Corpus) -> tuple[Labelled, ...]:
+    """Returns arms × rates × seeds; rates are multiples of the ladder's."""
     for arm in (BASELINE, *config.arms):
         if arm not in config.arms or arm not in ARMS:
             raise Refused("config.arms", config.arms, f"{BASELINE} and any of {', '.join(ARMS)}")
@@ -144,12 +144,12 @@ def attempts(config, corpus: Corpus):
 
     def build(arm: str) -> Callable[[float, int], Run]:
         def run(rate: float, seed: int) -> Run:
-            optimizer = Optimizer.at(float(f"{rate * reference:.3g}"))
+            optimizer = AdamW.at(float(f"{rate * reference:.3g}"))
             return Run(model(config, corpus, arm, seed), data, optimizer, seed, phases)
 
         return run
 
-    return trials({arm: build(arm) for arm in config.arms}, config.rates, range(config.seeds))
+    return sweep({arm: build(arm) for arm in config.arms}, config.rates, range(config.seeds))
 
 
 def study(config) -> Study:
@@ -158,7 +158,7 @@ def study(config) -> Study:
     return Study(
         name="binary_codes",
         corpus=corpus,
-        runs=tuple(trial.run for trial in attempts(config, corpus)),
+        runs=attempts(config, corpus),
         evaluation=Evaluation(config.evaluation_tokens, domains=corpus.main),
         report=report,
         repeat=config.repeat,
@@ -172,7 +172,7 @@ def study(config) -> Study:
 def report(results: Results) -> list:
     """Writes the verdicts, what enters each arm's first layer, and the paper's ratios."""
     config, corpus = results.config, results.corpus
-    table = tried(attempts(config, corpus), results.runs)
+    table = unfolded(results.runs)
     bits = Codes().length(corpus.vocabulary)
     copies = config.width / bits
     seeds = ", ".join(map(str, range(config.seeds)))

@@ -13,13 +13,13 @@ Answer     For every seed the data law L = E + B/D^beta, fitted at a width that 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from data import load
+from data import Mixture, load
 from data.markov import parse
 from experiments.evidence.report import Picture, Table, Text, subplots
 from experiments.evidence.study import Results, Study, preset
 from fitting import Observations, fit
 from models import ladder
-from scaling import Data, Evaluation, Run, chain, product, wsd
+from scaling import Data, Evaluation, Run, labelled, product, wsd
 
 PRESETS = {
     "cpu": dict(
@@ -47,17 +47,18 @@ def get_config(name: str = "cpu"):
 def study(config) -> Study:
     """Builds token counts × seeds at one width, and a grid of smaller widths beside it."""
     corpus = load(config.corpus)
-    points = chain(
-        product(width=[config.width], seed=range(config.seeds), tokens=config.tokens),
-        product(width=config.grid_widths, seed=range(config.grid_seeds), tokens=config.tokens),
+    points = (
+        *product(role=["law"], size=[config.width], seed=range(config.seeds)),
+        *product(role=["grid"], size=config.grid_widths, seed=range(config.grid_seeds)),
     )
-    data = Data.of(corpus, corpus.default_mixture)
+    data = Data.of(corpus, Mixture.uniform(corpus.main))
     shape = dict(vocabulary=corpus.vocabulary, context=config.context)
     runs = []
     for point in points:
-        rung = ladder(point["width"], config.tokens, **shape)
-        phases = wsd(point["tokens"], config.batch_tokens, config.warmup_tokens)
-        runs.append(Run.of(rung, data, point["seed"], phases))
+        rung, seed = ladder(point["size"], config.tokens, **shape), point.pop("seed")
+        for tokens in config.tokens:
+            phases = wsd(tokens, config.batch_tokens, config.warmup_tokens)
+            runs.append(labelled(Run.of(rung, data, seed, phases), **point))
     return Study(
         name="known_entropy",
         corpus=corpus,

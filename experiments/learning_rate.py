@@ -20,12 +20,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from data import load
+from data import Mixture, load
 from experiments.evidence.report import Picture, Table, Text, subplots
 from experiments.evidence.study import Results, Study, preset
 from models import ladder
 from models.ladder import RATES, learning_rate
-from scaling import Data, Evaluation, Optimizer, Run, wsd
+from scaling import AdamW, Data, Evaluation, Run, labelled, wsd
 
 PRESETS = {
     "cpu": dict(
@@ -74,15 +74,18 @@ def study(config) -> Study:
     The ladder's own rate is trained beside the grid.
     """
     corpus = load(config.corpus)
-    data = Data.of(corpus, corpus.default_mixture)
+    data = Data.of(corpus, Mixture.uniform(corpus.main))
     shape = dict(vocabulary=corpus.vocabulary, context=config.context, dtype=config.dtype)
     runs = []
     for width in config.widths:
         rung = ladder(width, config.tokens, **shape)
-        rates = [float(f"{f * RULE / width:.3g}") for f in config.factors] + [rung.learning_rate]
+        rates = [("grid", float(f"{f * RULE / width:.3g}")) for f in config.factors]
+        rates += [("ladder", rung.learning_rate)]
         for rate, seed, tokens in itertools.product(rates, range(config.seeds), config.tokens):
-            phases = wsd(tokens, config.batch_tokens, config.warmup_tokens)
-            runs.append(Run(rung.model, data, Optimizer.at(rate), seed, phases))
+            (role, peak), phases = rate, wsd(tokens, config.batch_tokens, config.warmup_tokens)
+            run = Run(rung.model, data, AdamW.at(peak), seed, phases)
+            multiple = float(f"{peak * width / RULE:.3g}")
+            runs.append(labelled(run, role=role, size=width, rate=multiple))
     return Study(
         name="learning_rate",
         corpus=corpus,

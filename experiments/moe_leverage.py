@@ -16,17 +16,28 @@ Answer     On `cpu`, 1.5e10–1.9e11 FLOPs: EL is 0.9–1.2 at the lowest comput
            runs are mostly the longest of their width, so longer ladders may move both sides.
 """
 
+import itertools
+
 import pandas as pd
 
 from data import Mixture, load
-from experiments.evidence.comparison import Trial, tried
 from experiments.evidence.leverage_report import DENSE, leverage_report, rates_blocks
 from experiments.evidence.study import Results, Study, preset
 from models import Experts, ModelConfig, ladder
 from models.accounting import leverage_flops
 from models.ladder import learning_rate
 from refused import Refused
-from scaling import Data, Evaluation, Optimizer, Run, wsd, zipped
+from scaling import (
+    AdamW,
+    Data,
+    Evaluation,
+    Labelled,
+    Run,
+    labelled,
+    per_width,
+    unfolded,
+    wsd,
+)
 
 # Every arm has the same FLOPs per token as the dense one in the published convention: k + E_s
 # experts of 2·width/G make up the dense feed-forward of 3·width. `experts` are the arms over A at
@@ -163,7 +174,7 @@ def run_of(config, corpus, arm: str, width: int, tokens: int | None, rate: float
     base = learning_rate(width)
     if config.preset == "published":
         base = TABLE_7[width][3]
-    optimizer = Optimizer.at(float(f"{base * rate:.3g}"))
+    optimizer = AdamW.at(float(f"{base * rate:.3g}"))
     phases = wsd(counts[0] if tokens is None else tokens, batch, warmup, DECAY)
     return Run(shape, Data.of(corpus, Mixture.parse(config.mixture)), optimizer, seed, phases)
 
@@ -174,42 +185,41 @@ def reference(config) -> str:
     return next(name for name, experts in arms(config).items() if experts == wanted)
 
 
-def sweep(config, corpus) -> tuple[Trial, ...]:
+def sweep(config, corpus) -> tuple[Labelled, ...]:
     """Builds the sweep of the learning rate, for the dense model and one mixture at one size."""
     if not config.sweep_width:
         return ()
     at = (config.sweep_width, config.sweep_tokens)
+    run = lambda arm, rate, seed: run_of(config, corpus, arm, *at, rate, seed)
     return tuple(
-        Trial(arm, rate, seed, run_of(config, corpus, arm, *at, rate, seed))
+        labelled(run(arm, rate, seed), role="sweep", arm=arm, size=at[0], rate=rate)
         for arm in (DENSE, reference(config))
         for rate in config.sweep_rates
         for seed in range(config.sweep_seeds)
     )
 
 
-def grid(config, corpus) -> tuple[Trial, ...]:
+def grid(config, corpus) -> tuple[Labelled, ...]:
     """Builds every arm at every width, length and seed."""
     if len(config.rates) != 2:
         raise Refused("config.rates", config.rates, "two, of dense and of the mixtures")
     dense, mixture = config.rates
-    return tuple(
-        Trial(arm, rate, seed, run_of(config, corpus, arm, pair["widths"], tokens, rate, seed))
-        for pair in zipped(widths=config.widths, seeds=config.seeds)
-        for arm in arms(config)
-        for rate in [dense if arm == DENSE else mixture]
-        for seed in range(pair["seeds"])
-        for tokens in config.tokens or [None]
-    )
+    used = {arm: dense if arm == DENSE else mixture for arm in arms(config)}
+    made = []
+    for width, seeds in per_width(config.widths, config.seeds):
+        for arm, seed, tokens in itertools.product(used, range(seeds), config.tokens or [None]):
+            run = run_of(config, corpus, arm, width, tokens, used[arm], seed)
+            made.append(labelled(run, role="ladder", arm=arm, size=width, rate=used[arm]))
+    return tuple(made)
 
 
 def study(config) -> Study:
     """Builds the ladders of all arms, and the sweep behind their learning rates."""
     corpus = load(config.corpus)
-    runs = {t.run.identity: t.run for t in (*grid(config, corpus), *sweep(config, corpus))}
     return Study(
         name="moe_leverage",
         corpus=corpus,
-        runs=tuple(runs.values()),
+        runs=(*grid(config, corpus), *sweep(config, corpus)),
         evaluation=Evaluation(
             config.evaluation_tokens, domains=Mixture.parse(config.mixture).names
         ),
@@ -232,11 +242,11 @@ def published_flops(config, corpus, table: pd.DataFrame) -> pd.Series:
 def report(results: Results) -> list:
     """Writes what was measured, and the sweep behind the learning rates."""
     config, corpus = results.config, results.corpus
-    table = tried(grid(config, corpus), results.runs)
+    every = unfolded(results.runs)
+    table, swept = every[every["role"] == "ladder"], every[every["role"] == "sweep"]
     table = table[table["diverged_step"].isna()].reset_index(drop=True)
     table["exact_flops"], table["flops"] = table["flops"], published_flops(config, corpus, table)
     blocks = leverage_report(table, arms(config))
-    swept = tried(sweep(config, corpus), results.runs)
     if swept.empty:
         return blocks
     used = dict(zip((DENSE, reference(config)), config.rates, strict=True))

@@ -18,8 +18,9 @@ from experiments.evidence.law_report import law_report
 from experiments.evidence.report import Text
 from experiments.evidence.study import Results, Study, preset
 from models import ladder
-from scaling import Data, Evaluation, Run, wsd, zipped
+from scaling import Data, Evaluation, Run, labelled, per_width, wsd
 
+# `seeds` are the numbers of seeds by width; the last one holds for further widths.
 # Token counts are powers of two of 250 steps, so that 20 % of each is a whole number of steps.
 # The `cpu` grid was chosen after seeing held-out errors, so its own error is no fresh test. Worst
 # errors of what was tried (law / nearest run, one or two seeds): all four domains, widths 16–64:
@@ -89,17 +90,22 @@ def get_config(name: str = "cpu"):
 
 
 def study(config) -> Study:
-    """Builds the runs: widths × token counts × seeds, all lengths of a seed on one trunk."""
+    """Builds the runs: widths × token counts × seeds, all lengths of a seed on one trunk.
+
+    The largest width at its two largest token counts has the role "held out".
+    """
     corpus = load(config.corpus)
     mixture = Mixture.parse(config.mixture)
     data = Data.of(corpus, mixture)
     shape = dict(vocabulary=corpus.vocabulary, context=config.context, dtype=config.dtype)
     runs = []
-    for pair in zipped(widths=config.widths, seeds=config.seeds):
-        rung = ladder(pair["widths"], config.tokens, **shape)
-        for seed, tokens in itertools.product(range(pair["seeds"]), config.tokens):
+    for width, seeds in per_width(config.widths, config.seeds):
+        rung = ladder(width, config.tokens, **shape)
+        for seed, tokens in itertools.product(range(seeds), config.tokens):
             phases = wsd(tokens, config.batch_tokens, config.warmup_tokens, DECAY)
-            runs.append(Run.of(rung, data, seed, phases))
+            beyond = width == max(config.widths) and tokens in sorted(config.tokens)[-2:]
+            role = "held out" if beyond else "fitted"
+            runs.append(labelled(Run.of(rung, data, seed, phases), role=role, size=width))
     return Study(
         name="over_training",
         corpus=corpus,

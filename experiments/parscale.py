@@ -18,21 +18,23 @@ import math
 from dataclasses import replace
 
 from data import Mixture, load
-from experiments.evidence.comparison import Trial, trials, tried
 from experiments.evidence.report import Block
 from experiments.evidence.streams_report import named, streams_report
 from experiments.evidence.study import Results, Study, preset
 from models import ModelConfig, Streams, count, ladder
 from refused import Refused
 from scaling import (
+    AdamW,
     AddStreams,
     Data,
     Evaluation,
     KeepStreams,
-    Optimizer,
+    Labelled,
     Phase,
     Run,
     constant,
+    sweep,
+    unfolded,
     wsd,
 )
 
@@ -162,7 +164,9 @@ class Bench:
         rung = self.rung(model.width)
 
         def run(rate: float, seed: int) -> Run:
-            optimizer = Optimizer(rung.learning_rate * rate, rung.weight_decay / rate)
+            optimizer = AdamW(
+                learning_rate=rung.learning_rate * rate, weight_decay=rung.weight_decay / rate
+            )
             return Run(model, self.data, optimizer, seed, tuple(phases))
 
         return run
@@ -234,8 +238,8 @@ def kept_arms(bench: Bench) -> dict:
     return arms
 
 
-def grid_trials(bench: Bench) -> tuple[Trial, ...]:
-    """Returns the trials of width × streams, with one seed at all widths but the main one."""
+def grid_runs(bench: Bench) -> tuple[Labelled, ...]:
+    """Returns the runs of width × streams, with one seed at all widths but the main one."""
     config = bench.config
     made = ()
     for width in config.widths:
@@ -243,30 +247,27 @@ def grid_trials(bench: Bench) -> tuple[Trial, ...]:
         cells = {
             f"width {width}, {named(p)}": bench.train(bench.model(width, p)) for p in config.streams
         }
-        made += trials(cells, config.rates, seeds)
+        made += sweep(cells, config.rates, seeds, role="grid")
     return made
 
 
-def all_trials(config, corpus) -> dict[str, tuple[Trial, ...]]:
-    """Returns the study's trials by the question they answer."""
+def all_runs(config, corpus) -> tuple[Labelled, ...]:
+    """Returns the study's runs; `role` says which question each answers."""
     bench = Bench(config, corpus)
-    seeds = range(config.seeds)
-    return {
-        "scratch": trials(scratch_arms(bench), config.rates, seeds),
-        "staged": trials(staged_arms(bench), config.rates, seeds),
-        "kept": trials(kept_arms(bench), config.rates, seeds),
-        "grid": grid_trials(bench),
-    }
+    built = {"scratch": scratch_arms, "staged": staged_arms, "kept": kept_arms}
+    made = ()
+    for role, arms in built.items():
+        made += sweep(arms(bench), config.rates, range(config.seeds), role=role)
+    return made + grid_runs(bench)
 
 
 def study(config) -> Study:
     """Builds the grid, the arms of equal cost, the second stages, and fewer streams."""
     corpus, mixture = load(config.corpus), Mixture.parse(config.mixture)
-    made = all_trials(config, corpus)
     return Study(
         name="parscale",
         corpus=corpus,
-        runs=tuple(trial.run for some in made.values() for trial in some),
+        runs=all_runs(config, corpus),
         evaluation=Evaluation(config.evaluation_tokens, domains=mixture.names),
         report=report,
         repeat=config.repeat,
@@ -275,7 +276,7 @@ def study(config) -> Study:
 
 
 def report(results: Results) -> list[Block]:
-    """Writes the answer from the finished trials."""
-    made = all_trials(results.config, results.corpus)
-    found = {name: tried(some, results.runs) for name, some in made.items()}
+    """Writes the answer from the finished runs."""
+    every = unfolded(results.runs)
+    found = {role: table.reset_index(drop=True) for role, table in every.groupby("role")}
     return streams_report(results.config, found, DECAY)

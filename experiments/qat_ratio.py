@@ -20,13 +20,23 @@ Answer     At 15k to 60k parameters and 256k to 512k tokens: penalties are U-sha
            penalties that grow with the tokens and a best share inside the trained ones.
 """
 
-from typing import NamedTuple
-
 from data import Mixture, load
 from experiments.evidence.qat_report import report
 from experiments.evidence.study import Study, preset
 from models import ladder
-from scaling import Data, Evaluation, Quantize, Run, classic, fused, product, wsd, zipped
+from scaling import (
+    Data,
+    Evaluation,
+    Labelled,
+    Quantize,
+    Run,
+    classic,
+    fused,
+    labelled,
+    per_width,
+    product,
+    wsd,
+)
 from scaling.combine import shares
 
 SCHEDULES = {"classic": classic, "fused": fused}
@@ -74,52 +84,47 @@ def get_config(name: str = "cpu"):
     return preset(name, PRESETS)
 
 
-class Trial(NamedTuple):
-    """One run of the study: schedule "plain" is full precision throughout, with share 0."""
-
-    schedule: str
-    fraction: float
-    run: Run
-
-
 def tried(config, schedule: str) -> tuple[float, ...]:
     """Returns the shares that are trained in a schedule."""
     return config.fractions if schedule == "classic" else config.fused_fractions
 
 
-def trials(config, corpus) -> list[Trial]:
-    """Builds sizes × seeds × token counts × (plain, or schedules × shares × bits)."""
+def trials(config, corpus) -> tuple[Labelled, ...]:
+    """Builds sizes × seeds × token counts × (plain, or schedules × shares × bits).
+
+    The arm is the bits; the schedule "plain" is full precision throughout, with share 0.
+    """
     data = Data.of(corpus, Mixture.parse(config.mixture))
     found = []
     shape = dict(vocabulary=corpus.vocabulary, context=config.context, dtype=config.dtype)
     # First seeds first: a study that is stopped early has one trunk of every size.
-    pairs = zipped(widths=config.widths, seeds=config.seeds)
-    sizes = [(seed, pair["widths"]) for pair in pairs for seed in range(pair["seeds"])]
-    for seed, width in sorted(sizes):
+    pairs = per_width(config.widths, config.seeds)
+    for seed, width in sorted((seed, width) for width, count in pairs for seed in range(count)):
         rung = ladder(width, config.tokens, **shape)
         for tokens in config.tokens:
             length = (tokens, config.batch_tokens, config.warmup_tokens)
             plain = Run.of(rung, data, seed, wsd(*length, DECAY))
-            found.append(Trial("plain", 0.0, plain))
+            labels = dict(arm="full precision", schedule="plain", fraction=0.0, size=width)
+            found.append(labelled(plain, **labels))
             for schedule, build in SCHEDULES.items():
                 for point in product(fraction=tried(config, schedule), bits=config.bits):
-                    phases = build(*length, point["fraction"], Quantize(point["bits"]))
-                    run = Run.of(rung, data, seed, phases)
-                    found.append(Trial(schedule, point["fraction"], run))
-    return found
+                    fraction, bits = point["fraction"], point["bits"]
+                    run = Run.of(rung, data, seed, build(*length, fraction, Quantize(bits)))
+                    labels |= dict(arm=f"{bits:g}-bit", schedule=schedule, fraction=fraction)
+                    found.append(labelled(run, **labels))
+    return tuple(found)
 
 
 def study(config) -> Study:
     """Builds the study; all runs of one size and seed grow from one trunk."""
     corpus = load(config.corpus)
     mixture = Mixture.parse(config.mixture)
-    made = trials(config, corpus)
     return Study(
         name="qat_ratio",
         corpus=corpus,
-        runs=tuple(trial.run for trial in made),
+        runs=trials(config, corpus),
         evaluation=Evaluation(config.evaluation_tokens, domains=mixture.names),
-        report=lambda results: report(results, made, planned_tokens(config)),
+        report=lambda results: report(results, planned_tokens(config)),
         repeat=config.repeat,
         published={
             "fraction": "exp(−6.7297/ln S) (Dremov et al. 2025, arXiv:2509.22935)",
@@ -144,4 +149,5 @@ def planned_tokens(config) -> int:
     cooldowns = {fp: round(fp * DECAY) for fp in plain}
     stable = [fp for fp, _ in split["fused"]] + [fp - c for fp, c in cooldowns.items()]
     quantised = len(config.bits) * sum(qat for some in split.values() for _, qat in some)
-    return sum(config.seeds) * batch * (max(stable) + sum(cooldowns.values()) + quantised)
+    trunks = sum(seeds for _, seeds in per_width(config.widths, config.seeds))
+    return trunks * batch * (max(stable) + sum(cooldowns.values()) + quantised)

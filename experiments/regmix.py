@@ -34,7 +34,7 @@ from fitting.mixtures import Proxies, enough, fit_target, usable
 from fitting.proposals import Bounds, convex, needs_epochs, simulate
 from models import count, ladder
 from refused import Refused
-from scaling import Data, Evaluation, Run, wsd
+from scaling import Data, Evaluation, Labelled, Run, labelled, wsd
 
 # `kl` is a fifth of Olmix's 0.05, chosen before anything was trained; of a few domains of one
 # kind of text none needs the prior's protection as much as among the Pile's seventeen.
@@ -203,10 +203,29 @@ class Design:
         """A run at the larger size."""
         return self.run(self.config.width, self.config.tokens, mixture, seed)
 
-    def repeated(self, mixtures: Mapping[str, Mixture]) -> list[Run]:
+    def proxies(self) -> list[Labelled]:
+        """The proxy runs; an arm's number is that of the sampled mixture."""
+        return [
+            labelled(self.proxy(mixture), role="proxy", arm=f"sampled {number}")
+            for number, mixture in enumerate(self.sampled)
+        ]
+
+    def transfers(self) -> list[Labelled]:
+        """Larger runs of sampled mixtures, called as their proxies are."""
+        chosen = set(self.transferred)
+        return [
+            labelled(self.larger(mixture), role="transfer", arm=f"sampled {number}")
+            for number, mixture in enumerate(self.sampled)
+            if mixture in chosen
+        ]
+
+    def repeated(self, mixtures: Mapping[str, Mixture]) -> list[Labelled]:
         """Larger runs of mixtures with every seed."""
-        seeds = range(self.config.seeds)
-        return [self.larger(mixture, seed) for mixture in mixtures.values() for seed in seeds]
+        return [
+            labelled(self.larger(mixture, seed), role="candidate", arm=arm)
+            for arm, mixture in mixtures.items()
+            for seed in range(self.config.seeds)
+        ]
 
     @cached_property
     def simple(self) -> dict[str, Mixture]:
@@ -263,12 +282,13 @@ def study(config) -> Study:
     design = Design(config, load(config.corpus))
     target = design.target
     design.check()
-    runs = [design.proxy(mixture) for mixture in design.sampled]
-    runs += [design.larger(mixture) for mixture in design.transferred]
-    runs += design.repeated(design.simple)
+    runs = [*design.proxies(), *design.transfers(), *design.repeated(design.simple)]
     # As costly as what will follow, and like it in neither list yet.
     stand_in = Mixture.uniform(design.domains)
-    awaited = [design.larger(stand_in, seed) for seed in range(1000, 1000 + 2 * config.seeds)]
+    awaited = [
+        labelled(design.larger(stand_in, seed), role="candidate", arm="to be proposed")
+        for seed in range(1000, 1000 + 2 * config.seeds)
+    ]
     return Study(
         name="regmix",
         corpus=design.corpus,

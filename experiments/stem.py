@@ -23,12 +23,12 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 import models
 from data import Corpus, Mixture, Reader, load
-from experiments.evidence.comparison import best_rates, comparison, differences, trials, tried
+from experiments.evidence.comparison import best_rates, comparison, differences
 from experiments.evidence.report import Block, Picture, Table, Text, subplots
 from experiments.evidence.study import Results, Study, preset
 from models import ModelConfig, Stem, ladder
 from models.ladder import learning_rate
-from scaling import Data, Evaluation, Optimizer, Run, wsd
+from scaling import AdamW, Data, Evaluation, Labelled, Recipe, Run, sweep, unfolded, wsd
 from scaling.plan import order
 from scaling.speed import measure
 
@@ -118,7 +118,7 @@ def study(config) -> Study:
     return Study(
         name="stem",
         corpus=corpus,
-        runs=tuple(dict.fromkeys(t.run for t in all_trials(config, corpus))),
+        runs=all_runs(config, corpus),
         evaluation=Evaluation(config.evaluation_tokens, domains=mixture.names),
         report=report,
         repeat=config.repeat,
@@ -126,20 +126,20 @@ def study(config) -> Study:
     )
 
 
-def all_trials(config, corpus: Corpus):
-    """Returns the trials: each arm around the ladder's rate for its own width."""
+def all_runs(config, corpus: Corpus) -> tuple[Labelled, ...]:
+    """Returns the runs: each arm around the ladder's rate for its own width."""
     data = Data.of(corpus, Mixture.parse(config.mixture))
     phases = wsd(config.tokens, config.batch_tokens, config.warmup_tokens)
 
     def builder(model: ModelConfig):
         def build(multiple: float, seed: int) -> Run:
-            optimizer = Optimizer.at(float(f"{multiple * learning_rate(model.width):.3g}"))
+            optimizer = AdamW.at(float(f"{multiple * learning_rate(model.width):.3g}"))
             return Run(model, data, optimizer, seed, phases)
 
         return build
 
     built = {name: builder(model) for name, model in arms(config, corpus.vocabulary).items()}
-    return trials(built, config.rates, range(config.seeds))
+    return sweep(built, config.rates, range(config.seeds))
 
 
 def arms(config, vocabulary: int) -> dict[str, ModelConfig]:
@@ -193,12 +193,12 @@ def with_total(dense: ModelConfig, target: int) -> ModelConfig:
 def report(results: Results) -> list[Block]:
     """Writes the verdicts at equal active and equal total params, the costs, and rows' reading."""
     config = results.config
-    found = all_trials(config, results.corpus)
-    table = tried(found, results.runs)
+    table = unfolded(results.runs)
     stems = [NAMES[layers] for layers in config.layers]
     first = table[table["arm"].isin([DENSE, *stems])]
     matched = "as many active params" if config.match_active else "the same width"
-    run = next(t.run for t in found if t.arm == stems[0])
+    made = all_runs(config, results.corpus)
+    run = next(item.run for item in made if item.labels["arm"] == stems[0])
     return [
         Text(scale(config)),
         Text(f"## Against dense of {matched}"),
@@ -278,7 +278,10 @@ def cost(table: pd.DataFrame, built: dict[str, ModelConfig], batch_tokens: int) 
     Speeds in the store were measured while the machine did other things too, now more, now less;
     here the arms are timed one after the other, each at the best of four.
     """
-    speed = {arm: measure(built[arm], batch_tokens) for arm in table["arm"].unique()}
+    speed = {
+        arm: measure(Recipe(model=built[arm], optimizer=AdamW(learning_rate=1e-3)), batch_tokens)
+        for arm in table["arm"].unique()
+    }
     first = table.groupby("arm", sort=False).first()
     return pd.DataFrame(
         {

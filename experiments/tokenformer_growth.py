@@ -18,27 +18,27 @@ in more than the new rows: growth as published also restarts optimizer and warmu
 """
 
 from dataclasses import replace
-from typing import NamedTuple
-
-import pandas as pd
 
 import models
 from data import Mixture, load
-from experiments.evidence.comparison import trials, tried
 from experiments.evidence.growth_report import BASELINE, EXACT, PUBLISHED, growth_report, scratch
 from experiments.evidence.report import Block
 from experiments.evidence.study import Results, Study, preset
 from models import ModelConfig, ParameterTokens
 from refused import Refused
 from scaling import (
+    AdamW,
     Data,
     Evaluation,
     GrowParameterTokens,
-    Optimizer,
+    Labelled,
     Phase,
     Run,
     constant,
     decay,
+    labelled,
+    sweep,
+    unfolded,
     warmup,
     wsd,
 )
@@ -140,20 +140,6 @@ KINDS = {
 }
 
 
-class Look(NamedTuple):
-    """A place on a run's way at which the loss is looked at, at the middle rate.
-
-    `growth` counts growths so far, `steps` are those since the last; `kind` is None before it.
-    """
-
-    arm: str
-    growth: int
-    kind: str | None
-    steps: int
-    seed: int
-    run: Run
-
-
 def get_config(name: str = "cpu"):
     """Returns a preset's configuration."""
     return preset(name, PRESETS)
@@ -221,11 +207,11 @@ def grown(config, arm: str) -> tuple[Phase, ...]:
 def build(config, corpus, model: ModelConfig, phases, rate: float, seed: int) -> Run:
     """Returns a run at a peak rate."""
     data = Data.of(corpus, Mixture.parse(config.mixture))
-    return Run(model, data, Optimizer.at(rate), seed, tuple(phases))
+    return Run(model, data, AdamW.at(rate), seed, tuple(phases))
 
 
-def compared(config, corpus) -> tuple:
-    """Returns the trials: growth, from scratch at several budgets, and the ordinary Transformer.
+def compared(config, corpus) -> tuple[Labelled, ...]:
+    """Returns the runs compared: growth, from scratch at several budgets, and a Transformer.
 
     Budgets are multiples of the training FLOPs of a grown run.
     """
@@ -246,41 +232,44 @@ def compared(config, corpus) -> tuple:
     arms = {scratch(b): arm(final, schedule(final, b), peak) for b in config.budgets}
     arms |= {kind: arm(first, grown(config, kind), config.rate) for kind in (EXACT, PUBLISHED)}
     arms[BASELINE] = arm(plain, schedule(plain, 1.0), config.baseline_rate)
-    return trials(arms, config.rates, range(config.seeds))
+    return sweep(arms, config.rates, range(config.seeds), role="end")
 
 
-def looks(config, corpus) -> list[Look]:
-    """Returns where the loss is looked at: before and right after each growth, and along it."""
+def looks(config, corpus) -> tuple[Labelled, ...]:
+    """Returns where the loss is looked at: before and right after each growth, and along it.
+
+    All are at the middle rate. `growth` counts the growths so far, `steps` those since the last;
+    `kind` names the growth, of which nothing is trained yet: 0 steps.
+    """
     found, batch = [], config.batch_tokens
     for arm in (EXACT, PUBLISHED):
-        phases = grown(config, arm)
+        phases, labels = grown(config, arm), dict(role="look", arm=arm, rate=1.0)
         for seed in range(config.seeds):
             cut = lambda *some, seed=seed: build(
                 config, corpus, tokenformer(config, 0), some, config.rate, seed
             )
             for stage, phase in enumerate(phases[:-1]):
-                before = phases[:stage]
+                before, here = phases[:stage], dict(**labels, growth=stage)
                 for kind, (_, tau) in KINDS.items() if stage else ():
                     if arm == PUBLISHED and stage > 1 and tau is None:
                         continue  # What it would keep is √n already.
                     change = growth(config, stage, kind)
                     run = cut(*before, Phase(0, batch, change=change))
-                    found.append(Look(arm, stage, kind, 0, seed, run))
+                    found.append(labelled(run, **here, steps=0, kind=kind))
                 after = [n for n in config.looks if n < phase.steps]
                 for steps in (*after, phase.steps):
                     run = cut(*before, replace(phase, tokens=steps * batch))
-                    found.append(Look(arm, stage, None, steps, seed, run))
-    return found
+                    found.append(labelled(run, **here, steps=steps))
+    return tuple(found)
 
 
 def study(config) -> Study:
-    """Builds the trials and the looks on their way, which cost evaluations only."""
+    """Builds the runs compared and the looks on their way, which cost evaluations only."""
     corpus = load(config.corpus)
-    runs = [t.run for t in compared(config, corpus)] + [k.run for k in looks(config, corpus)]
     return Study(
         name="tokenformer_growth",
         corpus=corpus,
-        runs=tuple(runs),
+        runs=(*compared(config, corpus), *looks(config, corpus)),
         evaluation=Evaluation(
             config.evaluation_tokens, domains=Mixture.parse(config.mixture).names
         ),
@@ -290,17 +279,8 @@ def study(config) -> Study:
     )
 
 
-def looked(places: list[Look], runs: pd.DataFrame) -> pd.DataFrame:
-    """Returns the looks that have been taken: their names, then the columns of the run table."""
-    keys = pd.DataFrame(
-        [(*p[:4], p.run.identity) for p in places],
-        columns=["arm", "growth", "kind", "steps", "run"],
-    )
-    return keys.merge(runs, on="run", how="inner")
-
-
 def report(results: Results) -> list[Block]:
-    """Writes the answer from the trials and the looks on their way."""
-    config, corpus = results.config, results.corpus
-    seen = looked(looks(config, corpus), results.runs)
-    return growth_report(config, tried(compared(config, corpus), results.runs), seen)
+    """Writes the answer from the runs compared and the looks on their way."""
+    every = unfolded(results.runs)
+    ends, seen = (every[every["role"] == role].reset_index(drop=True) for role in ("end", "look"))
+    return growth_report(results.config, ends, seen)

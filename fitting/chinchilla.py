@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fitting.law import Law, Parameter, exponent
+from fitting.law import Law, Parameter, Use, exponent
 
 
 def _terms(columns, alpha, beta):
@@ -14,6 +14,41 @@ def _gradient(columns, terms, alpha, beta):
     by_alpha = -np.log(columns["params"]) * terms[1]
     by_beta = -np.log(columns["tokens"]) * terms[2]
     return (None, by_alpha, None), (None, None, by_beta)
+
+
+def allocation(parameters, flops) -> dict:
+    """Parameters and tokens that minimise the Chinchilla law at a compute budget.
+
+    Args:
+      parameters: {name: number or array (draws,)} of the law.
+      flops: training FLOP, counted as 6 x params x tokens.
+
+    Returns:
+      {"params", "tokens", "loss"}; counts and nats/token. Source: Hoffmann et al. 2022 eq. 4.
+    """
+    alpha, beta = np.asarray(parameters["alpha"]), np.asarray(parameters["beta"])
+    scale, coefficient = np.asarray(parameters["A"]), np.asarray(parameters["B"])
+    ratio = (alpha * scale / (beta * coefficient)) ** (1 / (alpha + beta))
+    budget = np.asarray(flops, float) / 6
+    params = ratio * budget ** (beta / (alpha + beta))
+    tokens = budget ** (alpha / (alpha + beta)) / ratio
+    loss = parameters.get("E", 0.0) + scale * params**-alpha + coefficient * tokens**-beta
+    return {"params": params, "tokens": tokens, "loss": loss}
+
+
+def exponent_of_size(law, parameters, settings) -> dict:
+    """Exponent of the compute-optimal params in compute, beta / (alpha + beta)."""
+    alpha, beta = np.asarray(parameters["alpha"]), np.asarray(parameters["beta"])
+    return {"exponent": beta / (alpha + beta)}
+
+
+SIZE_EXPONENT = Use(
+    about="params that minimise the loss at a compute budget grow as compute to this power",
+    settings={},
+    outputs={"exponent": "1"},
+    answer=exponent_of_size,
+)
+IDENTIFIED_BY = "several sizes at the same tokens and several tokens at the same size"
 
 
 CHINCHILLA = Law(
@@ -29,6 +64,9 @@ CHINCHILLA = Law(
     ),
     terms=_terms,
     gradient=_gradient,
+    allocation=lambda parameters, flops, settings: allocation(parameters, flops),
+    uses={"exponent": SIZE_EXPONENT},
+    identified_by=IDENTIFIED_BY,
     source="Hoffmann et al. 2022 (arXiv:2203.15556) eq. 2; Besiroglu et al. (arXiv:2404.10102)",
     published={
         # Rounded and unrounded values of the same published fit differ by 275 log-likelihood units.
@@ -62,25 +100,8 @@ CHINCHILLA_NO_FLOOR = Law(
     predictors=("params", "tokens"),
     parameters=CHINCHILLA.parameters[1:],
     terms=_terms_without_floor,
+    allocation=lambda parameters, flops, settings: allocation(parameters, flops),
+    uses={"exponent": SIZE_EXPONENT},
+    identified_by=IDENTIFIED_BY,
     source="the Chinchilla law with E = 0, a baseline",
 )
-
-
-def allocation(parameters, flops) -> dict:
-    """Parameters and tokens that minimise the Chinchilla law at a compute budget.
-
-    Args:
-      parameters: {name: number or array (draws,)} of the law.
-      flops: training FLOP, counted as 6 x params x tokens.
-
-    Returns:
-      {"params", "tokens", "loss"}; counts and nats/token. Source: Hoffmann et al. 2022 eq. 4.
-    """
-    alpha, beta = np.asarray(parameters["alpha"]), np.asarray(parameters["beta"])
-    scale, coefficient = np.asarray(parameters["A"]), np.asarray(parameters["B"])
-    ratio = (alpha * scale / (beta * coefficient)) ** (1 / (alpha + beta))
-    budget = np.asarray(flops, float) / 6
-    params = ratio * budget ** (beta / (alpha + beta))
-    tokens = budget ** (alpha / (alpha + beta)) / ratio
-    loss = parameters.get("E", 0.0) + scale * params**-alpha + coefficient * tokens**-beta
-    return {"params": params, "tokens": tokens, "loss": loss}

@@ -1,5 +1,6 @@
 """Fit a law to observations, with the evidence that the fit can be believed."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -7,18 +8,20 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from fitting.held_out import checked_mask, setting_labels
+from fitting.held_out import held_out_mask, setting_labels
 from fitting.intervals import Draws, draw, quantiles, scatter, variances, widen
 from fitting.law import Law
 from fitting.laws import law_named
+from fitting.misfit import Misfit
 from fitting.objective import Problem, exact, objective_and_gradient, residuals
 from fitting.observations import Observations, finite
+from fitting.options import Options
 from fitting.profiles import Profile, design_effect, profile
 from fitting.solver import Optimum, solve
 from refused import Refused
 
-DRAWS = 2000
 FEWEST_LEVELS = 3
+_log = logging.getLogger("fitting")
 NO_RESIDUALS = "none (residuals are zero)"
 
 
@@ -37,6 +40,8 @@ class Fit:
       residuals: DataFrame(run, observed, predicted, residual = log observed - log predicted).
       held_out: DataFrame(run, observed, predicted, low, high, relative_error), empty without.
       observations: the runs that were fitted; notes: what was left out or looked odd.
+      misfit: error of extrapolation that predictions beyond the runs carry, None without (see
+        `choice.extrapolating`).
     """
 
     law: Law
@@ -57,6 +62,7 @@ class Fit:
     draws: Draws | None
     fixed: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    misfit: Misfit | None = None
 
     def columns(self, frame) -> dict[str, np.ndarray]:
         """The law's predictors taken from a table or dict, {predictor: (rows,)}."""
@@ -74,13 +80,15 @@ class Fit:
         Args:
           frame: table or {column: values} with the law's predictors, in the units of `COLUMNS`.
           new_run: whether the interval is for a new run's measured value (scatter included) or
-            for the law's mean.
+            for the law's mean; both carry the misfit, if there is one.
           seed: of the scatter draws.
 
         Returns:
           DataFrame(prediction, low, high); low and high are NaN if the fit has no intervals.
         """
         columns = self.columns(frame)
+        if self.misfit is not None and (told := self.misfit.warning(frame)):
+            _log.warning(told)
         mean = np.atleast_1d(self.law.predict(columns, self.parameters))
         low = high = np.full(len(mean), np.nan)
         if self.draws is not None:
@@ -91,101 +99,94 @@ class Fit:
                 noise = scatter(self.draws, cloud.shape, seed)
                 linear = self.objective == "least_squares"
                 cloud = cloud + noise if linear else cloud * np.exp(noise)
+            if self.misfit is not None:
+                rng = np.random.default_rng([seed, 1])
+                cloud = cloud * np.exp(self.misfit.scale(frame) * rng.normal(size=cloud.shape))
             low, high = quantiles(cloud, self.level)
         return pd.DataFrame({"prediction": mean, "low": low, "high": high})
 
 
-def fit(
-    law,
-    obs: Observations,
-    *,
-    objective: str = "huber",
-    delta: float = 1e-3,
-    held_out=None,
-    params: str | None = None,
-    target: str | None = None,
-    level: float = 0.9,
-    draws: int = DRAWS,
-    point_only: bool = False,
-    fixed: Mapping[str, float] | None = None,
-    audits: int = 32,
-    seed: int = 0,
-) -> Fit:
+def fit(law, obs: Observations, options: Options | None = None, **changes) -> Fit:
     """Fit a law to the runs that are not held out.
 
     Args:
-      law: a `Law` or a name in `LAWS`.
-      obs: finished runs.
-      objective: key of `OBJECTIVES`; delta: of the Huber loss, in log loss.
-      held_out: bool (rows of obs,), True for runs kept out of the fit; None keeps all in.
-      params: which parameter count the law means; needed when the table has several.
-      target: column to predict; the law's own by default.
-      level: of the intervals; draws: bootstrap refits; seed: of every random choice.
-      point_only: fit even when there are too few runs for an interval, and give none.
-      fixed: {parameter: value} held constant.
-      audits: random starts that check the optimum.
+      law: a `Law` or a name in `LAWS`; obs: finished runs.
+      options: how, `Options()` by default; changes: fields of `Options` to replace in it.
 
     Raises:
       Refused: unknown law or objective, missing or constant predictors, and, unless point_only,
         fewer runs than fitted parameters + 2 or fewer than 3 levels of a predictor.
     """
+    options = (options or Options()).change(**changes)
     law = law_named(law)
-    if not 0 < level < 1:
-        raise Refused("level", level, "a number between 0 and 1")
-    mask = checked_mask(obs, held_out)
-    target = target or law.target
-    if "params" in law.predictors:
-        params = obs.params_column(params)
+    params = obs.params_column(options.params) if "params" in law.predictors else options.params
+    target = options.target or law.target
     if target in law.predictors or target == params:
         raise Refused("target", target, f"a column that {law.name} does not predict from")
+    # A law that names its count means that one for compute too.
+    mask = held_out_mask(obs, options.held_out, params or law.size)
     inside = obs.only(~mask)
     columns = predictor_columns(law, inside.frame, params)
-    problem = Problem(law, columns, inside.column(target), objective, delta, None, fixed or {})
+    how = (options.objective, options.delta, None, options.fixed)
+    problem = Problem(law, columns, inside.column(target), *how)
     if np.any(problem.target <= 0):
         raise Refused(target, float(problem.target.min()), "positive values")
-    reason = _too_few(problem, point_only)
-    labels = {params if name == "params" else name for name in law.predictors}
-    trunks = inside.frame["trunk"].astype(str).to_numpy()
+    labels = sorted({params if name == "params" else name for name in law.predictors})
     with threadpool_limits(limits=1):
-        optimum = solve(problem, audits=audits, seed=seed)
-        if reason is None and exact(problem, optimum.point):
-            reason = NO_RESIDUALS
-        profiles, cloud = {}, None
-        if reason is None:
-            profiles, found = _profiles(problem, optimum, trunks, labels, inside)
-            if found is not None:
-                optimum = found
-                profiles, _ = _profiles(problem, optimum, trunks, labels, inside)
-            settings = setting_labels(inside, sorted(labels))
-            cloud = draw(problem, optimum.point, trunks, settings, draws, seed)
+        found = _estimate(problem, inside, labels, options)
+    result = _result(found, problem, inside, params, target, options, obs.notes)
+    return replace(result, held_out=_held_out(result, obs.frame[mask]))
+
+
+def _estimate(problem: Problem, inside: Observations, labels, options: Options):
+    """(optimum, profiles, draws or None, why there are none): the numerical part of a fit."""
+    reason = _too_few(problem, options.point_only)
+    optimum = solve(problem, audits=options.audits, seed=options.seed)
+    if reason is None and exact(problem, optimum.point):
+        reason = NO_RESIDUALS
+    if reason is not None:
+        return optimum, {}, None, reason
+    trunks = inside.frame["trunk"].astype(str).to_numpy()
+    profiles, better = _profiles(problem, optimum, trunks, labels, inside)
+    if better is not None:
+        optimum = better
+        profiles, _ = _profiles(problem, optimum, trunks, labels, inside)
+    settings = setting_labels(inside, labels)
+    cloud = draw(problem, optimum.point, trunks, settings, options.draws, options.seed)
+    return optimum, profiles, cloud, cloud.method
+
+
+def _result(found, problem: Problem, inside, params, target, options: Options, notes) -> Fit:
+    optimum, profiles, cloud, method = found
+    law = problem.law
     parameters = {name: float(value[0]) for name, value in named(law, optimum.point[None]).items()}
     intervals = {}
     if cloud is not None:
         for name, values in named(law, cloud.points).items():
             if name not in problem.fixed:
-                low, high = quantiles(widen(values, parameters[name], cloud.factor), level)
+                moved = widen(values, parameters[name], cloud.factor)
+                low, high = quantiles(moved, options.level)
                 intervals[name] = (float(low), float(high))
-    result = Fit(
+    return Fit(
         law=law,
         params=params,
         target=target,
-        objective=objective,
-        delta=delta,
-        level=level,
+        objective=options.objective,
+        delta=options.delta,
+        level=options.level,
         parameters=parameters,
         intervals=intervals,
-        interval_method=reason or cloud.method,
+        interval_method=method,
         verdicts={name: entry.verdict for name, entry in profiles.items()},
         profiles=profiles,
         optimum=optimum,
-        residuals=_residuals(inside, target, law.predict(columns, parameters)),
+        residuals=_residuals(inside, target, law.predict(problem.columns, parameters)),
         held_out=pd.DataFrame(),
         observations=inside,
         draws=cloud,
         fixed=dict(problem.fixed),
-        notes=obs.notes,
+        notes=notes,
     )
-    return replace(result, held_out=_held_out(result, obs.frame[mask]))
 
 
 def predictor_columns(law: Law, frame, params: str | None) -> dict[str, np.ndarray]:

@@ -1,18 +1,14 @@
-"""Runs kept out of a fit, the baselines a law has to beat on them, and the spread of seeds."""
-
-import logging
+"""Runs kept out of a fit: named splits, settings that agree, and the spread of seeds."""
 
 import numpy as np
-import pandas as pd
 
-from fitting.observations import Observations
+from fitting.intervals import replicates
+from fitting.observations import PARAMETER_COUNTS, Observations
 from refused import Refused
 
-BASELINES = ("nearest_run", "log_linear", "chinchilla_no_floor")
-_log = logging.getLogger("fitting")
-
-
-SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)  # of the runs, by compute: where rolling fits end
+DIRECTIONS = ("compute", "params", "tokens")
+FAR = float(np.log(10.0))  # log distance that is meant when none is asked about
+SPLITS = "largest_decile, above:FRACTION (of the largest compute), or COLUMN>VALUE"
 
 
 def compute(obs: Observations, params: str | None = None) -> np.ndarray:
@@ -30,6 +26,48 @@ def tokens(obs: Observations) -> np.ndarray:
     return obs.column("tokens")
 
 
+def along(obs: Observations, direction: str, params: str | None = None) -> np.ndarray:
+    """Log of what runs are ordered by, (rows,): compute, params or tokens.
+
+    Raises:
+      Refused: another direction, or a table without its column.
+    """
+    if direction == "compute":
+        return np.log(compute(obs, params))
+    if direction == "params":
+        present = [name for name in PARAMETER_COUNTS if name in obs.frame]
+        named = present[0] if params is None and present else obs.params_column(params)
+        return np.log(obs.column(named))
+    if direction == "tokens":
+        return np.log(tokens(obs))
+    raise Refused("direction", direction, ", ".join(DIRECTIONS))
+
+
+def direction_of(obs: Observations, mask, params: str | None = None) -> tuple[str, float]:
+    """Where masked runs lie beyond the others, and how far the farthest does, in log.
+
+    Compute, unless it does not separate them and params, or else tokens, do. Without masked runs
+    the first of these that the table has, and `FAR`.
+
+    Raises:
+      Refused: a table with neither compute nor params nor tokens.
+    """
+    found = []
+    for direction in DIRECTIONS:
+        try:
+            place = along(obs, direction, params)
+        except Refused:
+            continue
+        if not mask.any():
+            return direction, FAR
+        separates = place[mask].min() > place[~mask].max() - 1e-6
+        found.append((not separates, direction, float(place[mask].max() - place[~mask].max())))
+    if not found:
+        raise Refused("table", "no compute", "tokens and a parameter count, or flops")
+    _, direction, distance = min(found, key=lambda entry: entry[0])
+    return direction, max(distance, 0.0)
+
+
 def above_compute(obs: Observations, fraction: float = 0.25, params: str | None = None):
     """Mask of runs with more than `fraction` of the largest training compute, (rows,)."""
     flops = compute(obs, params)
@@ -43,10 +81,19 @@ def largest_decile(obs: Observations, params: str | None = None) -> np.ndarray:
     return flops >= np.sort(flops)[-count]
 
 
-def checked_mask(obs: Observations, held_out) -> np.ndarray:
-    """`held_out` as a bool array (rows,); Refused when it does not fit the table."""
+def held_out_mask(obs: Observations, held_out, params: str | None = None) -> np.ndarray:
+    """Which runs are kept out, bool (rows,).
+
+    Args:
+      held_out: None for none, a split by name as `split` reads it, or bool (rows,).
+
+    Raises:
+      Refused: as `split`, or a mask that does not fit the table or leaves no run.
+    """
     if held_out is None:
         return np.zeros(len(obs), bool)
+    if isinstance(held_out, str):
+        return split(obs, held_out, params)
     mask = np.asarray(held_out)
     if mask.dtype != bool or mask.shape != (len(obs),):
         raise Refused("held_out", f"{mask.dtype} {mask.shape}", f"bool of shape ({len(obs)},)")
@@ -55,96 +102,31 @@ def checked_mask(obs: Observations, held_out) -> np.ndarray:
     return mask
 
 
-def baselines(obs: Observations, held_out, params=None, target: str = "loss") -> pd.DataFrame:
-    """Relative errors of three predictions that need no trusted law.
-
-    Args:
-      obs: all runs; held_out: bool (rows,), True where a run is kept out of the fits.
-
-    Returns:
-      one row per held-out run: run, observed, then (predicted - observed) / observed of
-      nearest_run (nearest in log params and log tokens), log_linear (log loss linear in log
-      compute) and chinchilla_no_floor (the Chinchilla law with E = 0; empty where that law
-      cannot be fitted).
-    """
-    from fitting.fit import fit
-    from fitting.laws import LAWS
-
-    mask = checked_mask(obs, held_out)
-    params = obs.params_column(params)
-    size = np.log(np.stack([obs.column(params), tokens(obs)], axis=1))
-    loss, flops = obs.column(target), np.log(compute(obs, params))
-    inside = ~mask
-    distance = np.linalg.norm(size[mask][:, None] - size[inside][None], axis=2)
-    nearest = loss[inside][np.argmin(distance, axis=1)]
-    if np.ptp(flops[inside]) < 1e-6:
-        line = np.full(int(mask.sum()), np.nan)
-    else:
-        slope, base = np.polyfit(flops[inside], np.log(loss[inside]), 1)
-        line = np.exp(base + slope * flops[mask])
-    out = pd.DataFrame({"run": np.asarray(obs.frame["run"])[mask], "observed": loss[mask]})
-    out["nearest_run"] = nearest / loss[mask] - 1
-    out["log_linear"] = line / loss[mask] - 1
-    out["chinchilla_no_floor"] = np.nan
-    try:
-        law = LAWS["chinchilla_no_floor"]
-        plain = fit(law, obs, held_out=mask, params=params, target=target, point_only=True)
-        out["chinchilla_no_floor"] = plain.held_out["relative_error"].to_numpy()
-    except Refused as error:
-        _log.info("baseline chinchilla_no_floor left empty: %s", error)
-    return out
-
-
-def rolling(law, obs: Observations, params=None, target=None, shares=SHARES, **options):
-    """Rolling extrapolation: fits to the runs of least compute, each asked for the next ones.
-
-    Args:
-      law: a `Law` or its name; shares: of the runs, ascending; the runs up to one share are fitted,
-        those up to the next predicted. Runs of equal compute stay together.
-      options: as for `fit`.
-
-    Returns:
-      DataFrame(fitted, predicted: numbers of runs; times: largest predicted compute over largest
-      fitted; error: root mean square relative error of the law, NaN where `fit` refuses those runs;
-      nearest_run, log_linear, chinchilla_no_floor: of the baselines).
+def split(obs: Observations, text: str, params: str | None = None) -> np.ndarray:
+    """A held-out mask by name: `largest_decile`, `above:0.25`, or `params_total>1e8`.
 
     Raises:
-      Refused: the table has no compute.
+      Refused: another text, an unknown column, or a split that holds out nothing or everything.
     """
-    from fitting.fit import fit
-    from fitting.laws import law_named
-
-    law = law_named(law)
-    flops = compute(obs, params)
-    place = np.round(np.log(flops), 6)
-    ends = np.sort(place)[[max(0, int(round(s * len(flops))) - 1) for s in (*shares, 1.0)]]
-    ends = np.unique(ends)
-    rows = []
-    for end, following in zip(ends[:-1], ends[1:], strict=True):
-        some = obs.only(place <= following)
-        mask = place[place <= following] > end
-        row = {"fitted": int((~mask).sum()), "predicted": int(mask.sum())}
-        row |= {"times": float(np.exp(following - end)), "error": np.nan}
-        try:
-            common = {"held_out": mask, "params": params, "target": target, "point_only": True}
-            found = fit(law, some, **common, **options)
-            row["error"] = root_mean_square(found.held_out["relative_error"])
-        except Refused as error:
-            _log.info("no fit to the %d runs of least compute: %s", row["fitted"], error)
-        try:
-            other = baselines(some, mask, params, target or law.target)
-        except Refused as error:
-            _log.info("no baselines: %s", error)
-            other = {}
-        for name in BASELINES:
-            row[name] = root_mean_square(other[name]) if name in other else np.nan
-        rows.append(row)
-    return pd.DataFrame(rows, columns=["fitted", "predicted", "times", "error", *BASELINES])
+    if text == "largest_decile":
+        mask = largest_decile(obs, params)
+    elif text.startswith("above:"):
+        mask = above_compute(obs, _number(text.removeprefix("above:"), text), params)
+    elif ">" in text:
+        column, _, value = text.partition(">")
+        mask = obs.column(column.strip()) > _number(value, text)
+    else:
+        raise Refused("held_out", text, SPLITS)
+    if not mask.any() or mask.all():
+        raise Refused("held_out", f"{text} ({int(mask.sum())} of {len(obs)} runs)", "some runs")
+    return mask
 
 
-def root_mean_square(errors) -> float:
-    """Root mean square of errors (rows,), NaN if one is."""
-    return float(np.sqrt(np.mean(np.asarray(errors, float) ** 2)))
+def _number(text: str, whole: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise Refused("held_out", whole, SPLITS) from None
 
 
 def setting_labels(obs: Observations, columns) -> np.ndarray:
@@ -159,8 +141,6 @@ def seed_standard_deviation(obs: Observations, params=None, target: str = "loss"
     Returns:
       (standard deviation in the target's unit, degrees of freedom); (None, 0) without replicates.
     """
-    from fitting.intervals import replicates
-
     names = [obs.params_column(params), "tokens"]
     names += [name for name in ("unique_tokens", "bits", "streams", "experts") if name in obs.frame]
     labels = setting_labels(obs, names)

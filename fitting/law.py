@@ -43,6 +43,29 @@ def exponent(name: str, low: float = 1e-3, high: float = 3.0, start=(0.05, 0.9))
     return Parameter(name, "1", low, high, start)
 
 
+SIZES = ("params", "params_total", "params_non_embedding", "params_active")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Use:
+    """A question that a fitted law answers.
+
+    Attributes:
+      about: one line, what is answered and under which assumption.
+      settings: {name: unit} that the question needs, one number each.
+      outputs: {name: unit} of the answer.
+      answer: (law, parameters, settings) -> {output: (draws,)}; parameters are numbers or (draws,)
+        each; inf is "never".
+      odds: outputs that are shares, whose intervals are widened in log odds.
+    """
+
+    about: str
+    settings: Mapping[str, str]
+    outputs: Mapping[str, str]
+    answer: Callable
+    odds: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Law:
     """prediction = sum over linear parameters of parameter x term(predictors, shape parameters).
@@ -62,6 +85,12 @@ class Law:
       derived: optional {parameter: value} -> further reported numbers.
       published: {label: {parameter: value}}, with the source in `source`.
       constants: {name: value} the formula uses besides its parameters.
+      allocation: optional (parameters, flops, settings) -> {"params", "tokens"}, the closed form
+        of the least loss at 6 x params x tokens = flops; without it the minimum is searched.
+      uses: {name: Use}, what else can be asked of the law.
+      identified_by: which runs tell its parameters apart, one line.
+      starts: optional (columns, target, count, rng) -> (count, shape parameters), where searches
+        start with the data in view; without it they start in the parameters' boxes.
     """
 
     name: str
@@ -76,6 +105,10 @@ class Law:
     derived: Callable[[Mapping], dict] | None = None
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     constants: Mapping[str, float] = field(default_factory=dict)
+    allocation: Callable | None = None
+    uses: Mapping[str, Use] = field(default_factory=dict)
+    identified_by: str = ""
+    starts: Callable | None = None
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -86,6 +119,11 @@ class Law:
     def linear_count(self) -> int:
         """How many parameters are linear given the others."""
         return sum(parameter.linear for parameter in self.parameters)
+
+    @property
+    def size(self) -> str | None:
+        """The predictor that counts parameters, None if there is none."""
+        return next((name for name in SIZES if name in self.predictors), None)
 
     def predict(self, columns: Mapping, parameters: Mapping) -> np.ndarray:
         """Predicted target.

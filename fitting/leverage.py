@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fitting.law import Law, Parameter, exponent
+from fitting.law import Law, Parameter, Use, exponent
 
 A_MAX = 5.28e16  # published; so large that 1/A_max is zero next to the other term
 
@@ -17,6 +17,10 @@ def _terms(columns, start):
 
 def _signed(name, unit):
     return Parameter(name, unit, 0.0, 100.0, positive=False)
+
+
+def _best_granularity(law, parameters, settings):
+    return {"granularity": 2 ** (-parameters["beta"] / (2 * parameters["gamma"]))}
 
 
 LEVERAGE = Law(
@@ -36,6 +40,15 @@ LEVERAGE = Law(
     terms=_terms,
     link="log10",
     target="leverage",
+    uses={
+        "best_granularity": Use(
+            about="granularity with the most leverage, at any compute and activation ratio",
+            settings={},
+            outputs={"granularity": "2 x width / expert width"},
+            answer=_best_granularity,
+        )
+    },
+    identified_by="several activation ratios and granularities at several compute budgets",
     source="Tian et al. 2025 (arXiv:2507.17702) eq. 8, table 2",
     published={
         "paper": {"a": 1.23, "d": -7.61e-2, "gamma": 1.67e-2, "beta": -1.17e-1, "A_start": 1.63e-2}
@@ -49,6 +62,7 @@ COMPUTE = Law(
     predictors=("flops",),
     parameters=(Parameter("alpha", "nats/token x FLOP^beta"), exponent("beta", start=(0.01, 0.4))),
     terms=lambda columns, beta: (columns["flops"] ** -beta,),
+    identified_by="two or more compute budgets",
     gradient=lambda columns, terms, beta: ((-np.log(columns["flops"]) * terms[0],),),
     source="Tian et al. 2025 (arXiv:2507.17702) sec. 3: one curve per architecture",
 )
@@ -62,8 +76,3 @@ def measured_leverage(dense, moe, flops):
     """
     ratio = (dense["alpha"] / moe["alpha"]) ** (1 / dense["beta"])
     return ratio * np.asarray(flops, float) ** (moe["beta"] / dense["beta"] - 1)
-
-
-def best_granularity(parameters) -> float:
-    """Granularity with the most leverage; it depends on neither compute nor activation ratio."""
-    return float(2 ** (-parameters["beta"] / (2 * parameters["gamma"])))

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from fitting.chinchilla import allocation
 from fitting.law import Law, Parameter
 from fitting.routed import effective_experts
 
@@ -16,6 +17,23 @@ def _terms(columns, alpha, delta, gamma, beta, omega, zeta, start, most):
 
 def _signed(name, low, high):
     return Parameter(name, "1", 0.0, 3.0, (low, high), positive=False)
+
+
+def at_experts(parameters, experts) -> dict:
+    """The Chinchilla law that the joint law becomes at one expert count: E, A, B, alpha, beta."""
+    grown = effective_experts(float(experts), parameters["E_start"], parameters["E_max"])
+    routed = np.log(grown)
+    return {
+        "E": parameters["c"],
+        "A": parameters["a"] * grown ** parameters["delta"],
+        "B": parameters["b"] * grown ** parameters["omega"],
+        "alpha": -(parameters["alpha"] + parameters["gamma"] * routed),
+        "beta": -(parameters["beta"] + parameters["zeta"] * routed),
+    }
+
+
+def _allocation(parameters, flops, settings):
+    return allocation(at_experts(parameters, settings["experts"]), flops)
 
 
 JOINT_MOE = Law(
@@ -39,6 +57,8 @@ JOINT_MOE = Law(
         Parameter("E_max", "experts", 30.0, 1e5, (50.0, 1500.0)),
     ),
     terms=_terms,
+    allocation=_allocation,
+    identified_by="several sizes and tokens at each of several expert counts, dense ones included",
     source="Ludziejewski et al. 2025 (arXiv:2502.05172) eq. 6, table 3",
     published={
         "paper": {
@@ -48,16 +68,3 @@ JOINT_MOE = Law(
         }
     },
 )
-
-
-def at_experts(parameters, experts) -> dict:
-    """The Chinchilla law that the joint law becomes at one expert count: E, A, B, alpha, beta."""
-    grown = effective_experts(float(experts), parameters["E_start"], parameters["E_max"])
-    routed = np.log(grown)
-    return {
-        "E": parameters["c"],
-        "A": parameters["a"] * grown ** parameters["delta"],
-        "B": parameters["b"] * grown ** parameters["omega"],
-        "alpha": -(parameters["alpha"] + parameters["gamma"] * routed),
-        "beta": -(parameters["beta"] + parameters["zeta"] * routed),
-    }

@@ -57,7 +57,7 @@ class Problem:
                 low.append(np.log(parameter.low))
                 high.append(np.log(parameter.high))
             else:
-                low.append(-parameter.high)
+                low.append(parameter.low if parameter.low < 0 else -parameter.high)
                 high.append(parameter.high)
         return np.array(low), np.array(high)
 

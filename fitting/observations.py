@@ -22,6 +22,12 @@ COLUMNS = {
     "loss": "nats/token",
     "loss.": "nats/token on one domain",
     "error.": "fraction wrong, 0 to 1",
+    "accuracy": "fraction right, 0 to 1",
+    "accuracy.": "fraction right, 0 to 1",
+    "bits_per_byte": "bits/byte",
+    "unigram_loss": "nats/token of the unigram model",
+    "learning_rate": "peak learning rate",
+    "batch_tokens": "tokens per step",
     "bits": "bits per weight",
     "tokens_qat": "tokens trained with fake quantisation",
     "tokens_fp": "tokens trained at full precision",
@@ -40,7 +46,7 @@ PARAMETER_COUNTS = ("params_total", "params_non_embedding", "params_active")
 _POSITIVE = (
     *PARAMETER_COUNTS,
     *("tokens", "unique_tokens", "flops", "flops_6nd", "bits", "streams", "experts"),
-    *("activation_ratio", "granularity", "group_size"),
+    *("activation_ratio", "granularity", "group_size", "learning_rate", "batch_tokens"),
 )
 _log = logging.getLogger("fitting")
 
@@ -243,7 +249,7 @@ def _checked(frame: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, list[
                 raise Refused(name, values[values <= 0][0], f"positive {COLUMNS[name]}")
             if name in (*PARAMETER_COUNTS, "tokens", "unique_tokens") and np.median(values) < 1e3:
                 _note(notes, f"{name}: median {np.median(values):g}; counted in millions?")
-        elif str(name).startswith(("mixture.", "error.")):
+        elif str(name).startswith(("mixture.", "error.", "accuracy")):
             values = numbers(frame[name], name)
             if ((values < 0) | (values > 1)).any():
                 raise Refused(name, values[(values < 0) | (values > 1)][0], "a share from 0 to 1")

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from fitting.chinchilla import IDENTIFIED_BY, allocation
 from fitting.law import Law, Parameter, exponent
 
 
@@ -22,6 +23,13 @@ def _gradient(columns, terms, eta):
     return ((None, by_a, by_b),)
 
 
+def as_chinchilla(parameters) -> dict:
+    """The same law as E, A, B, alpha, beta: Chinchilla with both exponents equal to 2 eta."""
+    eta = np.asarray(parameters["eta"])
+    scaled = {"A": parameters["a"] * 6.0**-eta, "B": parameters["b"] * 6.0**-eta}
+    return {"E": parameters["E"], **scaled, "alpha": 2 * eta, "beta": 2 * eta}
+
+
 OVER_TRAINING = Law(
     name="over_training",
     formula="L = E + (a M^eta + b M^-eta) C^-eta, C = 6 params tokens, M = tokens / params",
@@ -34,6 +42,8 @@ OVER_TRAINING = Law(
     ),
     terms=_terms,
     gradient=_gradient,
+    allocation=lambda parameters, flops, settings: allocation(as_chinchilla(parameters), flops),
+    identified_by=IDENTIFIED_BY,
     source="Gadre et al. 2024 (arXiv:2403.08540) eq. 4; values refitted to mlfoundations/scaling",
     published={
         "c4": {"E": 1.508261, "a": 141.2773, "b": 189.5155, "eta": 0.121236},
@@ -54,5 +64,6 @@ OVER_TRAINING_EXACT = Law(
     predictors=("params", "tokens", "flops"),
     parameters=OVER_TRAINING.parameters,
     terms=_exact_terms,
+    identified_by=IDENTIFIED_BY,
     source="the form of Gadre et al. 2024 (arXiv:2403.08540) eq. 4 with training FLOPs as counted",
 )

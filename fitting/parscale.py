@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fitting.law import Law, Parameter, exponent
+from fitting.law import Law, Parameter, Use, exponent
 
 
 def _terms(columns, alpha, k):
@@ -21,6 +21,11 @@ def _derived(values):
     return {"A": values["A_alpha"] ** (1 / values["alpha"])}
 
 
+def _effective(law, parameters, settings):
+    factor = 1 + np.asarray(parameters["k"]) * np.log(settings["streams"])
+    return {"params": settings["params_non_embedding"] * factor, "factor": factor}
+
+
 PARSCALE = Law(
     name="parscale",
     formula="L = E + (A / (params (1 + k ln P)))^alpha, A = A_alpha^(1/alpha)",
@@ -34,14 +39,18 @@ PARSCALE = Law(
     terms=_terms,
     gradient=_gradient,
     derived=_derived,
+    uses={
+        "effective_params": Use(
+            about="parameters of the one-stream model with the same loss",
+            settings={"params_non_embedding": "count", "streams": "P"},
+            outputs={"params": "count", "factor": "1"},
+            answer=_effective,
+        )
+    },
+    identified_by="several sizes, each with one stream and with several",
     source="Chen et al. 2025 (arXiv:2505.10475) eq. 5",
     published={
         "stack": {"E": 0.6912, "A": 1.131e7, "alpha": 0.1894, "k": 0.3935},
         "pile": {"E": 1.2888, "A": 1.974e8, "alpha": 0.1963, "k": 0.3345},
     },
 )
-
-
-def effective_params(params_non_embedding, streams, k):
-    """Parameters of a one-stream model with the same loss, count."""
-    return params_non_embedding * (1 + k * np.log(streams))

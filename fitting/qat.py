@@ -3,6 +3,7 @@
 import numpy as np
 
 from fitting.law import Law, Parameter, exponent
+from fitting.qat_use import USES
 
 # Scales that keep prefactors near one; they only choose the unit of zeta, phi and lambda.
 _PARAMS, _TOKENS, _RATIO = 1e8, 1e10, 10.0
@@ -77,6 +78,8 @@ QAT = Law(
     ),
     terms=_terms,
     gradient=_gradient,
+    uses=USES,
+    identified_by="hundreds of runs over sizes, tokens, bits and QAT shares, and some without QAT",
     source="Dremov et al. 2025 (arXiv:2509.22935): structure; their coefficients are not public",
 )
 
@@ -102,6 +105,7 @@ QAT_FRACTION = Law(
     predictors=("params", "tokens", "bits"),
     parameters=(Parameter("a", "1", 1e-3, 1e3, (0.5, 30.0)),),
     terms=_fraction_terms,
+    identified_by="measured best shares at several tokens per byte",
     target="optimal_fraction",
     source="Dremov et al. 2025 (arXiv:2509.22935)",
     published={"paper": {"a": 6.7297}},

@@ -1,78 +1,40 @@
 """From a table and a law's name to a printed report, and to files if a folder is named."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from fitting import evidence, figures, tables
-from fitting.fit import DRAWS, Fit, fit
-from fitting.held_out import (
-    BASELINES,
-    above_compute,
-    baselines,
-    largest_decile,
-    rolling,
-    root_mean_square,
-    seed_standard_deviation,
-)
-from fitting.intervals import quantiles, widen
+from fitting import evidence, figures, tables, use
+from fitting.chinchilla import CHINCHILLA
+from fitting.choice import Choice, admitted, choose, extrapolating
+from fitting.fit import Fit, fit
+from fitting.held_out import compute, seed_standard_deviation
 from fitting.isoflop import isoflop, isoflop_bias
+from fitting.law import Law
 from fitting.laws import law_named
 from fitting.observations import PARAMETER_COUNTS, Observations
+from fitting.options import Options
 from fitting.profiles import MEANING
-from fitting.use import allocate, as_chinchilla, budgets
+from fitting.rolling import BASELINES, PLAIN, baselines, rolling, root_mean_square
 from refused import Refused
 
+_log = logging.getLogger("fitting")
 ROLLING = "none (each row is one point fit)"
-SPLITS = "largest_decile, above:FRACTION (of the largest compute), or COLUMN>VALUE"
-
-
-def split(obs: Observations, text: str | None, params: str | None = None):
-    """A held-out mask by name: `largest_decile`, `above:0.25`, or `params_total>1e8`.
-
-    Raises:
-      Refused: another text, an unknown column, or a split that holds out nothing or everything.
-    """
-    if text is None:
-        return None
-    if text == "largest_decile":
-        mask = largest_decile(obs, params)
-    elif text.startswith("above:"):
-        mask = above_compute(obs, _number(text.removeprefix("above:"), text), params)
-    elif ">" in text:
-        column, _, value = text.partition(">")
-        mask = obs.column(column.strip()) > _number(value, text)
-    else:
-        raise Refused("held_out", text, SPLITS)
-    if not mask.any() or mask.all():
-        raise Refused("held_out", f"{text} ({int(mask.sum())} of {len(obs)} runs)", "some runs")
-    return mask
-
-
-def _number(text: str, whole: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise Refused("held_out", whole, SPLITS) from None
 
 
 def fit_report(
-    law: str,
+    law,
     table,
+    options: Options | None = None,
+    *,
     columns: Mapping[str, str] | None = None,
-    point_only: bool = False,
-    held_out: str | None = None,
     out=None,
-    params: str | None = None,
-    objective: str = "huber",
-    delta: float = 1e-3,
-    target: str | None = None,
-    draws: int = DRAWS,
-    level: float = 0.9,
     flops=(),
-    seed: int = 0,
+    ask=(),
+    **changes,
 ) -> str:
     """Fit a law to a table and report the fit with its evidence.
 
@@ -80,66 +42,170 @@ def fit_report(
     a second fit that does not see it.
 
     Args:
-      law: name in `LAWS`; table: CSV or Parquet path, or `published:NAME[:SUBSET]`.
-      columns: {name in the file: name in `COLUMNS`}; params: the parameter count the law means.
-      held_out: a split as `split` reads it, kept out of the reported fit.
+      law: a law or its name; `auto`, or several names with commas, chooses by rolling errors.
+      table: CSV or Parquet path, or `published:NAME[:SUBSET]`.
+      options: how the law is fitted; changes: fields of `Options` to replace in it.
+      columns: {name in the file: name in `COLUMNS`}.
       out: folder for fit.csv, fit.md, fit.tex, residuals.csv, held_out.csv, rolling.csv,
-        influence.csv, report.md and figures; written only when everything has been computed.
-      flops: budgets to allocate, FLOP.
-      others: as for `fit`.
+        choice.csv, influence.csv, report.md and figures; written only when everything is computed.
+      flops: budgets to allocate, FLOP; ask: questions to the fitted law, `QUESTION,NAME=VALUE,...`.
 
     Returns:
       the report, Markdown.
 
     Raises:
-      Refused: as `Observations.read`, `fit`, `split` and `allocate`, or `out` is not a folder;
+      Refused: as `Observations.read`, `fit`, `split` and `use.ask`, or `out` is not a folder;
         nothing is written then.
     """
     if out is not None:
         there = next(path for path in (Path(out), *Path(out).parents) if path.exists())
         if not there.is_dir():
             raise Refused("out", out, "a folder")
-    chosen = law_named(law)
-    if len(flops):  # Whether the law can allocate is known before it is fitted.
-        as_chinchilla(chosen.name, dict.fromkeys(chosen.names, 1.0))
-        budgets(flops)
+    options = (options or Options()).change(**changes)
+    asked = [use.read_question(text) for text in ask]
+    named = _named(law)
+    for one in named:  # Whether the laws can answer is known before they are fitted.
+        for name in [*(["allocation"] if len(flops) else []), *(name for name, _ in asked)]:
+            use.question(one, name)
     obs = Observations.read(table, columns)
-    if "params" in chosen.predictors:
-        params = obs.params_column(params)
-    elif params is None:  # A law that names its count means that one for compute too.
-        params = next((name for name in PARAMETER_COUNTS if name in chosen.predictors), None)
-    mask = split(obs, held_out, params)
-    options = {"objective": objective, "delta": delta, "params": params, "target": target}
-    options |= {"draws": draws, "level": level, "seed": seed}
-    result = fit(chosen, obs, held_out=mask, point_only=point_only, **options)
-    text = [f"# {chosen.name}: {len(result.observations)} runs", "", tables.as_markdown(result)]
-    if result.verdicts:
-        text += [f"Verdicts: {MEANING}.", ""]
-    text += [f"Source of the law: {chosen.source}.", "", "## Convergence", ""]
-    text += [f"- {key}: {value}" for key, value in evidence.convergence(result).items()]
-    text += [_rounding_line(evidence.rounding_damage(result))]
-    text += ["", "## Predicted runs that were not fitted", ""]
-    tested = (
-        result if mask is not None else _extrapolation(chosen, obs, params, point_only, options)
-    )
-    text += _extrapolation_lines(obs, tested, mask, params, target)
-    rolled = _rolling(result.observations, chosen, params, target, objective, delta, seed)
-    text += ["", "## Rolling extrapolation", "", *_rolling_lines(rolled)]
+    if options.params is None:
+        options = options.change(params=_count(named, obs))
+    if len(flops):
+        use.budgets(flops)
+    choice = _choice(named, obs, options, flops)
+    chosen = named[0] if len(named) == 1 else law_named(choice.name)
+    result = _with_misfit(fit(chosen, obs, options), choice)
+    tested = result if options.held_out is not None else _extrapolation(chosen, obs, options)
     moved = evidence.influence(result)
+    answers = [(name, settings, use.ask(result, name, **settings)) for name, settings in asked]
+    text = _fit_lines(result, choice)
+    text += ["", "## Predicted runs that were not fitted", ""]
+    text += _extrapolation_lines(obs, tested, options, choice)
+    text += ["", "## Choice of the law", "", *_choice_lines(chosen, named, choice)]
+    text += ["", "## Rolling extrapolation", "", *_rolling_lines(chosen, choice)]
     text += ["", "## Influence", "", f"{_shift(result)}:", ""]
     for row in moved.head(5).itertuples():
         text.append(f"- without {row.kind} {row.left_out}: {row.shift:.3g}")
-    text += _spread_lines(obs, params, target or chosen.target)
-    if chosen.name == "chinchilla":
+    text += _spread_lines(obs, options.params, result.target)
+    if "exponent" in chosen.uses:
         text += _isoflop_lines(result)
     if len(flops):
         text += ["", "## Compute-optimal allocation", "", *_allocation_lines(result, flops)]
+    text += _answer_lines(result, answers)
     if obs.notes:
         text += ["", "## Notes", "", *(f"- {note}" for note in obs.notes)]
     report = "\n".join(text) + "\n"
     if out is not None:
-        _write(Path(out), report, result, obs, mask, tested, rolled, moved)
+        rolled = choice if isinstance(choice, str) else rolling(choice.rolled, chosen.name)
+        _write(Path(out), report, result, obs, tested, rolled, moved, choice)
     return report
+
+
+def _named(law) -> list[Law]:
+    """The laws that are named: one, several with commas, or none for `auto`."""
+    if isinstance(law, Law):
+        return [law]
+    if law == "auto":
+        return []
+    return [law_named(name.strip()) for name in str(law).split(",") if name.strip()]
+
+
+def _count(named: list[Law], obs: Observations) -> str | None:
+    """The parameter count that the laws mean; one that names its count means that for compute."""
+    if any("params" in law.predictors for law in named):
+        return obs.params_column()
+    sizes = {law.size for law in named} - {None}
+    if len(sizes) == 1:
+        return sizes.pop()
+    present = [name for name in PARAMETER_COUNTS if name in obs.frame]
+    return present[0] if len(present) == 1 else None
+
+
+def _choice(named: list[Law], obs: Observations, options: Options, flops) -> Choice | str:
+    """The choice among the named laws, or for one or none among all that the table admits."""
+    distance = None
+    if len(flops) and options.held_out is None:
+        largest = compute(obs, options.params).max()
+        distance = float(np.log(max(np.max(use.budgets(flops)) / largest, 1.0)))
+    if len(named) > 1:
+        return choose(named, obs, options, distance)
+    if not named:
+        return choose("auto", obs, options, distance)
+    try:
+        others = [law for law in admitted(obs, options) if law.name != named[0].name]
+        return choose([*named, *others], obs, options, distance)
+    except Refused as error:
+        return str(error)
+
+
+def _with_misfit(result: Fit, choice) -> Fit:
+    if isinstance(choice, str):
+        return result
+    return extrapolating(result, choice.rolled, choice.direction, choice.distance)
+
+
+def _choice_lines(chosen: Law, named: list[Law], choice) -> list[str]:
+    if isinstance(choice, str):
+        return [f"none: {choice}"]
+    cells = [
+        [row.law, str(row.parameters), str(row.cuts), _percent(row.score), f"{row.weight:.3g}"]
+        + [row.verdict]
+        for row in choice.laws.itertuples()
+    ]
+    mean = f"weighted mean of {len(choice.weights)}"
+    cells += [[mean, "", "", _percent(choice.mean_score), "1", "least on these rows by make"]]
+    cells += [[name, "", "", _percent(value), "", "no law"] for name, value in choice.plain.items()]
+    titles = ["law", "parameters", "cuts", "rolling error", "weight", "verdict"]
+    lines = [
+        f"Fits to the runs of least {choice.direction}, asked for all beyond; errors count by how "
+        f"close they are to {np.exp(choice.distance):.3g} times beyond. Weights: of the mean with "
+        "the least rolling error. Verdicts: paired differences, trunks resampled, 90 %.",
+        "",
+        tables.aligned(titles, cells),
+    ]
+    lines += [f"- left out, {name}: {why}" for name, why in choice.left_out.items()]
+    verdicts = dict(zip(choice.laws["law"], choice.laws["verdict"], strict=True))
+    if len(named) == 1 and choice.name != chosen.name:
+        told = {"worse": "predicts better", "cannot be told from it": "cannot be told from it"}
+        how = told.get(verdicts.get(chosen.name), "was judged")
+        lines.append(f"- by rolling errors {choice.name} would have been chosen; it {how}")
+    return lines
+
+
+def _percent(value: float) -> str:
+    return "none" if np.isnan(value) else f"{value:.3%}"
+
+
+def _warning_lines(result: Fit, choice) -> list[str]:
+    """What a reader must know before the numbers."""
+    if isinstance(choice, str):
+        return []
+    told = list(choice.warnings)
+    plain = {name: value for name, value in choice.plain.items() if np.isfinite(value)}
+    scores = dict(zip(choice.laws["law"], choice.laws["score"], strict=True))
+    own = scores.get(result.law.name, np.nan)
+    if plain and np.isfinite(own) and min(plain.values()) <= own:
+        best = min(plain, key=plain.get)
+        said = f"{best} predicts better than {result.law.name}"
+        told.append(f"{said} beyond each cut: {plain[best]:.2%} against {own:.2%}")
+    for line in told:
+        _log.warning(line)
+    return [text for line in told for text in (f"**WARNING: {line}.**", "")]
+
+
+def _fit_lines(result: Fit, choice) -> list[str]:
+    law = result.law
+    text = [f"# {law.name}: {len(result.observations)} runs", ""]
+    text += [*_warning_lines(result, choice), tables.as_markdown(result)]
+    if result.misfit is not None:
+        text += [f"Predictions carry an {result.misfit.caption()}.", ""]
+    if result.verdicts:
+        text += [f"Verdicts: {MEANING}.", ""]
+    if set(result.verdicts.values()) - {"identified"} and law.identified_by:
+        text += [f"The parameters are told apart by {law.identified_by}.", ""]
+    text += [f"Source of the law: {law.source}.", "", "## Convergence", ""]
+    text += [f"- {key}: {value}" for key, value in evidence.convergence(result).items()]
+    return [*text, _rounding_line(evidence.rounding_damage(result))]
 
 
 def _rounding_line(damage) -> str:
@@ -159,7 +225,7 @@ def _shift(result: Fit) -> str:
 
 def _allocation_lines(result: Fit, flops) -> list[str]:
     rows = []
-    for row in allocate(result, flops).to_dict("records"):
+    for row in use.allocate(result, flops).to_dict("records"):
         cells = [f"{row['flops']:.4g}"]
         for name in ("params", "tokens", "tokens_per_param", "loss"):
             ends = f"{row[f'{name}_low']:.4g} to {row[f'{name}_high']:.4g}"
@@ -169,48 +235,64 @@ def _allocation_lines(result: Fit, flops) -> list[str]:
     titles += ["interval", "tokens / param", "interval", f"{result.target} (nats/token)"]
     how = f"{result.level:.0%} intervals" if result.intervals else "interval"
     table = tables.aligned([*titles, "interval"], rows)
-    return [table, f"{how}: {result.interval_method}"]
+    told = [use.beyond(result, float(budget)) for budget in flops]
+    warned = [text for line in told if line for text in (f"**WARNING: {line}.**", "")]
+    return [*warned, table, f"{how}: {result.interval_method}"]
 
 
-def _rolling(obs, law, params, target, objective, delta, seed) -> pd.DataFrame | str:
-    try:
-        options = {"objective": objective, "delta": delta, "seed": seed, "audits": 8}
-        return rolling(law, obs, params, target, **options)
-    except Refused as error:
-        return str(error)
+def _answer_lines(result: Fit, answers) -> list[str]:
+    if not answers:
+        known = use.questions(result.law)
+        told = "; ".join(",".join([name, *asked.settings]) for name, asked in known.items())
+        return ["", f"Questions that --ask puts to this law, with a value for each name: {told}."]
+    text = ["", "## Answers", ""]
+    for name, settings, found in answers:
+        given = ", ".join(f"{key} = {value:g}" for key, value in settings.items())
+        text += [f"{name}{f' at {given}' if given else ''}: {use.question(result.law, name).about}"]
+        cells = []
+        for row in found.itertuples():
+            ends = "none" if np.isnan(row.low) else f"{row.low:.4g} to {row.high:.4g}"
+            reached = "" if np.isnan(row.reachable) else f"{row.reachable:.0%}"
+            cells.append([row.output, f"{row.value:.4g}", ends, row.unit, reached])
+        titles = ["answer", "value", "interval", "unit", "draws that reach it"]
+        text += ["", tables.aligned(titles, cells)]
+    return text
 
 
-def _rolling_lines(rolled) -> list[str]:
-    if isinstance(rolled, str):
-        return [f"none: {rolled}"]
-    show = lambda value: "none" if np.isnan(value) else f"{value:.3%}"
+def _rolling_lines(law: Law, choice) -> list[str]:
+    if isinstance(choice, str):
+        return [f"none: {choice}"]
     rows = [
-        [str(row.fitted), str(row.predicted), f"{row.times:.3g}", show(row.error)]
-        + [show(getattr(row, name)) for name in BASELINES]
-        for row in rolled.itertuples()
+        [str(row.fitted), str(row.predicted), f"{row.times:.3g}", _percent(row.error)]
+        + [_percent(getattr(row, name)) for name in PLAIN]
+        for row in rolling(choice.rolled, law.name).itertuples()
     ]
-    titles = ["fitted", "predicted", "compute, times", "law", *BASELINES]
+    titles = ["fitted", "predicted", f"{choice.direction}, times", law.name, *PLAIN]
     return [
-        "Runs of least compute fitted, the next ones predicted: root mean square relative errors.",
+        f"Runs of least {choice.direction} fitted, all beyond predicted: root mean square log "
+        "errors.",
         "",
         tables.aligned(titles, rows),
         f"interval: {ROLLING}",
     ]
 
 
-def _extrapolation(law, obs, params, point_only, options) -> Fit | str:
+def _extrapolation(law, obs, options: Options) -> Fit | str:
     try:
-        mask = largest_decile(obs, params)
-        return fit(law, obs, held_out=mask, point_only=point_only, **options)
+        return extrapolating(fit(law, obs, options, held_out="largest_decile"))
     except Refused as error:
         return str(error)
 
 
-def _extrapolation_lines(obs, tested, mask, params, target) -> list[str]:
+def _extrapolation_lines(obs, tested, options: Options, choice) -> list[str]:
     if isinstance(tested, str):
         return [f"none: {tested}"]
     kept = tested.held_out
-    what = "the named split" if mask is not None else "the tenth of the runs with the most compute"
+    what = (
+        "the named split"
+        if options.held_out is not None
+        else "the tenth of the runs with the most compute"
+    )
     miss = root_mean_square(kept["relative_error"])
     lines = [f"- {what}: {len(kept)} runs, root mean square relative error {miss:.3%}"]
     if tested.intervals:
@@ -218,9 +300,14 @@ def _extrapolation_lines(obs, tested, mask, params, target) -> list[str]:
         lines.append(f"- inside the {tested.level:.0%} interval: {inside.sum()} of {len(kept)}")
     else:
         lines.append(f"- interval: {tested.interval_method}")
+    if options.held_out is not None and not isinstance(choice, str):
+        kept_rows = obs.frame[np.isin(obs.frame["run"], kept["run"])]
+        mean = choice.predict(kept_rows, tested.level)
+        missed = root_mean_square(mean["prediction"].to_numpy() / kept["observed"] - 1)
+        lines.append(f"- weighted mean of {', '.join(choice.weights)}: {missed:.3%}")
     try:
         rows = np.isin(obs.frame["run"], kept["run"])
-        other = baselines(obs, rows, params, target or "loss")
+        other = baselines(obs, rows, options.params, tested.target)
         for name in BASELINES:
             size = root_mean_square(other[name])
             lines.append(f"- baseline {name}: {'none' if np.isnan(size) else f'{size:.3%}'}")
@@ -244,39 +331,39 @@ def _spread_lines(obs, params, target) -> list[str]:
 
 def _isoflop_lines(result: Fit) -> list[str]:
     """The exponent of N* both ways, and what the parabolas make of this law without noise."""
-    alpha, beta = result.parameters["alpha"], result.parameters["beta"]
-    direct = f"- exponent of N* in compute, from this fit: {beta / (alpha + beta):.4g}"
+    own = use.ask(result, "exponent").iloc[0]
+    direct = f"- exponent of N* in compute, from this fit: {own['value']:.4g}"
     if result.draws is None:
         direct += f"; interval: {result.interval_method}"
     else:
-        drawn = result.parameter_draws()
-        cloud = drawn["beta"] / (drawn["alpha"] + drawn["beta"])
-        cloud = widen(cloud, beta / (alpha + beta), result.draws.factor)
-        low, high = quantiles(cloud, result.level)
-        direct += f" ({result.level:.0%} interval {low:.4g} to {high:.4g}, from the same draws)"
+        ends = f"{own['low']:.4g} to {own['high']:.4g}"
+        direct += f" ({result.level:.0%} interval {ends}, from the same draws)"
     lines = ["", "## Beside the isoFLOP approach", "", direct]
     try:
         found = isoflop(result.observations, result.params)
     except Refused as error:
         return [*lines, f"- from isoFLOP parabolas: none, {error}"]
+    lines += [
+        f"- from parabolas over {len(found['budgets'])} budgets: {found['exponent']:.4g}; "
+        "interval: none (biased by construction)"
+    ]
+    if result.law.names != CHINCHILLA.names:
+        return lines
     bias = isoflop_bias(result.parameters, found["budgets"]["flops"])
     low, high = bias["params_error"].min(), bias["params_error"].max()
-    return [
-        *lines,
-        f"- from parabolas over {len(found['budgets'])} budgets: {found['exponent']:.4g}; "
-        "interval: none (biased by construction)",
-        f"- their bias in N* for this law, without noise, sweeps of x 8: {low:+.1%} to {high:+.1%}",
-    ]
+    said = f"without noise, sweeps of x 8: {low:+.1%} to {high:+.1%}"
+    return [*lines, f"- their bias in N* for this law, {said}"]
 
 
-def _write(folder: Path, report: str, result: Fit, obs, mask, tested, rolled, moved):
+def _write(folder: Path, report: str, result: Fit, obs, tested, rolled, moved, choice):
     drawn = {
         "predicted.png": figures.predicted_against_actual(result),
         "residuals.png": figures.residuals(result),
         "profiles.png": figures.profile_likelihood(result),
     }
     if set(result.law.predictors) == {"params", "tokens"}:
-        kept = obs.only(mask) if mask is not None else None
+        rows = obs.frame["run"].isin(result.held_out["run"]) if len(result.held_out) else None
+        kept = obs.only(rows) if rows is not None else None
         drawn["loss.png"] = figures.loss_against_compute(result, kept)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -287,12 +374,14 @@ def _write(folder: Path, report: str, result: Fit, obs, mask, tested, rolled, mo
         kept, said = result.held_out, f"none: {tested}"
     else:
         kept, said = tested.held_out, tables.caption(tested)
+    judged = pd.DataFrame() if isinstance(choice, str) else choice.laws
     steps = rolled if isinstance(rolled, pd.DataFrame) else pd.DataFrame()
     why = f"interval: {ROLLING}" if isinstance(rolled, pd.DataFrame) else f"none: {rolled}"
     files = {
         "residuals.csv": (result.residuals, how, "residual: log observed - log predicted"),
         "held_out.csv": (kept, said, "low, high: of a new run's measured value"),
         "rolling.csv": (steps, "relative errors, root mean square", why),
+        "choice.csv": (judged, "rolling errors of every law, log; weights of their mean", why),
         "influence.csv": (moved, how, f"shift: {_shift(result)}; refits, interval: none"),
     }
     (folder / "report.md").write_text(report)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fitting.law import Law, Parameter
+from fitting.law import Law, Parameter, Use, exponent
 
 
 def effective_experts(experts, start, most):
@@ -14,6 +14,15 @@ def _terms(columns, start, most):
     size = np.log10(columns["params_active"])
     routed = np.log10(effective_experts(columns["experts"], start, most))
     return 1.0, size + 0 * routed, routed, size * routed
+
+
+def _dense_size(law, parameters, settings):
+    start, most = parameters["E_start"], parameters["E_max"]
+    here = np.log10(effective_experts(settings["experts"], start, most))
+    dense = np.log10(effective_experts(1.0, start, most))
+    slope = parameters["a"] + parameters["c"] * here
+    rise = slope * np.log10(settings["params_active"]) + parameters["b"] * (here - dense)
+    return {"params": 10 ** (rise / (parameters["a"] + parameters["c"] * dense))}
 
 
 def _published(a, b, c, d, start, most):
@@ -38,6 +47,15 @@ ROUTED = Law(
     ),
     terms=_terms,
     link="log10",
+    uses={
+        "effective_params": Use(
+            about="parameters of the dense model with the loss of the routed one",
+            settings={"params_active": "count", "experts": "count"},
+            outputs={"params": "count"},
+            answer=_dense_size,
+        )
+    },
+    identified_by="several dense sizes, each at several expert counts from 1 to beyond E_max",
     source="Clark et al. 2022 (arXiv:2202.01169) eq. 5, table 3",
     published={
         "s-base": _published(-0.082, -0.108, 0.009, 1.104, 1.847, 314.478),
@@ -47,12 +65,30 @@ ROUTED = Law(
 )
 
 
-def effective_params(parameters, params_active, experts):
-    """Size of the dense model with the loss that the law gives the routed one, count."""
-    start, most = parameters["E_start"], parameters["E_max"]
-    here = np.log10(effective_experts(np.asarray(experts, float), start, most))
-    dense = np.log10(effective_experts(1.0, start, most))
-    slope = parameters["a"] + parameters["c"] * here
-    gain = parameters["b"] * (here - dense)
-    rise = slope * np.log10(params_active) + gain
-    return 10 ** (rise / (parameters["a"] + parameters["c"] * dense))
+def _floor_terms(columns, by_size, by_experts, both, start, most):
+    size = np.log(columns["params_active"] / 1e8)
+    routed = np.log(effective_experts(columns["experts"], start, most))
+    return 1.0, np.exp(-by_size * size + by_experts * routed + both * size * routed)
+
+
+def _signed(name, low, high):
+    return Parameter(name, "1", 0.0, 3.0, (low, high), positive=False)
+
+
+ROUTED_FLOOR = Law(
+    name="routed_floor",
+    formula="L = E + K N^-a E'^(b + c ln N), N = params_active / 1e8, E' as in the routed law",
+    predictors=("params_active", "experts"),
+    parameters=(
+        Parameter("E", "nats/token"),
+        Parameter("K", "nats/token"),
+        exponent("a"),
+        _signed("b", -0.4, 0.0),
+        _signed("c", -0.02, 0.06),
+        Parameter("E_start", "experts", 1.0, 20.0, (1.01, 8.0)),
+        Parameter("E_max", "experts", 30.0, 1e5, (50.0, 1500.0)),
+    ),
+    terms=_floor_terms,
+    identified_by=ROUTED.identified_by,
+    source="Clark et al. 2022 (arXiv:2202.01169) eq. 5 above a floor, as in later laws of mixtures",
+)

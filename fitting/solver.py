@@ -18,7 +18,7 @@ from fitting.objective import (
     objective_value,
     residuals,
 )
-from fitting.starts import linear_start, random_shapes, shape_grid
+from fitting.starts import first_shapes, linear_start, other_shapes
 
 # The absolute value is approached through Huber losses of falling delta.
 _LAD_DELTAS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
@@ -57,9 +57,9 @@ def solve(problem: Problem, audits: int = 32, polishes: int = 5, seed: int = 0) 
     law = problem.law
     rng = np.random.default_rng(seed)
     first = replace(problem, delta=_LAD_DELTAS[0]) if problem.objective == "lad" else problem
-    grid = linear_start(problem, _fix_shapes(problem, shape_grid(law, seed=seed)))
+    grid = linear_start(problem, _fix_shapes(problem, first_shapes(problem, seed)))
     best = grid[np.argsort(objective(first, grid), kind="stable")[:polishes]]
-    random = linear_start(problem, _fix_shapes(problem, random_shapes(law, audits, rng)))
+    random = linear_start(problem, _fix_shapes(problem, other_shapes(problem, audits, rng)))
     noise = rng.normal(size=(audits, law.linear_count))
     for index in range(law.linear_count):
         if problem.free[index]:

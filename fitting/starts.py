@@ -98,6 +98,22 @@ def _bounded_least_squares(basis, goal, positive):
     return best / size
 
 
+def first_shapes(problem: Problem, seed: int = 0) -> np.ndarray:
+    """Shape values that a search is first tried from, (points, shape parameters)."""
+    if problem.law.starts is None:
+        return shape_grid(problem.law, seed=seed)
+    return other_shapes(problem, 512, np.random.default_rng(seed))
+
+
+def other_shapes(problem: Problem, count: int, rng) -> np.ndarray:
+    """Random shape values, from the law's own starts where it has them, (count, parameters)."""
+    if problem.law.starts is None:
+        return random_shapes(problem.law, count, rng)
+    if not count:
+        return random_shapes(problem.law, 0, rng)
+    return problem.law.starts(problem.columns, problem.target, count, rng)
+
+
 def shape_grid(law: Law, points: int = 256, seed: int = 0) -> np.ndarray:
     """Shape values on a regular grid (up to 2 shape parameters) or random in the start boxes."""
     boxes = [p for p in law.parameters if not p.linear]

@@ -1,38 +1,170 @@
-"""What a fit is for: allocation, the inverse, and the effective speed-up of a variant."""
+"""What a fit is for: allocation, the inverse, what its law can tell, and a variant's speed-up."""
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
-from fitting.chinchilla import allocation
 from fitting.fit import Fit
+from fitting.held_out import compute
 from fitting.intervals import quantiles, widen
-from fitting.moe import at_experts
+from fitting.law import Law, Use
 from refused import Refused
 
-_DECADES = (0.0, 45.0)  # search range of the inverse, log10 of a count or of FLOP
+UNTESTED = 10.0  # times beyond the largest fitted run
+_log = logging.getLogger("fitting")
+_DECADES = (0.0, 45.0)  # search range of counts and of FLOP, log10
+_COARSE, _FINE, _ROUNDS = 181, 21, 6  # sizes on the first grid, on each finer one, finer grids
 
 
-def as_chinchilla(law_name: str, parameters: Mapping, experts=None) -> dict:
-    """A law in params and tokens as E, A, B, alpha, beta; arrays of draws stay arrays.
+def questions(law: Law) -> dict[str, Use]:
+    """All that can be asked of a law: its own uses, allocation, and the inverse of each predictor.
 
-    Over-training in C = 6 N D and M = D / N is Chinchilla with both exponents equal to 2 eta.
+    Laws that predict from a parameter count and tokens have `allocation` and `compute`.
+    """
+    out = dict(law.uses)
+    others = [name for name in law.predictors if name not in (law.size, "tokens", "flops")]
+    extra = {name: "as in the table" for name in others}
+    if allocates(law):
+        counts = {"params": "count", "tokens": "count", "tokens_per_param": "1", law.target: ""}
+        out["allocation"] = Use(
+            about=f"params and tokens of the least {law.target} at 6 x params x tokens = flops",
+            settings={"flops": "FLOP", **extra},
+            outputs=counts,
+            answer=lambda law, parameters, s: _allocation(law, parameters, s["flops"], s),
+        )
+        out["compute"] = Use(
+            about=f"least compute with which a {law.target} is reached",
+            settings={law.target: "as in the table", **extra},
+            outputs={"flops": "FLOP"},
+            answer=lambda law, parameters, s: {
+                "flops": compute_for(law, parameters, s[law.target], s)
+            },
+        )
+    for name in law.predictors:
+        rest = {other: "as in the table" for other in law.predictors if other != name}
+        if law.target not in rest and name not in out:
+            out[name] = Use(
+                about=f"{name} at which the {law.target} is reached, where it falls in {name}",
+                settings={law.target: "as in the table", **rest},
+                outputs={name: "as in the table"},
+                answer=lambda law, parameters, s, name=name: {
+                    name: _inverse(law, parameters, name, s)
+                },
+            )
+    return out
+
+
+def allocates(law: Law) -> bool:
+    """Whether a law has a compute-optimal allocation: it predicts from a size and tokens."""
+    return law.allocation is not None or (law.size is not None and "tokens" in law.predictors)
+
+
+def ask(result: Fit, name: str, **settings) -> pd.DataFrame:
+    """The answer of a fitted law to one of its `questions`, with intervals.
+
+    Args:
+      result: a fit; name: a key of `questions`; settings: as the question needs them, positive;
+        the fitted parameter count and target go by their own names or by those of the law.
+
+    Returns:
+      DataFrame(output, unit, value, low, high, reachable: share of the draws with a finite answer);
+      inf where it is never reached, NaN ends without draws.
 
     Raises:
-      Refused: for a law that is not of this form.
+      Refused: another question, a setting that is missing, unknown or not positive.
     """
-    if law_name == "chinchilla":
-        return {name: parameters[name] for name in ("E", "A", "B", "alpha", "beta")}
-    if law_name == "over_training":
-        eta = np.asarray(parameters["eta"])
-        scaled = {"A": parameters["a"] * 6.0**-eta, "B": parameters["b"] * 6.0**-eta}
-        return {"E": parameters["E"], **scaled, "alpha": 2 * eta, "beta": 2 * eta}
-    if law_name == "joint_moe":
-        if experts is None:
-            raise Refused("experts", "None", "a number of experts")
-        return at_experts(parameters, experts)
-    raise Refused("law", law_name, "chinchilla, over_training, joint_moe")
+    law = result.law
+    use = question(law, name)
+    renamed = {result.params: "params", result.target: law.target}
+    given = {renamed.get(key, key): np.asarray(value, float) for key, value in settings.items()}
+    _check_settings(name, use, given)
+    if name == "allocation" and (told := beyond(result, float(given["flops"]))):
+        _log.warning(told)
+    one = use.answer(law, result.parameters, given)
+    cloud = None if result.draws is None else use.answer(law, result.parameter_draws(), given)
+    rows = []
+    for output, unit in use.outputs.items():
+        value = float(np.ravel(one[output])[0])
+        drawn = None if cloud is None else cloud[output]
+        if drawn is not None and name == "allocation" and output == law.target:
+            drawn = drawn * np.exp(_misfit(result, float(given["flops"]), len(drawn)))
+        count = None if cloud is None else len(result.draws.points)
+        found = summary(value, drawn, result.level, widening(result), output in use.odds, count)
+        shown = result.params if output == "params" and result.params else output
+        rows.append({"output": shown, "unit": unit, **found})
+    return pd.DataFrame(rows)
+
+
+def beyond(result: Fit, flops: float) -> str | None:
+    """One line when a budget lies farther beyond the fitted runs than they can support, else None.
+
+    The rolling fits say how far was tested; without them 10 times is taken as the limit.
+    """
+    try:
+        largest = float(np.max(compute(result.observations, result.params or result.law.size)))
+    except Refused:
+        return None
+    misfit = result.misfit
+    tested = float(np.exp(misfit.tested)) if misfit is not None and misfit.cuts else UNTESTED
+    if flops <= largest * max(tested, 1.0) * (1 + 1e-6):
+        return None
+    limit = (
+        f"rolling fits were tested up to {tested:.3g} times"
+        if misfit is not None
+        else (f"nothing was tested beyond, and more than {UNTESTED:g} times is a guess")
+    )
+    return f"{flops:.3g} FLOP is {flops / largest:.3g} times the largest fitted run's; {limit}"
+
+
+def _misfit(result: Fit, flops: float, draws: int) -> np.ndarray:
+    """Misfit of the loss at a budget in log, (draws,); zeros where none is known."""
+    misfit = result.misfit
+    if misfit is None or misfit.direction != "compute":
+        return np.zeros(draws)
+    distance = max(np.log(flops) - misfit.end, 0.0)
+    return misfit.slope * distance * np.random.default_rng([0, 1]).normal(size=draws)
+
+
+def question(law: Law, name: str) -> Use:
+    """One of the law's `questions`; Refused with the list for another."""
+    known = questions(law)
+    if name not in known:
+        told = (",".join([key, *use.settings]) for key, use in known.items())
+        raise Refused("ask", name, f"of {law.name}: {'; '.join(told)}")
+    return known[name]
+
+
+def _check_settings(question: str, use: Use, given: Mapping):
+    needed = ", ".join(f"{name} ({unit})" for name, unit in use.settings.items()) or "no settings"
+    for name in use.settings:
+        if name not in given:
+            raise Refused(f"ask {question}", f"no {name}", needed)
+    for name, value in given.items():
+        if name not in use.settings:
+            raise Refused(f"ask {question}", name, needed)
+        if not np.all((value > 0) & np.isfinite(value)):
+            raise Refused(name, value, "a positive number")
+
+
+def read_question(text: str) -> tuple[str, dict]:
+    """`QUESTION,NAME=VALUE,...` as its name and settings; several values are parted by /.
+
+    Raises:
+      Refused: a setting that is no number.
+    """
+    question, *items = text.split(",")
+    settings = {}
+    for item in items:
+        name, _, value = item.partition("=")
+        try:
+            values = [float(part) for part in value.split("/")]
+        except ValueError:
+            accepted = "QUESTION,NAME=VALUE,..., as in compute,loss=2.5"
+            raise Refused("ask", item, accepted) from None
+        settings[name.strip()] = values[0] if len(values) == 1 else values
+    return question.strip(), settings
 
 
 def budgets(flops) -> np.ndarray:
@@ -43,141 +175,138 @@ def budgets(flops) -> np.ndarray:
     return flops
 
 
-def allocate(result: Fit, flops, experts=None) -> pd.DataFrame:
+def allocate(result: Fit, flops, **settings) -> pd.DataFrame:
     """Compute-optimal parameters and tokens, with intervals.
 
     Args:
-      result: fit of the chinchilla, over_training or joint_moe law; flops: FLOP, one or several,
-        counted as 6 x params x tokens.
+      result: fit of a law that `allocates`; flops: FLOP, one or several, counted as
+        6 x params x tokens; settings: the law's other predictors, for instance experts.
 
     Returns:
       one row per budget: flops, then params, tokens, tokens_per_param, loss, each followed by
       <name>_low and <name>_high (NaN without draws).
     """
-    flops = budgets(flops)
-    best = _with_ratio(
-        allocation(as_chinchilla(result.law.name, result.parameters, experts), flops)
-    )
-    out = {"flops": flops}
-    clouds = {}
-    if result.draws is not None:
-        drawn = as_chinchilla(result.law.name, result.parameter_draws(), experts)
-        column = {name: np.reshape(values, (-1, 1)) for name, values in drawn.items()}
-        with np.errstate(all="ignore"):
-            clouds = _with_ratio(allocation(column, flops))
-    for name, value in best.items():
-        low = high = np.full(len(flops), np.nan)
-        if clouds:
-            cloud = widen(clouds[name], value, result.draws.factor)
-            low, high = quantiles(cloud, result.level)
-        out |= {name: value, f"{name}_low": low, f"{name}_high": high}
-    return pd.DataFrame(out)
-
-
-def _with_ratio(best: dict) -> dict:
-    ratio = best["tokens"] / best["params"]
-    counts = {name: best[name] for name in ("params", "tokens")}
-    return counts | {"tokens_per_param": ratio, "loss": best["loss"]}
-
-
-def solve_for(result: Fit, column: str, value: float, at: Mapping[str, float]) -> dict:
-    """The count of one predictor at which the law reaches a target value.
-
-    Args:
-      result: a fit whose law falls in `column`; column: as in the table, for instance "tokens";
-      value: the loss to reach; at: the other predictors.
-
-    Returns:
-      {"value", "low", "high", "reachable": share of draws that get there}; inf where the law
-      never does.
-    """
-    name = "params" if column == result.params else column
-    if name not in result.law.predictors:
-        raise Refused("column", column, ", ".join(result.law.predictors))
-
-    def reach(parameters, batch):
-        others = [key for key in result.law.predictors if key != name]
-        fixed = {key: at[result.params if key == "params" else key] for key in others}
-
-        def loss(decades):
-            columns = {key: np.full(1, float(other)) for key, other in fixed.items()}
-            if batch:
-                columns = {key: np.tile(c, (len(decades), 1)) for key, c in columns.items()}
-                columns[name] = 10.0 ** decades[:, None]
-                return result.law.predict(columns, parameters)[:, 0]
-            return result.law.predict(columns | {name: 10.0**decades}, parameters)
-
-        return 10.0 ** _first_below(loss, value, batch or 1)
-
-    one = float(reach(result.parameters, 0)[0])
-    cloud = None
-    if result.draws is not None:
-        cloud = reach(result.parameter_draws(), len(result.draws.points))
-    return summary(one, cloud, result.level, widening(result))
-
-
-def compute_for_loss(result: Fit, value: float, tokens_per_param=None, experts=None) -> dict:
-    """Training FLOP at which a law reaches a loss, at the optimal or a fixed token multiplier.
-
-    Returns:
-      {"value", "low", "high", "reachable"}, as `solve_for`.
-    """
-    point = as_chinchilla(result.law.name, result.parameters, experts)
-    one = _compute_for(point, value, tokens_per_param, 1)
-    cloud = None
-    if result.draws is not None:
-        drawn = as_chinchilla(result.law.name, result.parameter_draws(), experts)
-        cloud = _compute_for(drawn, value, tokens_per_param, len(result.draws.points))
-    return summary(float(one[0]), cloud, result.level, widening(result))
+    rows = []
+    for budget in budgets(flops):
+        found = ask(result, "allocation", flops=budget, **settings)
+        row = {"flops": budget}
+        names = ("params", "tokens", "tokens_per_param", "loss")
+        for name, (_, cells) in zip(names, found.iterrows(), strict=True):
+            ends = {f"{name}_low": cells["low"], f"{name}_high": cells["high"]}
+            row |= {name: cells["value"], **ends}
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def speed_up(baseline: Fit, variant: Fit, flops: float, tokens_per_param=None) -> dict:
     """Baseline compute that reaches the variant's loss, divided by the variant's compute.
 
     Args:
-      baseline, variant: fits of laws that `as_chinchilla` knows; flops: of the variant.
+      baseline, variant: fits of laws that allocate; flops: of the variant.
       tokens_per_param: fixed multiplier for both; None allocates each optimally.
 
     Returns:
       {"value", "low", "high", "reachable"}; the draws of the two fits are paired as independent.
     """
 
-    def once(first, second, count):
-        goal = _loss_at(second, flops, tokens_per_param)
-        return _compute_for(first, goal, tokens_per_param, count) / flops
+    def once(first, second):
+        goal = _loss_at(variant.law, second, flops, tokens_per_param, {})
+        return compute_for(baseline.law, first, goal, {}, tokens_per_param) / flops
 
-    first = as_chinchilla(baseline.law.name, baseline.parameters)
-    one = once(first, as_chinchilla(variant.law.name, variant.parameters), 1)
-    cloud = None
+    one = float(np.ravel(once(baseline.parameters, variant.parameters))[0])
+    cloud, count = None, None
     if baseline.draws is not None and variant.draws is not None:
         count = min(len(baseline.draws.points), len(variant.draws.points))
         order = np.random.default_rng(0).permutation(len(variant.draws.points))[:count]
-        first = {k: v[:count] for k, v in _drawn(baseline).items()}
-        cloud = once(first, {k: v[order] for k, v in _drawn(variant).items()}, count)
+        first = {name: values[:count] for name, values in baseline.parameter_draws().items()}
+        second = {name: values[order] for name, values in variant.parameter_draws().items()}
+        cloud = once(first, second)
     factor = max(widening(baseline), widening(variant))
-    return summary(float(one[0]), cloud, min(baseline.level, variant.level), factor)
+    return summary(one, cloud, min(baseline.level, variant.level), factor, count=count)
 
 
-def _drawn(result: Fit) -> dict:
-    return as_chinchilla(result.law.name, result.parameter_draws())
+def _allocation(law: Law, parameters: Mapping, flops, settings: Mapping) -> dict:
+    """Best params and tokens at one budget per draw, and the target there, each (draws,)."""
+    if law.allocation is not None:
+        found = law.allocation(parameters, flops, settings)
+        params, tokens = found["params"], found["tokens"]
+    else:
+        params = _best_size(law, parameters, flops, settings)
+        tokens = flops / 6 / params
+    value = _predict(law, parameters, params, tokens, flops, settings)
+    return {
+        "params": params,
+        "tokens": tokens,
+        "tokens_per_param": tokens / params,
+        law.target: value,
+    }
 
 
-def _loss_at(parameters, flops, multiplier):
+def _best_size(law: Law, parameters: Mapping, flops, settings) -> np.ndarray:
+    """Size with the least target along a budget, (draws,), by finer and finer grids in log."""
+    count = max(np.size(flops), *(np.size(value) for value in parameters.values()))
+    flops = np.broadcast_to(np.asarray(flops, float), (count,))[:, None]
+    low, high = np.full((count, 1), _DECADES[0]), np.log10(flops / 6)
+    first = (low, high)
+    with np.errstate(all="ignore"):
+        for points in (_COARSE, *[_FINE] * _ROUNDS):
+            decades = low + (high - low) * np.linspace(0, 1, points)
+            size = 10.0**decades
+            value = _predict(law, parameters, size, flops / 6 / size, flops, settings)
+            place = np.argmin(np.where(np.isfinite(value), value, np.inf), axis=1)[:, None]
+            centre = np.take_along_axis(decades, place, axis=1)
+            step = (high - low) / (points - 1)
+            low, high = np.maximum(centre - step, first[0]), np.minimum(centre + step, first[1])
+    inner = (centre > first[0] + 1e-3) & (centre < first[1] - 1e-3)
+    return np.where(inner, 10.0**centre, np.inf)[:, 0]
+
+
+def _predict(law: Law, parameters, size, tokens, flops, settings) -> np.ndarray:
+    """The law at sizes and tokens, of the shape of `size`: (draws,) or (draws, points)."""
+    size = np.asarray(size, float)
+    columns = {law.size: size, "tokens": tokens, "flops": flops, **settings}
+    columns = {name: np.asarray(columns[name], float) for name in law.predictors}
+    columns = {n: v if v.ndim == 2 else np.reshape(v, (-1, 1)) for n, v in columns.items()}
+    return np.reshape(law.predict(columns, parameters), size.shape if size.ndim else (-1,))
+
+
+def _loss_at(law: Law, parameters, flops, multiplier, settings) -> np.ndarray:
     if multiplier is None:
-        return allocation(parameters, flops)["loss"]
-    params, tokens = np.sqrt(flops / 6 / multiplier), np.sqrt(flops * multiplier / 6)
-    return (
-        parameters["E"]
-        + parameters["A"] * params ** -np.asarray(parameters["alpha"])
-        + parameters["B"] * tokens ** -np.asarray(parameters["beta"])
-    )
+        return _allocation(law, parameters, flops, settings)[law.target]
+    flops = np.atleast_1d(np.asarray(flops, float))
+    count = max(len(flops), *(np.size(value) for value in parameters.values()))
+    flops = np.broadcast_to(flops, (count,))
+    params = np.sqrt(flops / 6 / multiplier)
+    return _predict(law, parameters, params, params * multiplier, flops, settings)
 
 
-def _compute_for(parameters, value, multiplier, count):
+def compute_for(law: Law, parameters: Mapping, value, settings, tokens_per_param=None):
+    """Training FLOP (draws,) at which a law reaches a target; inf where it never does.
+
+    Args:
+      value: number or (draws,); settings: the law's other predictors.
+      tokens_per_param: fixed multiplier; None allocates optimally.
+    """
+    settings = {name: setting for name, setting in settings.items() if name != law.target}
+    count = max(np.size(value), *(np.size(numbers) for numbers in parameters.values()))
+
     def loss(decades):
-        return np.asarray(_loss_at(parameters, 10.0**decades, multiplier))
+        return _loss_at(law, parameters, 10.0**decades, tokens_per_param, settings)
 
     return 10.0 ** _first_below(loss, value, count)
+
+
+def _inverse(law: Law, parameters: Mapping, name: str, settings: Mapping) -> np.ndarray:
+    """The predictor (draws,) at which the law falls to a target; inf where it never does."""
+    goal = settings[law.target]
+    others = {key: np.reshape(settings[key], (1, 1)) for key in law.predictors if key != name}
+    count = max(np.size(value) for value in parameters.values())
+
+    def loss(decades):
+        columns = others | {name: 10.0 ** decades[:, None]}
+        return np.reshape(law.predict(columns, parameters), -1)
+
+    return 10.0 ** _first_below(loss, goal, count)
 
 
 def _first_below(loss, value, count: int) -> np.ndarray:
@@ -197,8 +326,12 @@ def widening(result: Fit) -> float:
     return 1.0 if result.draws is None else result.draws.factor
 
 
-def summary(value: float, cloud, level: float, factor: float) -> dict:
-    """Value and interval of draws (draws,), widened by `factor`; inf is "never reached".
+def summary(value, cloud, level: float, factor: float, odds: bool = False, count=None) -> dict:
+    """Value and interval of draws, widened by `factor`; inf is "never reached".
+
+    Args:
+      cloud: (draws,) or a number all of `count` draws share, None without draws; odds: whether the
+        answer is a share, widened in log odds so that it stays between 0 and 1.
 
     Returns:
       {"value", "low", "high", "reachable": share of finite draws}; NaN where `cloud` is None.
@@ -206,10 +339,17 @@ def summary(value: float, cloud, level: float, factor: float) -> dict:
     out = {"value": value, "low": float("nan"), "high": float("nan"), "reachable": float("nan")}
     if cloud is None:
         return out
-    reached = np.isfinite(cloud)
-    ordered = np.sort(widen(cloud, value, factor) if np.isfinite(value) else cloud)
-    # Draws that never reach it count as infinite: they push the upper end, they are not dropped.
+    cloud = np.broadcast_to(np.asarray(cloud, float), (count or np.size(cloud),))
     tail = (1 - level) / 2
-    last = len(ordered) - 1
-    out["low"], out["high"] = (float(ordered[int(q * last)]) for q in (tail, 1 - tail))
+    if odds:
+        spread = np.log(cloud / (1 - cloud))
+        middle = np.log(value / (1 - value))
+        ends = quantiles(middle + factor * (spread - middle), level)
+        out["low"], out["high"] = (float(1 / (1 + np.exp(-end))) for end in ends)
+        return out | {"reachable": 1.0}
+    reached = np.isfinite(cloud)
+    moved = widen(cloud, value, factor) if np.isfinite(value) else cloud
+    # Draws that never reach it count as infinite: they push the upper end, they are not dropped.
+    how = "linear" if reached.all() else "lower"
+    out["low"], out["high"] = map(float, np.quantile(moved, [tail, 1 - tail], method=how))
     return out | {"reachable": float(np.mean(reached))}

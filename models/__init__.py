@@ -14,7 +14,7 @@ from models.quantize import Quantization
 from models.sample import sample
 from models.stem import Stem, swap_rows
 from models.tokenformer import ParameterTokens
-from models.transformer import Transformer, held_out_nll, loss, skeleton
+from models.transformer import Leaf, Transformer, held_out_nll, loss, skeleton
 
 NUMERICS = 1  # Enters every run's identity; raised when a golden table of this package changes.
 
@@ -22,6 +22,7 @@ __all__ = [
     "NUMERICS",
     "Accounts",
     "Experts",
+    "Leaf",
     "ModelConfig",
     "ParameterTokens",
     "Quantization",

@@ -67,10 +67,15 @@ def attend_on_cpu(query: Array, key: Array, value: Array, mask: Array) -> Array:
     return attend_forward(query, key, value, mask)[0]
 
 
+def wide(x: Array) -> Array:
+    """Widens to float32, in which sums are taken."""
+    return x.astype(jnp.float32)
+
+
 def attend_forward(query, key, value, mask):
     """Keeps the weights and the output for the gradient."""
-    scores = jnp.einsum("bghlk,bgsk->bghls", query, key) / math.sqrt(query.shape[-1])
-    scores = jnp.where(mask[:, :, None], scores.astype(jnp.float32), MASKED)
+    scores = jnp.einsum("bghlk,bgsk->bghls", wide(query), wide(key)) / math.sqrt(query.shape[-1])
+    scores = jnp.where(mask[:, :, None], scores, MASKED)
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
     output = jnp.einsum("bghls,bgsk->bghlk", weights, value)
     return output, (query, key, value, weights, output)
@@ -83,10 +88,9 @@ def attend_backward(kept, gradient):
     first, which JAX's rule has XLA sum over L×L rows, took as long on CPUs as a product.
     """
     query, key, value, weights, output = kept
-    wide = lambda x: x.astype(jnp.float32)
-    to_weights = jnp.einsum("bghlk,bgsk->bghls", gradient, value)
+    to_weights = jnp.einsum("bghlk,bgsk->bghls", wide(gradient), wide(value))
     shared = jnp.sum(wide(gradient) * wide(output), axis=-1, keepdims=True)
-    to_scores = wide(weights) * (wide(to_weights) - shared) / math.sqrt(query.shape[-1])
+    to_scores = wide(weights) * (to_weights - shared) / math.sqrt(query.shape[-1])
     to_scores = to_scores.astype(query.dtype)
     return (
         jnp.einsum("bghls,bgsk->bghlk", to_scores, key),
@@ -109,10 +113,11 @@ def attend_with_prefix(query: Array, key: Array, value: Array, inputs) -> Float[
         return attend(query, key, value, mask)
     prefix_key, prefix_value = prefix.rows(query.shape[0], query.dtype)
     seen = jnp.ones((*mask.shape[:3], prefix_key.shape[2]), bool)
-    gates = prefix.gates(query.shape[0], query.dtype)
+    gates = prefix.gates(query.shape[0])
     if gates is not None:
         added = attend(query, prefix_key, prefix_value, seen)
-        return attend(query, key, value, mask) + gates * added
+        added = (gates * added.astype(jnp.float32)).astype(query.dtype)
+        return attend(query, key, value, mask) + added
     join = lambda first, second, axis: jnp.concatenate([first, second], axis=axis)
     return attend(
         query, join(prefix_key, key, 2), join(prefix_value, value, 2), join(seen, mask, 3)

@@ -6,11 +6,15 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from models.config import ModelConfig, Settings
 from models.parts import EMBEDDING, HEAD, Count, normal, parameter, product
 from refused import Refused
+
+# Mesh axes over which a batch's sequences are split.
+BATCH_AXES = ("data", "fsdp", "expert")
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,8 @@ class LearnedEmbedding(nnx.Module):
         self.table = parameter((config.vocabulary, config.width), normal(std), EMBEDDING, fsdp=1)
 
     def __call__(self, tokens: Int[Array, "B L"], dtype: jnp.dtype) -> Float[Array, "B L D"]:
-        return jnp.take(self.table[...].astype(dtype), tokens, axis=0)
+        # Rows are taken before they are rounded: gradients of a repeated token add in float32.
+        return jnp.take(self.table[...], tokens, axis=0).astype(dtype)
 
     @staticmethod
     def count(config: ModelConfig) -> Count:
@@ -76,7 +81,7 @@ class Head(nnx.Module):
 
 def logits(x: Float[Array, "... D"], kernel: Float[Array, "D V"]) -> Float[Array, "... V"]:
     """Multiplies in the type of `x` and accumulates in float32."""
-    return product(jnp.float32, x, kernel.astype(x.dtype))
+    return product(jnp.float32, x, kernel)
 
 
 def cross_entropy(
@@ -87,9 +92,31 @@ def cross_entropy(
 ) -> tuple[Float[Array, "B L"], Float[Array, "B L"]]:
     """Returns each target's negative log-likelihood in nats and the log-normaliser.
 
-    Logits of more than `largest` elements are never held at once: sequences are taken in equal
-    chunks whose logits are recomputed in the backward pass.
+    On a mesh every device takes the sequences that it owns, with the whole matrix, which is
+    gathered once and whose gradient is summed over devices once. A device never holds logits of
+    more than `largest` elements: its rows are taken in equal chunks, whose logits are computed
+    again in the backward pass.
     """
+    mesh = jax.sharding.get_abstract_mesh()
+    axes = tuple(name for name in BATCH_AXES if mesh.shape.get(name, 1) > 1)
+    if not axes:
+        return by_chunks(x, kernel, targets, largest)
+
+    def own(x, kernel, targets):
+        # Marked as different on every device here, outside the loop over chunks: otherwise each
+        # chunk would sum the matrix's gradient over the devices.
+        return by_chunks(x, jax.lax.pcast(kernel, axes, to="varying"), targets, largest)
+
+    split, whole = PartitionSpec(axes), PartitionSpec()
+    return jax.shard_map(
+        own, in_specs=(split, whole, split), out_specs=(split, split), axis_names=set(axes)
+    )(x, kernel, targets)
+
+
+def by_chunks(
+    x: Float[Array, "B L D"], kernel: Float[Array, "D V"], targets: Int[Array, "B L"], largest: int
+) -> tuple[Float[Array, "B L"], Float[Array, "B L"]]:
+    """Returns what `cross_entropy` does of the rows that one device owns."""
 
     def chunk(x, targets):
         scores = logits(x, kernel)

@@ -1,5 +1,6 @@
 """Mixture of experts: a router that picks a few of many small feed-forwards for every token."""
 
+import functools
 import math
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
@@ -12,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from models.config import ModelConfig, Settings
 from models.feed_forward import SwiGLU, residual
-from models.parts import MATRIX, Count, Group, buffer, constant, normal, parameter
+from models.parts import MATRIX, Count, Group, buffer, constant, normal, parameter, summed
 from refused import Refused
 
 # Score function, and the usual means of balancing that goes with it: coefficients of the
@@ -195,7 +196,7 @@ class MixtureOfExperts(nnx.Module):
         if bias is not None:  # Only `loss` hands buffers on: evaluation does not move the bias.
             load = jnp.sum(routes.counts, axis=0)
             self.bias.set_value(balanced(bias, load, settings.balancing()[2]))
-        kernels = [k[...].astype(x.dtype) for k in (self.gate, self.up, self.down)]
+        kernels = [k[...] for k in (self.gate, self.up, self.down)]
         y = COMPUTE[back_end(settings, x.shape[1])](x, routes, *kernels)
         if settings.shared:
             y = y + self.shared(x, inputs)[0]
@@ -301,16 +302,56 @@ def swiglu(x: Array, multiply, gate: Array, up: Array, down: Array) -> Array:
     return multiply(jax.nn.silu(multiply(x, gate)) * multiply(x, up), down)
 
 
+def narrowed(kernel: Array, rows: Array) -> Array:
+    """Rounds a kernel to the type of the rows; its gradient is that of the rounded one."""
+    return kernel.astype(rows.dtype)
+
+
+def paired(subscripts: str, rows: Array, kernel: Array) -> Array:
+    """Multiplies stacks by experts in the type of `rows`, and sums kernels' gradients in float32.
+
+    Where both are of one type this is the plain product, whose gradient XLA's CPU back end orders
+    as it always did.
+    """
+    if rows.dtype == kernel.dtype:
+        return jnp.einsum(subscripts, rows, kernel)
+    return mixed_product(subscripts, rows, kernel)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def mixed_product(subscripts: str, rows: Array, kernel: Array) -> Array:
+    """Multiplies rows by kernels rounded to their type."""
+    return jnp.einsum(subscripts, rows, narrowed(kernel, rows))
+
+
+def mixed_forward(subscripts, rows, kernel):
+    """Keeps both factors."""
+    return mixed_product(subscripts, rows, kernel), (rows, kernel)
+
+
+def mixed_backward(subscripts, factors, gradient):
+    """Returns each factor's gradient in its own type."""
+    rows, kernel = factors
+    first, rest = subscripts.split(",")
+    second, out = rest.split("->")
+    to_kernel = functools.partial(jnp.einsum, f"{first},{out}->{second}")
+    return (
+        jnp.einsum(f"{out},{second}->{first}", gradient, narrowed(kernel, rows)),
+        summed(to_kernel, rows, gradient, dtype=kernel.dtype),
+    )
+
+
+mixed_product.defvjp(mixed_forward, mixed_backward)
+
+
 def dense(x, routes, gate, up, down):
     """Computes every expert for every token: E/k times the work, and the oracle of the others."""
     weights = jnp.sum(
         jax.nn.one_hot(routes.experts, gate.shape[0]) * routes.gates[..., None], axis=2
     )
     rows = jnp.broadcast_to(x[:, :, None], (*x.shape[:2], gate.shape[0], x.shape[2]))
-    y = swiglu(
-        rows, lambda rows, kernel: jnp.einsum("blei,eio->bleo", rows, kernel), gate, up, down
-    )
-    return jnp.einsum("ble,bled->bld", weights.astype(x.dtype), y)
+    y = swiglu(rows, functools.partial(paired, "blei,eio->bleo"), gate, up, down)
+    return jnp.einsum("ble,bled->bld", weights, y.astype(jnp.float32)).astype(x.dtype)
 
 
 def capacity(x, routes, gate, up, down):
@@ -332,7 +373,7 @@ def capacity(x, routes, gate, up, down):
     # Experts first: CPUs multiply stacks of matrices 1.4–1.8 times as fast as inner ones.
     rows = jnp.swapaxes(rows.reshape(batch, experts, slots, width), 0, 1)
     rows = along(rows, "expert", ("data", "fsdp")).reshape(experts, batch * slots, width)
-    y = swiglu(rows, lambda rows, kernel: jnp.einsum("eni,eio->eno", rows, kernel), gate, up, down)
+    y = swiglu(rows, functools.partial(paired, "eni,eio->eno"), gate, up, down)
     y = along(y.reshape(experts, batch, slots, width), "expert", ("data", "fsdp"))
     y = along(jnp.swapaxes(y, 0, 1), ("data", "fsdp", "expert"))
     y = pick(y.reshape(batch, experts * slots, width), slot, source[..., None])
@@ -348,7 +389,8 @@ def ragged(x, routes, gate, up, down):
     sizes = jnp.sum(routes.counts, axis=0)
     one = x.reshape(1, batch * length, width)
     rows = pick(one, order[None] // active, back.reshape(1, batch * length, active))[0]
-    y = swiglu(rows, lambda rows, kernel: jax.lax.ragged_dot(rows, kernel, sizes), gate, up, down)
+    multiply = lambda rows, kernel: jax.lax.ragged_dot(rows, narrowed(kernel, rows), sizes)
+    y = swiglu(rows, multiply, gate, up, down)
     y = pick(y[None], back[None], order[None, :, None])
     return weighted(y.reshape(batch, length, active, width), routes.gates)
 
@@ -357,8 +399,8 @@ COMPUTE = {"dense": dense, "capacity": capacity, "ragged": ragged}
 
 
 def weighted(y: Float[Array, "B L k D"], gates: Float[Array, "B L k"]) -> Float[Array, "B L D"]:
-    """Sums a token's experts, each with its gate."""
-    return jnp.einsum("blkd,blk->bld", y, gates.astype(y.dtype))
+    """Sums a token's experts, each with its gate, in float32."""
+    return jnp.einsum("blkd,blk->bld", y.astype(jnp.float32), gates).astype(y.dtype)
 
 
 @jax.custom_vjp

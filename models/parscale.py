@@ -77,15 +77,18 @@ class Prefix(nnx.Module):
         """Returns keys and values for a batch of B sequences × streams, streams fastest."""
         return tuple(per_row(x, batch, dtype) for x in (self.key, self.value))
 
-    def gates(self, batch: int, dtype) -> Float[Array, "B H 1 1"] | None:
-        """Returns the factor of what the prefix adds; None where it shares the tokens' softmax."""
-        return jnp.tanh(per_row(self.gate, batch, dtype)) if hasattr(self, "gate") else None
+    def gates(self, batch: int) -> Float[Array, "B H 1 1"] | None:
+        """Returns the float32 factor of what the prefix adds; None where it shares the softmax."""
+        if not hasattr(self, "gate"):
+            return None
+        return jnp.tanh(per_row(self.gate, batch, jnp.float32))
 
 
 def per_row(leaf: nnx.Param, batch: int, dtype) -> Array:
     """Repeats a leaf [P, ...] for every sequence of a batch of B sequences × streams."""
-    values = leaf[...].astype(dtype)
-    return jnp.tile(values, (batch // values.shape[0], *(1,) * (values.ndim - 1)))
+    values = leaf[...]  # Repeated before it is rounded, so that its gradient adds in float32.
+    values = jnp.tile(values, (batch // values.shape[0], *(1,) * (values.ndim - 1)))
+    return values.astype(dtype)
 
 
 def per_stream(config: ModelConfig, x: Array) -> Array:
@@ -137,8 +140,8 @@ class Aggregation(nnx.Module):
 
 
 def with_bias(x: Array, bias: nnx.Param) -> Array:
-    """Adds a bias [D] to [B, L, D] in the type of `x`."""
-    return x + bias[...].astype(x.dtype)[None, None]
+    """Adds a bias [D] to [B, L, D]; its gradient is summed in float32."""
+    return (x.astype(jnp.float32) + bias[...][None, None]).astype(x.dtype)
 
 
 def count_streams(config: ModelConfig, layers: Count) -> Count:

@@ -29,7 +29,7 @@ class Stem(Settings):
     `layers` is "third" (1, 4, 7, …), "half" (1, 3, 5, …), "all_but_first", or the layers' indices;
     the other layers are SwiGLU. `table_init` is "xavier", normal with variance 2/(V + F) as in the
     released code, or "unit", variance 1, that of a dense up-projection's output at the start.
-    `lazy` moves only the rows that the batch reads (`scaling.optimizer.lazy_adam`); without it
+    `lazy` moves only the rows that the batch reads (`scaling.optimizers.rule.by_row`); without it
     Adam moves all rows, as released. `rate` multiplies the learning rate of the tables, `decay`
     says whether they decay. `width` is the tables' width if it should be checked; it must be that
     of the feed-forward. Released code clips the tables' gradient apart from the others'; here one
@@ -77,7 +77,7 @@ class Stem(Settings):
     @property
     def group(self) -> Group:
         """How the tables are trained."""
-        return Group("stem", self.rate, self.decay, "lazy_adam" if self.lazy else "adam")
+        return Group("stem", self.rate, self.decay, self.lazy)
 
 
 class StemFeedForward(nnx.Module):

@@ -1,8 +1,8 @@
 """Changes: what a phase may alter at its start.
 
 A change is a frozen dataclass of two pure functions, `config(model) -> model` and
-`state(state, after, seed) -> state`. `carry` does the second for
-every change that only adds, drops or freezes leaves.
+`state(state, after, seed) -> state`, where `after` is the recipe from then on. `carry` does the
+second for every change that only adds, drops or freezes leaves.
 """
 
 from dataclasses import dataclass, replace
@@ -12,7 +12,8 @@ from typing import ClassVar
 from models import ModelConfig, Quantization, skeleton
 from models.quantize import scales
 from refused import Refused
-from scaling.optimizer import State, fresh, trainable
+from scaling.recipe import Recipe
+from scaling.state import State, fresh, fresh_averages, trainable
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Freeze:
             raise Refused("freeze.pattern", self.pattern, "a pattern that leaves some to train")
         return frozen
 
-    def state(self, state: State, after: ModelConfig, seed: int) -> State:
+    def state(self, state: State, after: Recipe, seed: int) -> State:
         """Keeps every value."""
         return carry(state, after, seed)
 
@@ -51,7 +52,7 @@ class ContextLength:
         """Replaces the context length."""
         return replace(model, context=self.context)
 
-    def state(self, state: State, after: ModelConfig, seed: int) -> State:
+    def state(self, state: State, after: Recipe, seed: int) -> State:
         """Keeps every value: rotary positions have no parameters."""
         return carry(state, after, seed)
 
@@ -83,26 +84,32 @@ class Quantize:
         skeleton(quantised)  # Refuses a rule that fits no array.
         return quantised
 
-    def state(self, state: State, after: ModelConfig, seed: int) -> State:
+    def state(self, state: State, after: Recipe, seed: int) -> State:
         """Keeps every value and adds the scales."""
         return carry(state, after, seed)
 
 
-def carry(state: State, after: ModelConfig, seed: int) -> State:
-    """Moves a state to a new configuration: kept leaves unchanged, new ones freshly started.
+def carry(state: State, after: Recipe, seed: int) -> State:
+    """Moves a state to a new recipe: kept leaves unchanged, new ones freshly started.
 
-    Kept parameters, buffers and moments are the same arrays; a new leaf is drawn from its own
-    stream (learned scales from their weights) and gets zero moments and a step count of its own;
-    leaves that the new configuration lacks, and the moments of frozen ones, are dropped.
+    Kept parameters, buffers, moments and averages are the same arrays; a new leaf is drawn from its
+    own stream (learned scales from their weights) and gets zero moments and a step count of its
+    own; leaves that the new model lacks, and moments and averages of frozen ones, are dropped.
     """
-    bones = skeleton(after)
+    bones = skeleton(after.model)
     new = bones.params.keys() - state.params.keys() | bones.buffers.keys() - state.buffers.keys()
     params, buffers = bones.initialise(seed, paths=new)
     params |= state.params
     params = scales(bones.quantizers, params) | params
     params = {path: params[path] for path in bones.params}
     buffers = {path: state.buffers.get(path, buffers.get(path)) for path in bones.buffers}
-    train = trainable(after)
-    starting = fresh(after, {path: params[path] for path in train if path not in state.moments})
-    moments = {path: state.moments.get(path, starting.get(path)) for path in train}
-    return State(params, buffers, moments)
+    train = trainable(after.model)
+    lacking = lambda had: {path: params[path] for path in train if path not in had}
+    moments = state.moments | fresh(after, lacking(state.moments))
+    averages = state.averages | fresh_averages(after, lacking(state.averages))
+    return State(
+        params=params,
+        buffers=buffers,
+        moments={path: moments[path] for path in train},
+        averages={path: averages[path] for path in train if path in averages},
+    )

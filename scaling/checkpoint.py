@@ -8,9 +8,12 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import Mesh
 
-from models import ModelConfig
 from scaling.mesh import state_shardings
-from scaling.optimizer import State, abstract
+from scaling.recipe import Recipe
+from scaling.state import State, abstract
+
+# What a state has beside parameters and buffers, several arrays for each leaf.
+STATEFUL = ("moments", "averages")
 
 KEEP = 2  # The newest may be damaged by what killed the process: one before it is kept.
 
@@ -38,10 +41,10 @@ def save_tree(folder: epath.Path, step: int, tree: dict, meta: dict) -> None:
         checkpoints.wait_until_finished()
 
 
-def restore(folder: epath.Path, config: ModelConfig, mesh: Mesh) -> tuple[State, dict] | None:
+def restore(folder: epath.Path, recipe: Recipe, mesh: Mesh) -> tuple[State, dict] | None:
     """Returns the newest good checkpoint's state and meta data, or None."""
-    like = abstract(config)
-    shardings = state_shardings(mesh, config, like)
+    like = abstract(recipe)
+    shardings = state_shardings(mesh, recipe.model, like)
     found = restore_tree(folder, lambda meta: shaped(to_tree(like), to_tree(shardings)))
     return found and (from_tree(found[0], like), found[1])
 
@@ -90,23 +93,27 @@ def discard(folder: epath.Path) -> None:
 
 def to_tree(state: State) -> dict:
     """Turns a state into nested dicts of arrays, so that files name no class of a library."""
-    moments = {path: dict(enumerate_leaves(m)) for path, m in state.moments.items()}
-    tree = {"params": state.params, "buffers": state.buffers, "moments": moments}
+    tree = {"params": state.params, "buffers": state.buffers}
+    for name in STATEFUL:
+        leaves = {p: dict(enumerate_leaves(x)) for p, x in getattr(state, name).items()}
+        tree[name] = {path: arrays for path, arrays in leaves.items() if arrays}
     return {name: leaves for name, leaves in tree.items() if leaves}
 
 
 def from_tree(tree: dict, like: State) -> State:
     """Turns nested dicts back into a state of the structure of `like`."""
-    moments = {
-        path: jax.tree.unflatten(
-            jax.tree.structure(m), [tree["moments"][path][k] for k, _ in enumerate_leaves(m)]
-        )
-        for path, m in like.moments.items()
+    found = {name: tree.get(name, {}) for name in STATEFUL}
+    filled = lambda x, arrays: jax.tree.unflatten(
+        jax.tree.structure(x), [arrays[name] for name, _ in enumerate_leaves(x)]
+    )
+    stateful = {
+        name: {p: filled(x, arrays.get(p, {})) for p, x in getattr(like, name).items()}
+        for name, arrays in found.items()
     }
-    return State(tree["params"], tree.get("buffers", {}), moments)
+    return State(params=tree["params"], buffers=tree.get("buffers", {}), **stateful)
 
 
-def enumerate_leaves(moments) -> list[tuple[str, jax.Array]]:
-    """Names the arrays of one leaf's optimizer state."""
-    leaves = jax.tree_util.tree_flatten_with_path(moments)[0]
+def enumerate_leaves(tree) -> list[tuple[str, jax.Array]]:
+    """Names the arrays that one leaf's optimizer state or average consists of."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return [(jax.tree_util.keystr(path).strip("."), leaf) for path, leaf in leaves]

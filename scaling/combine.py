@@ -1,11 +1,12 @@
 """Combinators that build lists of runs from plain values."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from refused import Refused
 from scaling.changes import Quantize
-from scaling.runs import Phase, Rate, decay, warmup
+from scaling.labels import Label, Labelled, labelled
+from scaling.runs import Phase, Rate, Run, decay, warmup
 
 
 def product(**axes: Iterable) -> Iterator[dict]:
@@ -14,27 +15,47 @@ def product(**axes: Iterable) -> Iterator[dict]:
         yield dict(zip(axes, values, strict=True))
 
 
-def zipped(**axes: Iterable) -> Iterator[dict]:
-    """Yields one dict per position of named axes of equal length.
+def sweep(
+    arms: Mapping[str, Callable[[float, int], Run]],
+    rates: Iterable[float],
+    seeds: Iterable[int],
+    **labels: Label,
+) -> tuple[Labelled, ...]:
+    """Builds every arm at every multiple of its reference rate with every seed.
+
+    An arm is a function (rate multiple, seed) → run. Labels are `arm` and `rate`, the multiple,
+    after those given.
 
     Raises:
-      Refused: axes of different lengths.
+      Refused: fewer than three rates, with which a best one could not be told from an edge, or
+        one that is not above 0.
     """
-    axes = {name: list(values) for name, values in axes.items()}
-    lengths = {name: len(values) for name, values in axes.items()}
-    if len(set(lengths.values())) > 1:
-        raise Refused("zipped", lengths, "axes of equal length")
-    for values in zip(*axes.values(), strict=True):
-        yield dict(zip(axes, values, strict=True))
+    rates, seeds = sorted(rates), list(seeds)
+    if len(set(rates)) < 3 or not rates[0] > 0:
+        raise Refused("config.rates", tuple(rates), "three or more above 0, around 1.0")
+    return tuple(
+        labelled(build(rate, seed), **labels, arm=arm, rate=rate)
+        for arm, build in arms.items()
+        for rate in rates
+        for seed in seeds
+    )
 
 
-def chain(*sweeps: Iterable[Mapping]) -> Iterator[dict]:
-    """Yields the elements of several sweeps one after the other, each only once."""
-    seen = []
-    for point in map(dict, itertools.chain(*sweeps)):
-        if point not in seen:
-            seen.append(point)
-            yield point
+def per_width(widths: Iterable[int], seeds: Iterable[int]) -> list[tuple[int, int]]:
+    """Returns each width with its number of seeds.
+
+    The last number also holds for the widths after it, so that one number may stand for all;
+    numbers beyond the widths are not used.
+
+    Raises:
+      Refused: no number, or one below 1.
+    """
+    widths, numbers = list(widths), list(seeds)
+    if not numbers or min(numbers) < 1:
+        accepted = "numbers from 1, one per width; the last holds for the widths after it"
+        raise Refused("config.seeds", tuple(numbers), accepted)
+    numbers += numbers[-1:] * (len(widths) - len(numbers))
+    return list(zip(widths, numbers, strict=False))
 
 
 def steps_in(tokens: int, batch_tokens: int) -> int:

@@ -1,8 +1,12 @@
 """TensorBoard files, written with tensorboard's own writer."""
 
+import re
 from collections.abc import Iterable
 
 from etils import epath
+
+from scaling.labels import words
+from scaling.plan import Plan
 
 # Keys of a metrics line that are not curves.
 NOT_CURVES = ("step", "tokens", "seconds", "batch_tokens")
@@ -32,6 +36,15 @@ def write_events(folder: epath.Path, records: Iterable[dict], replace: bool = Fa
             Event(step=record["tokens"], wall_time=wall, summary=Summary(value=values))
         )
     writer.close()
+
+
+def folder_name(plan: Plan, index: int) -> str:
+    """Names a run's folder by its place in the plan, its labels, tokens and seed."""
+    run = plan.runs[index]
+    cells = plan.cells(plan.segments[run.identity])
+    said = words({name: (value,) for name, value in cells.items()}) or f"width {run.model.width}"
+    parts = [f"{index:03d}", *said.split("  "), f"{run.tokens / 1e6:.2f}M", f"seed {run.seed}"]
+    return "-".join(re.sub(r"[^\w.±×]+", "_", part).strip("_") for part in parts)
 
 
 def curves(record: dict) -> Iterable[tuple[str, float]]:

@@ -27,8 +27,8 @@ from scaling import checkpoint
 from scaling.environment import environment
 from scaling.grouping import Fleet, fleets, planned
 from scaling.mesh import of_one_run, shards
-from scaling.optimizer import State, abstract, initial
 from scaling.plan import Segment, order
+from scaling.state import State, abstract, initial
 from scaling.train import Program, on_mesh, steps_of
 from scaling.worker import Meter, Stopped, Worker, enter
 
@@ -62,7 +62,7 @@ def compiled(program: Program):
         begin = source.starts[domain] + window.astype(jnp.int32) * context
         return source.tokens[begin[:, None] + jnp.arange(context + 1)[None]].astype(jnp.int32)
 
-    one = steps_of(program.config, program.optimizer, read)
+    one = steps_of(program, read)
     each = Source(Tables(*[0] * len(Tables._fields)), 0, None, None)
     many = jax.vmap(one, in_axes=(0, each, 0, 0, None), spmd_axis_name="run")
     split = by_run(program.mesh)
@@ -143,7 +143,7 @@ class Descent:
 def begun(segment: Segment, end: State | None) -> State:
     """Returns the state in which a segment starts, its own copy of where its parent ended."""
     if segment.parent is None:
-        return initial(segment.run.model, segment.run.seed)
+        return initial(segment.run.recipe, segment.run.seed)
     return jax.tree.map(jnp.copy, end)
 
 
@@ -226,7 +226,7 @@ class Training:
 
     def resume(self) -> tuple[int, dict[str, float]] | None:
         """Restores the fleet's checkpoint; returns its step and the members' seconds so far."""
-        config = self.program.config
+        recipe = self.program.recipe
         found = checkpoint.restore_tree(self.folder, self.like)
         if found is None:
             return None
@@ -235,16 +235,16 @@ class Training:
         if passed & self.starts.keys() - set(meta["ends"]):
             return None  # A member is wanted whose end was not kept: all begin again.
         self.rows = self.fleet.rows(meta["step"])
-        self.state = checkpoint.from_tree(tree["rows"], abstract(config))
+        self.state = checkpoint.from_tree(tree["rows"], abstract(recipe))
         for row, id in enumerate(meta["ends"]):
             if id in self.starts:
-                kept = checkpoint.from_tree(tree["ends"], abstract(config))
+                kept = checkpoint.from_tree(tree["ends"], abstract(recipe))
                 self.ends[id] = (take(kept, row), None)
         return meta["step"], meta["seconds"]
 
     def like(self, meta: dict) -> dict:
         """Says what a checkpoint holds: the rows at its step, and end states that were kept."""
-        one = checkpoint.to_tree(abstract(self.program.config))
+        one = checkpoint.to_tree(abstract(self.program.recipe))
         whole = NamedSharding(self.program.mesh, PartitionSpec())
 
         def stacked(count, sharding):

@@ -97,7 +97,7 @@ def fleets(segments: Iterable[Segment], mesh, most: Callable[[Program], int]) ->
     """
     groups: dict[Program, list[Segment]] = {}
     for s in segments:
-        program = Program.of(s.config, s.run.optimizer, s.phase.batch_tokens, mesh)
+        program = Program(recipe=s.recipe, batch_tokens=s.phase.batch_tokens, mesh=mesh)
         groups.setdefault(program, []).append(s)
     found = []
     for program, members in groups.items():

@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from models import ModelConfig, ParameterTokens, skeleton
 from models.tokenformer import TAUS
 from models.transformer import stream
 from refused import Refused
-from scaling.optimizer import State
+from scaling.recipe import Recipe
+from scaling.state import State, abstract, fresh, fresh_averages
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,10 @@ class GrowParameterTokens:
             raise Refused("grow", "no rows", "attention_rows or feed_forward_rows, or both")
         return replace(model, **grown)
 
-    def state(self, state: State, after: ModelConfig, seed: int) -> State:
-        """Appends the new rows to parameters and moments."""
-        params, moments = dict(state.params), dict(state.moments)
-        for path, leaf in skeleton(after).params.items():
+    def state(self, state: State, after: Recipe, seed: int) -> State:
+        """Appends the new rows to parameters, moments and averages."""
+        params = dict(state.params)
+        for path, leaf in skeleton(after.model).params.items():
             old = params[path]
             if old.shape == leaf.shape:
                 continue
@@ -84,22 +86,36 @@ class GrowParameterTokens:
                 # A stream of their own: the leaf's would repeat the draws of its old rows.
                 rows = leaf.init.draw(stream(seed, f"{path}+{old.shape[axis]}"), tuple(shape))
             params[path] = jnp.concatenate([old, rows], axis)
-            if path in moments:
-                nothing = np.zeros(shape, np.float32)
-                longer = lambda x, old=old, axis=axis, nothing=nothing: (
-                    jnp.concatenate([x, nothing], axis) if x.shape == old.shape else x
-                )
-                moments[path] = jax.tree.map(longer, moments[path])
-        return State(params, state.buffers, moments)
+        new = {
+            path: params[path] for path in state.moments if params[path] is not state.params[path]
+        }
+        both = lambda old, new: old | {p: jax.tree.map(extended, old[p], new[p]) for p in new}
+        return State(
+            params=params,
+            buffers=state.buffers,
+            moments=both(state.moments, fresh(after, new)),
+            averages=both(state.averages, fresh_averages(after, new)),
+        )
 
 
-def first_rows(state: State, before: ModelConfig) -> State:
-    """Undoes growth: cuts parameters and moments to the first rows, those `before` has."""
-    params, moments = {}, {}
-    for path, leaf in skeleton(before).params.items():
-        cut = tuple(slice(size) for size in leaf.shape)
-        params[path] = state.params[path][cut]
-        if path in state.moments:
-            less = lambda x, cut=cut: x[cut] if x.ndim else x
-            moments[path] = jax.tree.map(less, state.moments[path])
-    return State(params, state.buffers, moments)
+def extended(old: Array, new: Array) -> Array:
+    """Returns `new` with `old` in its first rows, columns and so on; `old` where none are more."""
+    for axis, (size, length) in enumerate(zip(old.shape, new.shape, strict=True)):
+        if size < length:
+            rest = [slice(n) for n in old.shape]
+            rest[axis] = slice(size, length)
+            old = jnp.concatenate([old, new[tuple(rest)]], axis)
+    return old
+
+
+def first_rows(state: State, before: Recipe) -> State:
+    """Undoes growth: cuts parameters, moments and averages to the rows that `before` has."""
+    like = abstract(before)
+    cut = lambda old, x: x[tuple(slice(n) for n in old.shape)]
+    cut_all = lambda old, x: {p: jax.tree.map(cut, old[p], x[p]) for p in old}
+    return State(
+        params=cut_all(like.params, state.params),
+        buffers=state.buffers,
+        moments=cut_all(like.moments, state.moments),
+        averages=cut_all(like.averages, state.averages),
+    )

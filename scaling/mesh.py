@@ -8,7 +8,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from models import ModelConfig, skeleton
 from refused import Refused
-from scaling.optimizer import State
+from scaling.state import State
 
 AXES = ("run", "data", "fsdp", "expert")
 BATCH_AXES = ("data", "fsdp", "expert")
@@ -70,9 +70,9 @@ def batched(mesh: Mesh, ndim: int, axis: int) -> NamedSharding:
 def state_shardings(mesh: Mesh, config: ModelConfig, state: State) -> State:
     """Returns the sharding of every array of a state.
 
-    A parameter and its moments are split over `fsdp` along the dimension that its part declared,
-    where the axis divides it, and stacked experts over `expert`; everything else is whole on every
-    device.
+    A parameter is split over `fsdp` along the dimension that its part declared, where the axis
+    divides it, and stacked experts over `expert`; so are its average and whatever of its
+    optimizer's state has its shape. Everything else is whole on every device.
 
     Raises:
       Refused: a number of experts that the `expert` axis does not divide.
@@ -92,10 +92,12 @@ def state_shardings(mesh: Mesh, config: ModelConfig, state: State) -> State:
             spec[leaf.expert] = "expert"
         return NamedSharding(mesh, PartitionSpec(*spec)) if any(spec) else replicated(mesh)
 
+    each = lambda path, tree: jax.tree.map(lambda x: of(path, x), tree)
     return State(
-        {path: of(path, x) for path, x in state.params.items()},
-        {path: replicated(mesh) for path in state.buffers},
-        {p: jax.tree.map(lambda x, p=p: of(p, x), m) for p, m in state.moments.items()},
+        params={path: of(path, x) for path, x in state.params.items()},
+        buffers={path: replicated(mesh) for path in state.buffers},
+        moments={path: each(path, tree) for path, tree in state.moments.items()},
+        averages={path: each(path, tree) for path, tree in state.averages.items()},
     )
 
 

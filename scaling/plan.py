@@ -2,13 +2,15 @@
 
 import functools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import models
 from data import Order, Piece
 from models import ModelConfig
 from refused import Refused
+from scaling.labels import Label, Labelled, joined, label_sets, words
+from scaling.recipe import Recipe
 from scaling.runs import Phase, Run
 
 
@@ -18,12 +20,14 @@ class Segment:
 
     `run` ends where the segment ends, so the segment's id names the state there, however the plan
     was cut. `offset` is the step of its last phase at which the segment begins; `parent` is the id
-    of the segment before, None at a root.
+    of the segment before, None at a root. `labels` has each label's distinct values over the runs
+    that go through it, in the plan's order; None among them stands for a run without the label.
     """
 
     run: Run
     offset: int
     parent: str | None
+    labels: Mapping[str, tuple[Label | None, ...]] = field(default_factory=dict, compare=False)
 
     @property
     def id(self) -> str:
@@ -44,6 +48,23 @@ class Segment:
     def config(self) -> ModelConfig:
         """The model's configuration during the segment."""
         return self.run.model_at(-1)
+
+    @property
+    def shared(self) -> dict[str, Label]:
+        """The labels that all runs through the segment share."""
+        alone = {name: values[0] for name, values in self.labels.items() if len(values) == 1}
+        return {name: value for name, value in alone.items() if value is not None}
+
+    @property
+    def words(self) -> str:
+        """Names the segment for a person: by its labels, or its width without any, and its seed."""
+        said = words(self.labels) or f"width {self.config.width}"
+        return f"{said}  seed {self.run.seed}"
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe during the segment."""
+        return replace(self.run.recipe, model=self.config)
 
     @property
     def steps(self) -> int:
@@ -73,10 +94,26 @@ class Segment:
 
 @dataclass(frozen=True)
 class Plan:
-    """Segments by id, parents before children, and the runs they train."""
+    """Segments by id, parents before children, and the runs they train.
+
+    `labels` has every run's label sets by its identity: none, one, or several where the run serves
+    in several arms.
+    """
 
     runs: tuple[Run, ...]
     segments: dict[str, Segment]
+    labels: dict[str, tuple[dict[str, Label], ...]]
+
+    @functools.cached_property
+    def label_names(self) -> list[str]:
+        """Names of the labels of all runs."""
+        sets = (labels for some in self.labels.values() for labels in some)
+        return list(dict.fromkeys(name for labels in sets for name in labels))
+
+    def cells(self, segment: Segment) -> dict[str, Label | None]:
+        """Returns the label columns of a segment's row: the run's that ends here, or the shared."""
+        sets = self.labels.get(segment.id, (segment.shared,))
+        return {name: joined(sets, name) for name in self.label_names}
 
     @functools.cached_property
     def children(self) -> dict[str | None, list[str]]:
@@ -137,21 +174,30 @@ class Plan:
         return path[::-1]
 
 
-def plan(runs: Iterable[Run]) -> Plan:
+def plan(runs: Iterable[Run | Labelled]) -> Plan:
     """Cuts prefix-closed phases wherever any run of the list branches, and shares equal prefixes.
 
-    Equal runs are planned once. The closed form for runs of lengths D_i that share a trunk up to
-    their last fraction f, of the tokens that training them apart would take, is
-    [(1 − f)·D_max + f·ΣD_i]/ΣD_i.
+    Equal runs are planned once; one that is listed under several labels keeps them all. The closed
+    form for runs of lengths D_i that share a trunk up to their last fraction f, of the tokens that
+    training them apart would take, is [(1 − f)·D_max + f·ΣD_i]/ΣD_i.
 
     Raises:
-      Refused: a phase of no steps after a change that is nothing without training.
+      Refused: a phase of no steps after a change that is nothing without training, or a label that
+        is a text for some runs and a number for others.
     """
-    runs = tuple({run.identity: run for run in runs}.values())
+    listed = [r if isinstance(r, Labelled) else Labelled(run=r, labels={}) for r in runs]
+    labels = label_sets(listed)
+    runs = tuple({item.run.identity: item.run for item in listed}.values())
     empty = (phase for run in runs for phase in run.phases if not phase.steps)
     for phase in (phase for phase in empty if getattr(phase.change, "needs_steps", False)):
         accepted = f"at least one step of batch_tokens={phase.batch_tokens} after {phase.change}"
         raise Refused("phase.tokens", phase.tokens, accepted)
+    planned = Plan(runs, cut(runs), labels)
+    return replace(planned, segments=with_labels(planned))
+
+
+def cut(runs: Iterable[Run]) -> dict[str, Segment]:
+    """Returns the segments of runs by id, parents before children."""
     cuts = defaultdict(set)
     for run in runs:
         for index, phase in enumerate(run.phases):
@@ -168,10 +214,24 @@ def plan(runs: Iterable[Run]) -> Plan:
             # A phase of no tokens is a segment of its own: its change, and perhaps an evaluation.
             # Where it is only the start of a longer one it is not cut off.
             for end in filter(None, ends) if phase.tokens else (0,):
-                cut = run.until(index, end if phase.prefix_closed else None)
-                segments.setdefault(cut.identity, Segment(cut, offset, parent))
-                parent, offset = cut.identity, end // phase.batch_tokens
-    return Plan(runs, segments)
+                part = run.until(index, end if phase.prefix_closed else None)
+                segments.setdefault(part.identity, Segment(part, offset, parent))
+                parent, offset = part.identity, end // phase.batch_tokens
+    return segments
+
+
+def with_labels(planned: Plan) -> dict[str, Segment]:
+    """Returns a plan's segments with the labels of the runs that go through them."""
+    found = {id: {name: {} for name in planned.label_names} for id in planned.segments}
+    for run in planned.runs:
+        sets = planned.labels[run.identity] or ({},)
+        for segment in planned.path(run.identity):
+            for name, values in found[segment.id].items():
+                values.update(dict.fromkeys(labels.get(name) for labels in sets))
+    return {
+        id: replace(segment, labels={name: tuple(values) for name, values in found[id].items()})
+        for id, segment in planned.segments.items()
+    }
 
 
 def pieces(run: Run) -> tuple[Piece, ...]:

@@ -112,12 +112,9 @@ class Bars(Silent):
 
 
 def title(segment: Segment) -> str:
-    """Names a segment for a person: model size, token span, seed."""
+    """Names a segment for a person: labels, seed, token span."""
     first, last = segment.first_token, segment.run.tokens
-    return (
-        f"width {segment.config.width}  seed {segment.run.seed}  "
-        f"{first / 1e6:.2f}–{last / 1e6:.2f}M tokens"
-    )
+    return f"{segment.words}  {first / 1e6:.2f}–{last / 1e6:.2f}M tokens"
 
 
 def progress() -> Silent:

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,8 +12,10 @@ import data
 import models
 from data import Corpus, Mixture
 from models import ModelConfig, Settings
-from models.ladder import Rung, weight_decay
+from models.ladder import Rung
 from refused import Refused
+from scaling.optimizers import AdamW, Optimizer
+from scaling.recipe import Averaging, Recipe
 
 NUMERICS = 1  # Enters every run's identity; raised when a golden table of training changes.
 
@@ -128,31 +129,6 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Optimizer:
-    """AdamW with global-norm clipping (Loshchilov & Hutter 2019, algorithm 2).
-
-    Decay is multiplied by the learning rate. `clip` is the largest global gradient norm.
-    """
-
-    learning_rate: float
-    weight_decay: float = 0.0
-    b1: float = 0.9
-    b2: float = 0.98
-    epsilon: float = 1e-8
-    clip: float = 1.0
-
-    @classmethod
-    def at(cls, rate: float) -> "Optimizer":
-        """Returns the optimizer of a peak rate with the weight decay that the ladder gives it."""
-        return cls(rate, weight_decay(rate))
-
-    def __post_init__(self):
-        for name in ("learning_rate", "epsilon", "clip"):
-            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
-                raise Refused(f"optimizer.{name}", getattr(self, name), "a positive number")
-
-
-@dataclass(frozen=True)
 class Run:
     """A training run; its identity is the hash of everything that changes its numbers."""
 
@@ -161,11 +137,12 @@ class Run:
     optimizer: Optimizer
     seed: int
     phases: tuple[Phase, ...]
+    averaging: Averaging | None = None
 
     @classmethod
     def of(cls, rung: Rung, data: Data, seed: int, phases: tuple[Phase, ...]) -> "Run":
         """Returns the run of a rung of the ladder, at its own rate."""
-        optimizer = Optimizer(rung.learning_rate, rung.weight_decay)
+        optimizer = AdamW(learning_rate=rung.learning_rate, weight_decay=rung.weight_decay)
         return cls(rung.model, data, optimizer, seed, phases)
 
     def __post_init__(self):
@@ -200,6 +177,15 @@ class Run:
         changes = [p.change for p in self.phases[: last + 1] if p.change is not None]
         return functools.reduce(lambda config, change: change.config(config), changes, self.model)
 
+    def recipe_at(self, index: int) -> Recipe:
+        """Returns the recipe in force during a phase; −1 is the last."""
+        return replace(self.recipe, model=self.model_at(index))
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe before any phase's change."""
+        return Recipe(model=self.model, optimizer=self.optimizer, averaging=self.averaging)
+
     def mixture_at(self, index: int) -> Mixture:
         """Returns the mixture in force during a phase."""
         given = [p.mixture for p in self.phases[: index + 1] if p.mixture is not None]
@@ -230,8 +216,8 @@ class Run:
 def canonical(value):
     """Turns a run into JSON values without what equals its default.
 
-    So a new field with a default re-hashes nothing. Changes and a part's settings carry the name
-    of their class.
+    So a new field with a default re-hashes nothing. Changes, a part's settings and optimizers
+    carry the name of their class, but for AdamW, which runs had before there was a choice.
     """
     if dataclasses.is_dataclass(value):
         fields = {
@@ -239,8 +225,9 @@ def canonical(value):
             for f in dataclasses.fields(value)
             if not is_default(f, getattr(value, f.name))
         }
-        chosen = hasattr(value, "config") or isinstance(value, Settings)
-        return [type(value).__name__, fields] if chosen else fields
+        name = type(value).__name__
+        chosen = hasattr(value, "config") or isinstance(value, (Settings, Optimizer))
+        return [name, fields] if chosen and name != AdamW.__name__ else fields
     if isinstance(value, (tuple, list)):
         return [canonical(v) for v in value]
     return value

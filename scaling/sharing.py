@@ -14,8 +14,8 @@ import time
 from dataclasses import dataclass, field
 
 from scaling.leases import Leases, Lost
-from scaling.optimizer import State, initial
 from scaling.plan import Segment
+from scaling.state import State, initial
 from scaling.worker import Stopped, Worker
 
 # Waiting for others: the first and the longest pause between two looks at the store, in seconds.
@@ -159,7 +159,7 @@ class Sharing:
             (_, state), self.hand = self.hand, None  # Handed over, so that it can be donated.
             return state
         if segment.parent is None:
-            return initial(segment.run.model, segment.run.seed)
+            return initial(segment.run.recipe, segment.run.seed)
         parent = self.plan.segments[segment.parent]
         found = self.worker.restored(parent)
         if found is None or found[1]["step"] != parent.run.steps:

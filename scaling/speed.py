@@ -14,15 +14,16 @@ from jax.sharding import Mesh
 import models
 from data import cache_folder
 from data.order import PERIOD, Tables
-from models import ModelConfig
 from refused import Refused
 from scaling.environment import environment
 from scaling.fleet import Source, by_run
 from scaling.fleet import compiled as together
 from scaling.mesh import make_mesh
-from scaling.optimizer import abstract, initial
+from scaling.optimizers import AdamW
 from scaling.plan import Segment
-from scaling.runs import Optimizer, canonical
+from scaling.recipe import Recipe
+from scaling.runs import canonical
+from scaling.state import abstract, array_bytes, initial, optimizer_bytes
 from scaling.train import WINDOW_TYPE, Program, advance, on_mesh
 
 # Dense bfloat16 peak in FLOP/s of one device, from the vendors' data sheets.
@@ -78,9 +79,9 @@ def peak_flops() -> tuple[float, str]:
     return 2 * size**3 / best, f"float32 matrix product of size {size}, measured"
 
 
-def measure(config: ModelConfig, batch_tokens: int, steps: int = CALIBRATION_STEPS) -> float:
-    """Returns training tokens per second of a configuration on this process's first device."""
-    train = alone(config, batch_tokens, steps)
+def measure(recipe: Recipe, batch_tokens: int, steps: int = CALIBRATION_STEPS) -> float:
+    """Returns training tokens per second of a recipe on this process's first device."""
+    train = alone(recipe, batch_tokens, steps)
     best = np.inf
     for _ in range(4):
         began = time.perf_counter()
@@ -90,7 +91,7 @@ def measure(config: ModelConfig, batch_tokens: int, steps: int = CALIBRATION_STE
 
 
 def fleet_speeds(
-    config: ModelConfig, batch_tokens: int, sizes: Iterable[int], times: int = 1
+    recipe: Recipe, batch_tokens: int, sizes: Iterable[int], times: int = 1
 ) -> dict[int, np.ndarray]:
     """Returns the training tokens per second of all members together, (turns,) by fleet size.
 
@@ -101,7 +102,7 @@ def fleet_speeds(
     calls: dict[int, Callable[[], float]] = {}
     for size in sorted(sizes):
         try:
-            calls[size] = timed(config, batch_tokens, size)
+            calls[size] = timed(recipe, batch_tokens, size)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -127,17 +128,17 @@ def fastest(speeds: dict[int, np.ndarray]) -> int:
     return next(size for size in sorted(middle) if middle[size] * WORTH >= max(middle.values()))
 
 
-def timed(config: ModelConfig, batch_tokens: int, size: int) -> Callable[[], float]:
+def timed(recipe: Recipe, batch_tokens: int, size: int) -> Callable[[], float]:
     """Compiles what trains a fleet, and returns what times it for a while: tokens per second.
 
     One member is trained as the loop trains it; more read random windows in one program.
     """
     work = TIMED_ACTIVATIONS if jax.default_backend() == "cpu" else TIMED_ON_ACCELERATORS
-    steps = min(max(work // (size * batch_tokens * config.width), 1), CALIBRATION_STEPS)
+    steps = min(max(work // (size * batch_tokens * recipe.model.width), 1), CALIBRATION_STEPS)
     if size == 1:
-        train = alone(config, batch_tokens, steps)
+        train = alone(recipe, batch_tokens, steps)
     else:
-        train = members(config, batch_tokens, size, steps)
+        train = members(recipe, batch_tokens, size, steps)
     train()  # The first call compiles.
     began = time.perf_counter()
     train()
@@ -152,10 +153,11 @@ def timed(config: ModelConfig, batch_tokens: int, size: int) -> Callable[[], flo
     return call
 
 
-def alone(config: ModelConfig, batch_tokens: int, steps: int) -> Callable[[], None]:
-    """Returns what trains one configuration for some steps on the first device."""
-    program = Program.of(config, Optimizer(1e-3), batch_tokens, make_mesh("data:1"))
-    state = on_mesh(program, initial(config, 0))
+def alone(recipe: Recipe, batch_tokens: int, steps: int) -> Callable[[], None]:
+    """Returns what trains one recipe for some steps on the first device."""
+    config = recipe.model
+    program = Program(recipe=recipe, batch_tokens=batch_tokens, mesh=make_mesh("data:1"))
+    state = on_mesh(program, initial(recipe, 0))
     shape = (steps, program.sequences, config.context + 1)
     windows = np.random.default_rng(0).integers(0, config.vocabulary, shape).astype(np.int32)
     rates = np.full(steps, 1e-3)
@@ -168,12 +170,12 @@ def alone(config: ModelConfig, batch_tokens: int, steps: int) -> Callable[[], No
     return train
 
 
-def members(config: ModelConfig, batch_tokens: int, size: int, steps: int) -> Callable[[], None]:
+def members(recipe: Recipe, batch_tokens: int, size: int, steps: int) -> Callable[[], None]:
     """Returns what trains a fleet of equal members for some steps on the first device."""
-    mesh = make_mesh("run:1")
-    program = Program.of(config, Optimizer(1e-3), batch_tokens, mesh)
+    mesh, config = make_mesh("run:1"), recipe.model
+    program = Program(recipe=recipe, batch_tokens=batch_tokens, mesh=mesh)
     lead = lambda x: np.broadcast_to(np.asarray(x), (size, *np.shape(x)))
-    state = jax.device_put(jax.tree.map(lead, initial(config, 0)), by_run(mesh))
+    state = jax.device_put(jax.tree.map(lead, initial(recipe, 0)), by_run(mesh))
     words = np.random.default_rng(0).integers(0, config.vocabulary, 1 << 20)
     slots, one = np.arange(PERIOD, dtype=np.uint32), np.ones(1, np.uint32)
     count = one * ((len(words) - 1) // config.context)
@@ -181,7 +183,7 @@ def members(config: ModelConfig, batch_tokens: int, size: int, steps: int) -> Ca
     source = Source(
         Tables(*map(lead, tables)),
         lead(np.uint32(0)),
-        jax.device_put(words.astype(np.uint16)),
+        jax.device_put(words.astype(np.min_scalar_type(config.vocabulary - 1))),
         np.zeros(1, np.int32),
     )
     rates = lead(np.full(program.dispatch_steps, 1e-3, np.float32))
@@ -215,15 +217,15 @@ def most(program: Program, measuring: bool = True) -> int:
     What was measured is kept on disk. Without `measuring`, which compiles a program per size, what
     was not measured before is 0.
     """
-    config, batch = program.config, program.batch_tokens
-    text = json.dumps([canonical(config), batch], sort_keys=True)
+    recipe, batch = program.recipe, program.batch_tokens
+    text = json.dumps([canonical(recipe), batch], sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
     file = cache_folder() / "speed" / f"{device_key()}-fleet-sizes.json"
     known = json.loads(file.read_text()) if file.exists() else {}
     if key not in known:
         if not measuring:
             return 0
-        known[key] = fastest(fleet_speeds(config, batch, candidates(program)))
+        known[key] = fastest(fleet_speeds(recipe, batch, candidates(program)))
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(known, indent=1) + "\n")
     return known[key]
@@ -242,7 +244,7 @@ def fleet_sizes(
     if choice == "auto":
         flops: dict[Program, float] = {}
         for s in segments:
-            program = Program.of(s.config, s.run.optimizer, s.phase.batch_tokens, mesh)
+            program = Program(recipe=s.recipe, batch_tokens=s.phase.batch_tokens, mesh=mesh)
             flops[program] = flops.get(program, 0.0) + s.flops
         least = CPU_FLEET_FLOPS if jax.default_backend() == "cpu" else 0.0
         return lambda program: most(program, measuring) if flops[program] >= least else 1
@@ -273,7 +275,8 @@ def calibration(folder: Path) -> dict[int, float]:
     rates = {}
     for width in CALIBRATION_WIDTHS:
         config = models.ladder(width, 10**6).model
-        speed = measure(config, CALIBRATION_TOKENS)
+        recipe = Recipe(model=config, optimizer=AdamW(learning_rate=1e-3))
+        speed = measure(recipe, CALIBRATION_TOKENS)
         rates[width] = speed * models.count(config).flops_train
     folder.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({"date": time.strftime("%Y-%m-%d"), "flops_per_second": rates}))
@@ -298,24 +301,25 @@ def largest(segments: Iterable[Segment]) -> Segment:
     def judged(segment):
         accounts = models.count(segment.config)
         written = accounts.flops_forward / (2 * segment.config.width)
-        return 16 * accounts.params_total + 4 * written * segment.phase.batch_tokens
+        kept = 8 * accounts.params_total + optimizer_bytes(segment.recipe)  # With the gradient.
+        return kept + 4 * written * segment.phase.batch_tokens
 
     return max(segments, key=judged)
 
 
 def predicted_bytes(segment: Segment) -> int:
     """Predicts the device memory of training a segment, as `training_bytes` says."""
-    return training_bytes(segment.config, segment.phase.batch_tokens)
+    return training_bytes(segment.recipe, segment.phase.batch_tokens)
 
 
-def training_bytes(config: ModelConfig, batch_tokens: int) -> int:
-    """Predicts device memory: parameters, gradients and two moments in float32, and activations.
+def training_bytes(recipe: Recipe, batch_tokens: int) -> int:
+    """Predicts device memory: parameters, gradients, the optimizer's state and activations.
 
     Activations are what the backward pass keeps of the forward one, found by tracing both without
     compiling; XLA computes some of them again and needs a little beside them. Weights are among
     what is kept, and are counted once.
     """
-    state = abstract(config)
+    config, state = recipe.model, abstract(recipe)
     train = {path: x for path, x in state.params.items() if path in state.moments}
     rest = {path: x for path, x in state.params.items() if path not in train}
 
@@ -326,6 +330,5 @@ def training_bytes(config: ModelConfig, batch_tokens: int) -> int:
     shape = (batch_tokens // config.context, config.context + 1)
     windows = jax.ShapeDtypeStruct(shape, WINDOW_TYPE)
     residuals = jax.eval_shape(kept, train, rest, state.buffers, windows)
-    size = lambda tree: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
-    activations = max(0, size(residuals) - size(state.params))
-    return 4 * size(train) + size(rest) + activations
+    activations = max(0, array_bytes(residuals) - array_bytes(state.params))
+    return array_bytes((state.params, train)) + optimizer_bytes(recipe) + activations

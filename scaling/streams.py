@@ -7,7 +7,8 @@ from models import ModelConfig, Streams, skeleton
 from models.parscale import kept
 from refused import Refused
 from scaling.changes import carry
-from scaling.optimizer import State, trainable
+from scaling.recipe import Recipe
+from scaling.state import State, trainable
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class AddStreams:
             raise Refused("add_streams.streams", self.streams.count, "2 or more, with freeze=True")
         return after
 
-    def state(self, state: State, after: ModelConfig, seed: int) -> State:
+    def state(self, state: State, after: Recipe, seed: int) -> State:
         """Keeps every value; new leaves start with zero moments."""
         return carry(state, after, seed)
 
@@ -62,9 +63,14 @@ class KeepStreams:
             raise Refused("keep_streams", self.streams, accepted)
         return after
 
-    def state(self, state: State, after: ModelConfig, seed: int) -> State:
+    def state(self, state: State, after: Recipe, seed: int) -> State:
         """Takes the parameters of the streams kept; leaves of a new shape get zero moments."""
         params = kept(state.params, self.streams)
         same = lambda path: path in params and params[path] is state.params[path]
-        moments = {path: moment for path, moment in state.moments.items() if same(path)}
-        return carry(state._replace(params=params, moments=moments), after, seed)
+        kept_of = lambda tree: {path: x for path, x in tree.items() if same(path)}
+        moments, averages = kept_of(state.moments), kept_of(state.averages)
+        return carry(
+            State(params=params, buffers=state.buffers, moments=moments, averages=averages),
+            after,
+            seed,
+        )

@@ -13,9 +13,9 @@ import models
 from models import ModelConfig
 from refused import Refused
 from scaling.mesh import batched, place, replicated, shards, state_shardings
-from scaling.optimizer import State, abstract, update
 from scaling.processes import compile_together
-from scaling.runs import Optimizer
+from scaling.recipe import Recipe
+from scaling.state import State, abstract, average, update
 
 # Steps per dispatch at most: enough that 12 layers' Python overhead (1.1 ms a dispatch, measured)
 # vanishes, few enough that a dispatch of the smallest models stays below a second.
@@ -28,29 +28,35 @@ WINDOW_TYPE = np.int32
 DISPATCH_TOKENS = 1 << 21
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Program:
-    """What one compiled training program depends on; segments that agree on it share it."""
+    """What one compiled training program depends on; segments that agree on it share it.
 
-    config: ModelConfig
-    optimizer: Optimizer
+    What enters as arrays is taken out of the recipe, so that a sweep over it compiles once.
+
+    Raises:
+      Refused: a batch whose sequences the mesh does not divide.
+    """
+
+    recipe: Recipe
     batch_tokens: int
     mesh: Mesh
 
-    @classmethod
-    def of(cls, config: ModelConfig, optimizer: Optimizer, batch_tokens: int, mesh: Mesh):
-        """Normalises the settings that enter as arrays, so that a sweep over them compiles once."""
-        static = Optimizer(1.0, 0.0, optimizer.b1, optimizer.b2, optimizer.epsilon, optimizer.clip)
-        program = cls(config, static, batch_tokens, mesh)
-        config.check_mesh(mesh.shape)
-        if program.sequences % shards(mesh):
+    def __post_init__(self):
+        object.__setattr__(self, "recipe", self.recipe.static)
+        self.config.check_mesh(self.mesh.shape)
+        if self.sequences % shards(self.mesh):
             raise Refused(
                 "phase.batch_tokens",
-                batch_tokens,
-                f"a number of sequences (context {config.context}) that mesh data × fsdp × "
-                f"expert = {shards(mesh)} divides",
+                self.batch_tokens,
+                f"a number of sequences (context {self.config.context}) that mesh data × fsdp × "
+                f"expert = {shards(self.mesh)} divides",
             )
-        return program
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's configuration."""
+        return self.recipe.model
 
     @property
     def sequences(self) -> int:
@@ -63,7 +69,7 @@ class Program:
         return max(1, min(DISPATCH_STEPS, DISPATCH_TOKENS // self.batch_tokens))
 
 
-def steps_of(config: ModelConfig, optimizer: Optimizer, read: Callable):
+def steps_of(program: Program, read: Callable):
     """Returns `advance(state, source, rates, decay, steps) -> (state, metrics)`, to be compiled.
 
     `read(source, index)` gives the windows [B, L+1] of a step; `rates` is [K] float32, `decay` and
@@ -76,12 +82,13 @@ def steps_of(config: ModelConfig, optimizer: Optimizer, read: Callable):
         rest = {path: x for path, x in state.params.items() if path not in train}
 
         def objective(train):
-            return models.loss(config, rest | train, state.buffers, windows)
+            return models.loss(program.config, rest | train, state.buffers, windows)
 
         (_, (buffers, metrics)), gradients = jax.value_and_grad(objective, has_aux=True)(train)
-        state, norm = update(config, optimizer, state, gradients, rate, decay)
+        state, norm = update(program.recipe, state, gradients, rate, decay)
+        state = average(program.recipe.averaging, program.batch_tokens, state)
         metrics = metrics | {"grad_norm": norm}
-        return state._replace(buffers=buffers), metrics
+        return state.replace(buffers=buffers), metrics
 
     def advance(state, source, rates, decay, steps):
         first = jax.eval_shape(read, source, jnp.int32(0))
@@ -102,10 +109,9 @@ def steps_of(config: ModelConfig, optimizer: Optimizer, read: Callable):
 @functools.cache
 def compiled(program: Program):
     """Returns the jitted `advance` of one run over windows [K, B, L+1]; the state is donated."""
-    config = program.config
     take = lambda windows, index: jax.lax.dynamic_index_in_dim(windows, index, keepdims=False)
-    advance = steps_of(config, program.optimizer, take)
-    shardings = state_shardings(program.mesh, config, abstract(config))
+    advance = steps_of(program, take)
+    shardings = state_shardings(program.mesh, program.config, abstract(program.recipe))
     return jax.jit(advance, donate_argnums=0, out_shardings=(shardings, replicated(program.mesh)))
 
 

@@ -18,9 +18,9 @@ from scaling import checkpoint, processes
 from scaling.environment import differences, environment
 from scaling.events import write_events
 from scaling.mesh import of_one_run, place, state_shardings
-from scaling.optimizer import State, fresh, initial
 from scaling.plan import Plan, Segment, order
 from scaling.progress import Silent
+from scaling.state import State, fresh, initial
 from scaling.store import Store
 from scaling.trace import Trace
 from scaling.train import Program, advance, evaluate, on_mesh, warm
@@ -47,12 +47,12 @@ class Evaluation:
 
 def enter(segment: Segment, state: State) -> State:
     """Applies what a phase does at its start, where the segment begins with the phase."""
-    phase, config = segment.phase, segment.config
+    phase, recipe = segment.phase, segment.recipe
     if segment.offset == 0 and phase.change is not None:
-        state = phase.change.state(state, config, segment.run.seed)
+        state = phase.change.state(state, recipe, segment.run.seed)
     if segment.offset == 0 and not phase.keep_optimizer:
         trained = {path: state.params[path] for path in state.moments}
-        state = state._replace(moments=fresh(config, trained))
+        state = state.replace(moments=fresh(recipe, trained))
     return state
 
 
@@ -139,7 +139,7 @@ class Worker:
         for child in children:
             last = child is children[-1]
             if parent is None:
-                start = lambda child=child: initial(child.run.model, child.run.seed)
+                start = lambda child=child: initial(child.run.recipe, child.run.seed)
             elif last:
                 # Handed over, not copied; the reference here is dropped so that it can be donated.
                 handed, end = [end], None
@@ -172,7 +172,7 @@ class Worker:
 
         Warns where it was written under an environment that takes sums in another order.
         """
-        found = checkpoint.restore(self.store.folder(segment.id), segment.config, self.mesh)
+        found = checkpoint.restore(self.store.folder(segment.id), segment.recipe, self.mesh)
         for difference in differences(found[1]["environment"]) if found and self.writes else ():
             logging.warning(
                 "segment %s resumes under another environment (%s): it will not be "
@@ -189,8 +189,8 @@ class Worker:
 
         Returns the end state, or None and the step at which the loss diverged.
         """
-        config, phase = segment.config, segment.phase
-        program = Program.of(config, segment.run.optimizer, phase.batch_tokens, self.mesh)
+        phase = segment.phase
+        program = Program(recipe=segment.recipe, batch_tokens=phase.batch_tokens, mesh=self.mesh)
         found = self.restored(segment)
         if found is not None:
             state, meta = found
@@ -301,20 +301,23 @@ class Worker:
     def evaluate(self, segment: Segment, state: State) -> dict[str, float]:
         """Evaluates on every domain's held-out windows and appends the result to `eval.jsonl`.
 
-        A quantised model is evaluated once more with its weights as they are kept; only the losses
-        of the model itself are returned.
+        A quantised model is evaluated once more with its weights as they are kept, and a run that
+        averages its weights with the averages; only the losses of the model itself are returned.
         """
-        held_out = self.evaluation.held_out(self.corpus, segment.config.context)
-        losses, bits = self.losses(held_out, segment.config, state)
+        config = segment.config
+        held_out = self.evaluation.held_out(self.corpus, config.context)
+        losses, bits = self.losses(held_out, config, state)
+        others = {}
+        if config.quantization is not None:
+            others["unquantised"] = (replace(config, quantization=None), state)
+        if state.averages:
+            others["averaged"] = (config, state.averaged)
         extra = {}
-        if segment.config.quantization is not None:
-            plain = replace(segment.config, quantization=None)
-            other = self.losses(held_out, plain, state)
-            extra = {
-                name: {domain: finite(x) for domain, x in values.items()}
-                for name, values in zip(
-                    ("loss_unquantised", "bits_per_byte_unquantised"), other, strict=True
-                )
+        for name, (other, values) in others.items():
+            pair = zip(("loss", "bits_per_byte"), self.losses(held_out, other, values), strict=True)
+            extra |= {
+                f"{kind}_{name}": {domain: finite(x) for domain, x in found.items()}
+                for kind, found in pair
             }
         if self.writes and all(map(math.isfinite, losses.values())):
             records = self.store.records(segment.id, "eval", before_step=segment.run.steps)

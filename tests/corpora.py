@@ -8,6 +8,7 @@ from data import Corpus, Mixture, write_corpus
 from data.corpus import Document, text_document
 from models import ModelConfig, ParameterTokens, Streams
 from scaling import (
+    AdamW,
     AddStreams,
     ContextLength,
     Data,
@@ -18,6 +19,7 @@ from scaling import (
     Phase,
     Quantize,
     Rate,
+    Recipe,
     Run,
     constant,
     decay,
@@ -59,6 +61,11 @@ def model(**fields) -> ModelConfig:
     return ModelConfig(**{"width": 16, "depth": 2, "heads": 2, "context": 32} | fields)
 
 
+def recipe(config: ModelConfig, optimizer: Optimizer | None = None, **fields) -> Recipe:
+    """Returns the recipe of a model, by default with AdamW at some rate."""
+    return Recipe(model=config, optimizer=optimizer or AdamW(learning_rate=0.01), **fields)
+
+
 def tokenformer(**fields) -> ModelConfig:
     """Returns the smallest TokenFormer."""
     tokens = dict(attention=ParameterTokens(12), feed_forward=ParameterTokens(32))
@@ -69,7 +76,7 @@ def study_runs(kind: str, corpus: Corpus) -> list[Run]:
     """Builds one of the kinds of study that must be exact: runs that share a trunk."""
     uniform = Mixture.uniform(corpus.names)
     data = Data(corpus.name, corpus.content_hash, uniform)
-    start = dict(data=data, optimizer=Optimizer(0.01, 0.01), seed=3)
+    start = dict(data=data, optimizer=AdamW(learning_rate=0.01, weight_decay=0.01), seed=3)
     other = Mixture.of({"low": 0.1, "high": 0.9})
     trunk = Phase(20 * STEP, STEP, warmup(5 * STEP))
     shapes = {

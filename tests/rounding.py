@@ -74,11 +74,7 @@ def state_nudged(state, seed: int, quantizers: dict | None = None):
 
     With a model's quantizers, where steps follow, one weight is taken over an edge besides.
     """
-    params = nudged(turned(quantizers or {}, state.params), seed)
-    inside = lambda path: len(path) == 2 and getattr(path[0], "name", None) == "params"
-    return jax.tree_util.tree_map_with_path(
-        lambda path, x: params[path[1].key] if inside(path) else x, state
-    )
+    return state.replace(params=nudged(turned(quantizers or {}, state.params), seed))
 
 
 @contextlib.contextmanager

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import models
-from scaling import Optimizer, make_mesh
-from scaling.optimizer import initial
+from scaling import make_mesh
+from scaling.state import initial
 from scaling.train import Program, advance, compiled, on_mesh
-from tests.corpora import model
+from tests.corpora import model, recipe
 from tests.rounding import (
     NUDGES,
     excesses,
@@ -22,7 +22,7 @@ DEVICES = 8
 
 def step(state, spec: str):
     """Returns the state after one step of 16 sequences on a mesh."""
-    program = Program.of(CONFIG, Optimizer(0.01), 16 * CONFIG.context, make_mesh(spec))
+    program = Program(recipe=recipe(CONFIG), batch_tokens=16 * CONFIG.context, mesh=make_mesh(spec))
     windows = np.random.default_rng(0).integers(0, 256, (1, 16, CONFIG.context + 1))
     copy = jax.tree.map(np.array, state)
     return advance(program, on_mesh(program, copy), windows, np.full(1, 0.01), 0.1)[0]
@@ -53,7 +53,7 @@ def with_fault(path: str, where: str, size: float):
 
 @pytest.fixture(scope="module")
 def start():
-    return initial(CONFIG, 0)
+    return initial(recipe(CONFIG), 0)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import pandas as pd
 import models
 from experiments.evidence.report import pipes
 from models import ModelConfig
+from scaling import AdamW, Recipe
 from scaling.speed import PEAK, measure, training_bytes
 
 VOCABULARY, CONTEXT, HEAD_SIZE = 4096, 1024, 64
@@ -32,17 +33,23 @@ def shape(width: int, depth: int) -> ModelConfig:
     )
 
 
+def recipe(config: ModelConfig) -> Recipe:
+    """Returns the recipe that is timed; what a rate is changes no time."""
+    return Recipe(model=config, optimizer=AdamW(learning_rate=1e-3))
+
+
 def batch_that_fits(config: ModelConfig, memory: float) -> int:
     """Returns the largest power-of-two batch in tokens, up to `LARGEST_BATCH`, for some bytes."""
     batch = LARGEST_BATCH
-    while batch > config.context and training_bytes(config, batch) > MEMORY_SHARE * memory:
+    most = MEMORY_SHARE * memory
+    while batch > config.context and training_bytes(recipe(config), batch) > most:
         batch //= 2
     return batch
 
 
 def row(config: ModelConfig, batch_tokens: int, peak: float) -> dict:
     """Measures one model on one device, whose peak is in FLOP/s."""
-    accounts, speed = models.count(config), measure(config, batch_tokens)
+    accounts, speed = models.count(config), measure(recipe(config), batch_tokens)
     return {
         "width": config.width,
         "depth": config.depth,

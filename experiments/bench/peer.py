@@ -31,12 +31,13 @@ def here(config, windows) -> Callable[[], None]:
     import jax
     import numpy as np
 
-    from scaling import Optimizer, make_mesh
-    from scaling.optimizer import initial
+    from scaling import AdamW, Recipe, make_mesh
+    from scaling.state import initial
     from scaling.train import Program, advance, on_mesh, warm
 
-    program = Program.of(config, Optimizer(1e-3, 0.1), BATCH, make_mesh("data:1"))
-    state = [warm(program, on_mesh(program, initial(config, 0)))]
+    recipe = Recipe(model=config, optimizer=AdamW(learning_rate=1e-3, weight_decay=0.1))
+    program = Program(recipe=recipe, batch_tokens=BATCH, mesh=make_mesh("data:1"))
+    state = [warm(program, on_mesh(program, initial(recipe, 0)))]
     rates = np.full(len(windows), 1e-3)
 
     def turn():
@@ -51,11 +52,12 @@ def torch(config, windows) -> Callable[[], None]:
     import torch as library
 
     from experiments.bench.peer_torch import Trainer
-    from scaling import Optimizer
-    from scaling.optimizer import initial
+    from scaling import AdamW, Recipe
+    from scaling.state import initial
 
     library.set_num_threads(1)
-    trainer = Trainer(config, Optimizer(1e-3, 0.1), initial(config, 0).params)
+    recipe = Recipe(model=config, optimizer=AdamW(learning_rate=1e-3, weight_decay=0.1))
+    trainer = Trainer(config, recipe.optimizer, initial(recipe, 0).params)
     batches = library.tensor(windows).long()
 
     def turn():

@@ -11,7 +11,7 @@ from torch import nn
 
 from models import ModelConfig, skeleton
 from refused import Refused
-from scaling import Optimizer
+from scaling import AdamW
 
 MATCHED = dict(embedding="learned", attention="softmax", feed_forward="swiglu")
 
@@ -155,7 +155,7 @@ def from_ours(config: ModelConfig, params: dict[str, np.ndarray]) -> Transformer
 class Trainer:
     """Trains the model like `scaling.train`: AdamW without decay of gains, clipped by norm."""
 
-    def __init__(self, config: ModelConfig, optimizer: Optimizer, params: dict, fused: bool = True):
+    def __init__(self, config: ModelConfig, optimizer: AdamW, params: dict, fused: bool = True):
         self.model, self.clip = from_ours(config, params), optimizer.clip
         leaves = skeleton(config).params
         groups = {True: [], False: []}

@@ -19,15 +19,27 @@ import models
 from data import Mixture, Order, Piece, load
 from data.build import build
 from data.reader import tokens_per_second
-from experiments.bench.mfu import mfu
+from experiments.bench.mfu import mfu, recipe
 from experiments.bench.peer import peer
 from experiments.evidence.report import pipes
 from models import Experts, Stem, ladder
 from models.codes import Codes
-from scaling import Data, Evaluation, Optimizer, Phase, Run, Store, Worker, decay, make_mesh, plan
+from scaling import (
+    AdamW,
+    Data,
+    Evaluation,
+    Phase,
+    Recipe,
+    Run,
+    Store,
+    Worker,
+    decay,
+    make_mesh,
+    plan,
+)
 from scaling.environment import environment
-from scaling.optimizer import initial, update
 from scaling.speed import candidates, fastest, fleet_speeds, measure, peak_flops, typical
+from scaling.state import initial, update
 from scaling.train import Program, advance, compiled, on_mesh
 
 WIDTHS = (16, 32, 64, 128, 256)
@@ -41,7 +53,7 @@ def training() -> None:
     for width in WIDTHS:
         config = ladder(width, 10**6).model
         accounts = models.count(config)
-        speed = measure(config, BATCH)
+        speed = measure(recipe(config), BATCH)
         rate = speed * accounts.flops_train
         rows.append(
             {
@@ -97,7 +109,9 @@ def zoo() -> None:
         base = ladder(ZOO_WIDTH, 10**6, **shape).model
         config = replace(base, **fields)
         # In turns, so that what else the machine does hits both.
-        turns = [[(BATCH / measure(c, BATCH), updating(c)) for c in (base, config)] for _ in "12"]
+        turns = [
+            [(BATCH / measure(recipe(c), BATCH), updating(c)) for c in (base, config)] for _ in "12"
+        ]
         (base_step, base_update), (step, apart) = (
             map(min, zip(*side, strict=True)) for side in zip(*turns, strict=True)
         )
@@ -126,9 +140,11 @@ def fleets() -> None:
     rows = []
     for width, batch in FLEET_SHAPES:
         config = ladder(width, 10**6, context=32 if batch < 512 else 64).model
-        tried = candidates(Program.of(config, Optimizer(1.0), batch, make_mesh("run:1")))
+        tried = candidates(
+            Program(recipe=recipe(config), batch_tokens=batch, mesh=make_mesh("run:1"))
+        )
         sizes = [n for n in FLEET_SIZES if n in tried or n * batch * width <= FLEET_ACTIVATIONS]
-        turns = fleet_speeds(config, batch, sizes, times=2)
+        turns = fleet_speeds(recipe(config), batch, sizes, times=2)
         chosen = fastest({size: turns[size][::2] for size in turns if size in tried})
         speeds = typical({size: speed[1::2] for size, speed in turns.items()})
         row = {"width": width, "batch tokens": batch}
@@ -142,11 +158,11 @@ def fleets() -> None:
 
 def updating(config: models.ModelConfig) -> float:
     """Returns the seconds of one optimizer step by itself: clipping, moments, parameters."""
-    state = jax.tree.map(jnp.asarray, initial(config, 0))
+    state = jax.tree.map(jnp.asarray, initial(recipe(config), 0))
     gradients = {path: 0.1 * state.params[path] for path in state.moments}
     rate, best = jnp.float32(1e-3), np.inf
     step = jax.jit(
-        lambda state, gradients: update(config, Optimizer(1e-3), state, gradients, rate, rate),
+        lambda state, gradients: update(recipe(config), state, gradients, rate, rate),
         donate_argnums=0,
     )
     for _ in range(8):
@@ -159,8 +175,8 @@ def updating(config: models.ModelConfig) -> float:
 def overhead() -> None:
     """Prints the Python time per step at 12 layers, amortised over a dispatch."""
     config = models.ModelConfig(width=16, depth=12, heads=2, context=8, vocabulary=16)
-    program = Program.of(config, Optimizer(1e-3), 16, make_mesh("data:1"))
-    state = on_mesh(program, initial(config, 0))
+    program = Program(recipe=recipe(config), batch_tokens=16, mesh=make_mesh("data:1"))
+    state = on_mesh(program, initial(recipe(config), 0))
     steps = program.dispatch_steps
     windows = np.zeros((steps, 2, 9), np.int32)
     rates = np.full(steps, 1e-3)
@@ -219,13 +235,14 @@ def starting() -> None:
         "compilation_cache(Path(sys.argv[1]))\n"
         "import numpy as np, jax\n"
         "from models import ladder\n"
-        "from scaling import Optimizer, make_mesh\n"
-        "from scaling.optimizer import initial\n"
+        "from scaling import AdamW, Recipe, make_mesh\n"
+        "from scaling.state import initial\n"
         "from scaling.train import Program, advance, on_mesh\n"
         "config = ladder(64, 10**6).model\n"
-        "program = Program.of(config, Optimizer(1e-3), 1024, make_mesh())\n"
+        "recipe = Recipe(model=config, optimizer=AdamW(learning_rate=1e-3))\n"
+        "program = Program(recipe=recipe, batch_tokens=1024, mesh=make_mesh())\n"
         "windows = np.zeros((1, 16, 65), np.int32)\n"
-        "state = on_mesh(program, initial(config, 0))\n"
+        "state = on_mesh(program, initial(recipe, 0))\n"
         "jax.block_until_ready(advance(program, state, windows, np.full(1, 1e-3), 0.0))\n"
         "print(time.perf_counter() - began)"
     )
@@ -253,7 +270,13 @@ def leaf() -> None:
     config = ladder(16, 10**6).model
     trunk = Phase(20 * BATCH, BATCH)
     runs = [
-        Run(config, data, Optimizer(0.01), 0, (trunk, Phase(steps * BATCH, BATCH, decay())))
+        Run(
+            config,
+            data,
+            AdamW(learning_rate=0.01),
+            0,
+            (trunk, Phase(steps * BATCH, BATCH, decay())),
+        )
         for steps in range(8, 40, 2)
     ]
     mesh, evaluation = make_mesh("data:1"), Evaluation(8192, domains=corpus.main)
@@ -296,8 +319,12 @@ def relaunch() -> None:
     mesh = make_mesh("data:1")
     sizes = []
     for rate in (1e-3, 2e-3):
-        program = Program.of(config, Optimizer(rate, rate), BATCH, mesh)
-        state = on_mesh(program, initial(replace(config), int(rate * 1000)))
+        program = Program(
+            recipe=Recipe(model=config, optimizer=AdamW(learning_rate=rate, weight_decay=rate)),
+            batch_tokens=BATCH,
+            mesh=mesh,
+        )
+        state = on_mesh(program, initial(program.recipe, int(rate * 1000)))
         windows = np.zeros((1, 16, 65), np.int32)
         jax.block_until_ready(advance(program, state, windows, np.full(1, rate), rate))
         sizes.append(compiled(program)._cache_size())

@@ -1,4 +1,4 @@
-"""Your own text as a corpus: `espalier corpus build` and `espalier corpus show`."""
+"""Your own text as a corpus: `espalier corpus build`, `show` and `list`."""
 
 import glob
 import io
@@ -12,7 +12,9 @@ from rich.table import Table
 
 from data.build import Silent
 from data.build import build as build_corpus
-from data.corpus import SPLITS, Corpus, load
+from data.catalogue import built, cache_folder, load
+from data.corpus import SPLITS, Corpus
+from data.sources import Reading
 from refused import Refused
 
 FOLDER = Path("corpora")  # Where corpora are built without --out, by name.
@@ -51,30 +53,72 @@ class Bar(Silent):
         """Prints the line above the bar."""
         print(f"bad: {line}", file=sys.stderr)
 
+    def word(self, line):
+        """Prints the line above the bar."""
+        print(f"note: {line}", file=sys.stderr)
 
-def build(name: str, out: str | None, patterns: Sequence[str], **options) -> Corpus:
-    """Builds a corpus from NAME=GLOB patterns and prints what it holds; `options` as `data.build`.
+
+def build(
+    name: str,
+    out: str | None,
+    patterns: Sequence[str],
+    fields: Sequence[str] = (),
+    formats: Sequence[str] = (),
+    split: str = "",
+    longest: int = Reading.longest,
+    **options,
+) -> Corpus:
+    """Builds a corpus from NAME=GLOB patterns and prints what it holds.
+
+    `fields`, `formats`, `split` and `longest` are as for `data.sources.Reading.of_domains`, and
+    `options` as for `data.build.build`.
 
     Raises:
-      Refused: as `data.build.build`, or a pattern that no file matches.
+      Refused: as these two, or a pattern that no file matches.
     """
     path = Path(out) if out else FOLDER / name
+    domains = matches(patterns)
+    shared = {"split": unescaped(split), "longest": longest}
+    reading = Reading.of_domains(domains, fields, formats, **shared)
     with Bar() as bar:
-        built = build_corpus(path, name=name, domains=matches(patterns), shown=bar, **options)
-    kept = built.documents - built.duplicates
+        done = build_corpus(path, name=name, domains=domains, reading=reading, shown=bar, **options)
+    kept = done.documents - done.duplicates
     print(
-        f"{built.documents} documents read, {built.duplicates} duplicates left out, {kept} kept; "
-        f"{built.faults} bad left out"
+        f"{done.documents} documents read, {done.duplicates} duplicates left out, {kept} kept; "
+        f"{done.faults} bad left out; {done.empty_files} empty files left out"
     )
-    print(text(built.corpus))
+    print(text(done.corpus))
     print(f"use it as --config.corpus={path}")
-    return built.corpus
+    return done.corpus
 
 
 def show(name: str) -> str:
     """Returns what a corpus holds: one that was built by that name, a path, or one of `load`'s."""
-    built = FOLDER / name
-    return text(load(str(built) if (built / "corpus.json").exists() else name))
+    here = FOLDER / name
+    return text(load(str(here) if (here / "corpus.json").exists() else name))
+
+
+def listing(folder: str | None) -> str:
+    """Returns the corpora of a folder (default: those built here, then those in the cache)."""
+    table = Table("corpus", "tokenizer")
+    for column in ("vocabulary", "domains", "training tokens", "held-out tokens"):
+        table.add_column(column, justify="right")
+    table.add_column("content hash")
+    lines = []
+    for place in [Path(folder)] if folder else [FOLDER, cache_folder()]:
+        for path, corpus in built(place):
+            if isinstance(corpus, Refused):
+                lines.append(f"unreadable: {corpus}")
+                continue
+            domains = corpus.domains.values()
+            counts = [sum(d.counts(split)["tokens"] for d in domains) for split in SPLITS]
+            numbers = (corpus.vocabulary, len(domains), *counts)
+            cells = (f"{number:,}" for number in numbers)
+            table.add_row(str(path), corpus.tokenizer, *cells, corpus.content_hash[:12])
+    if not table.row_count:
+        lines.append(f"no corpus in {folder or f'{FOLDER} or {cache_folder()}'}")
+        return "\n".join(lines)
+    return "\n".join([printed(table), *lines])
 
 
 def matches(patterns: Sequence[str]) -> dict[str, list[Path]]:
@@ -108,9 +152,13 @@ def text(corpus: Corpus) -> str:
             cells = [f"{counts[key]:,}" for key in ("documents", "tokens", "bytes")]
             ratio = counts["bytes"] / counts["tokens"] if counts["tokens"] else 0.0
             table.add_row(domain.name, split.replace("_", " "), *cells, f"{ratio:.3f}")
+    head = f"{corpus.name}: tokenizer {corpus.tokenizer}, {corpus.vocabulary:,} tokens"
+    return f"{head}\ncontent hash {corpus.content_hash}\n{printed(table)}"
+
+
+def printed(table: Table) -> str:
+    """Returns a table as it is printed, as wide as it needs to be."""
     stream = io.StringIO()
-    console = Console(file=stream, width=100, highlight=False, markup=False)
-    console.print(f"{corpus.name}: tokenizer {corpus.tokenizer}, {corpus.vocabulary:,} tokens")
-    console.print(f"content hash {corpus.content_hash}", soft_wrap=True)
+    console = Console(file=stream, width=200, highlight=False, markup=False)
     console.print(table)
-    return stream.getvalue().rstrip()
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())

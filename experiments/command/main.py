@@ -8,6 +8,7 @@ import warnings
 from absl import flags
 from ml_collections import config_flags
 
+from fitting import options as fit_options
 from refused import Refused
 
 COMMANDS = {
@@ -21,6 +22,7 @@ COMMANDS = {
     "fit": "fit a law to anybody's table of losses (needs no accelerator)",
     "corpus build": "tokenize your own text into a corpus that studies read",
     "corpus show": "show a corpus's domains, tokens, bytes, documents, tokenizer and hash",
+    "corpus list": "list the corpora that are built, here and in the cache, or in --out",
 }
 
 
@@ -54,23 +56,24 @@ def new_flags() -> flags.FlagValues:
     text("law", None, "fit: the law's name", flag_values=values)
     text("table", None, "fit: CSV or Parquet file, or published:NAME", flag_values=values)
     text("columns", "", "fit: THEIRS=OURS,... column names", flag_values=values)
-    text("held_out", "", "fit: largest_decile, above:0.25 or COLUMN>VALUE", flag_values=values)
     text("out", None, "folder that fit or corpus writes, file of export", flag_values=values)
-    text("params", None, "fit: the parameter count that the law means", flag_values=values)
-    text("target", None, "fit: column to predict (default: the law's)", flag_values=values)
-    text(
-        "objective",
-        "huber",
-        "fit: huber, lad, least_squares or least_squares_log",
-        flag_values=values,
-    )
-    number("delta", 1e-3, "fit: of the Huber loss, in log loss", flag_values=values)
-    number("level", 0.9, "fit: of the intervals", flag_values=values)
     text("flops", "", "fit: budgets to allocate, FLOP, with commas", flag_values=values)
-    flags.DEFINE_bool("point_only", False, "fit: no intervals", flag_values=values)
+    flags.DEFINE_multi_string(
+        "ask", [], "fit: QUESTION,NAME=VALUE,... to the law, repeatable", flag_values=values
+    )
+    define = {str: text, float: number, int: flags.DEFINE_integer, bool: flags.DEFINE_bool}
+    for field in fit_options.fields():
+        kind, told = field.metadata["kind"], f"fit: {field.metadata['help']}"
+        if field.name not in values:  # sample and fit share --seed.
+            define[kind](field.name, field.default, told, flag_values=values)
     text("name", None, "corpus: its name; show: also a path, or wheels", flag_values=values)
     flags.DEFINE_multi_string("domain", [], "corpus: NAME=GLOB, repeatable", flag_values=values)
-    text("field", "text", "corpus: key or column of JSONL and Parquet", flag_values=values)
+    flags.DEFINE_multi_string(
+        "field", [], "corpus: key or column of the text, or DOMAIN=KEY", flag_values=values
+    )
+    flags.DEFINE_multi_string(
+        "format", [], "corpus: text, jsonl, json, csv, ..., or DOMAIN=FORMAT", flag_values=values
+    )
     text(
         "split", "", "corpus: what parts a text file's documents, as in \\n\\n", flag_values=values
     )
@@ -184,29 +187,19 @@ def fit_command(found: flags.FlagValues) -> None:
         flops = [float(budget) for budget in found.flops.split(",") if budget]
     except ValueError:
         raise Refused("--flops", found.flops, "FLOP,..., as in 1e21,1e22") from None
-    print(
-        fit_report(
-            found.law,
-            found.table,
-            columns=columns or None,
-            point_only=found.point_only,
-            held_out=found.held_out or None,
-            out=found.out or None,
-            params=found.params or None,
-            target=found.target or None,
-            objective=found.objective,
-            delta=found.delta,
-            level=found.level,
-            flops=flops,
-        )
-    )
+    chosen = {field.name: found[field.name].value for field in fit_options.fields()}
+    options = fit_options.Options(**{n: None if v == "" else v for n, v in chosen.items()})
+    where = {"columns": columns or None, "out": found.out or None, "flops": flops}
+    print(fit_report(found.law, found.table, options, **where, ask=found.ask))
 
 
 def corpus_command(command: str, found: flags.FlagValues) -> None:
-    """Builds or shows a corpus; imports neither JAX nor any model."""
-    from data.sources import Reading
+    """Builds, shows or lists corpora; imports neither JAX nor any model."""
     from experiments.command import corpora
 
+    if command == "corpus list":
+        print(corpora.listing(found.out))
+        return
     if not found.name:
         raise Refused("--name", "nothing", f"espalier {command} needs --name=...")
     if command == "corpus show":
@@ -217,7 +210,10 @@ def corpus_command(command: str, found: flags.FlagValues) -> None:
         found.out,
         found.domain,
         tokenizer=found.tokenizer,
-        reading=Reading(found.field, corpora.unescaped(found.split), found.longest),
+        fields=found.field,
+        formats=found.format,
+        split=found.split,
+        longest=found.longest,
         held_out=found.held_out_fraction,
         on_bad=found.on_bad,
         workers=found.workers,

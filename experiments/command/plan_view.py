@@ -10,10 +10,12 @@ from rich.tree import Tree
 import models
 from experiments.evidence.study import Study
 from scaling.grouping import Fleet
+from scaling.labels import Label, words
 from scaling.plan import Plan, Segment
 from scaling.plan import plan as make_plan
 from scaling.speed import largest, predicted_bytes, predicted_seconds
 
+TABLE_WIDTH = 160  # Characters of the table of runs at most; labels may be long.
 MOST_LINES = 60  # Of runs, and of the tree, that are printed before the rest is only counted.
 
 
@@ -51,7 +53,7 @@ def plan_text(
     stream = io.StringIO()
     console = Console(file=stream, width=110, highlight=False)
     console.print(f"[bold]{study.name}[/]: {len(plan.runs)} runs, {len(plan.segments)} segments")
-    console.print(run_table(plan))
+    Console(file=stream, width=TABLE_WIDTH, highlight=False).print(run_table(plan))
     console.print(segment_tree(plan, missing))
     console.print(saving(plan, rates))
     todo = [plan.segments[id] for id in plan.segments if id in missing]
@@ -98,10 +100,12 @@ def fleet_line(fleets: list[Fleet], unmeasured: int) -> str:
 
 
 def run_table(plan: Plan) -> Table:
-    """Returns a table of the runs; runs that differ only by seed share a line."""
+    """Returns a table of the runs, labels first; runs that differ only by seed share a line."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    names = ("width", "params", "non-embedding", "bits", "tokens", "tokens/param", "FLOPs", "rate")
-    for name in names:
+    for name in plan.label_names:
+        table.add_column(name)
+    names = ("width", "params", "non-embedding", "bits", "tokens", "tokens/param", "FLOPs")
+    for name in (*names, "peak rate"):
         table.add_column(name, justify="right")
     table.add_column("phases")
     table.add_column("seeds", justify="right")
@@ -109,8 +113,10 @@ def run_table(plan: Plan) -> Table:
     for run in plan.runs:
         config = run.model_at(-1)
         accounts = models.count(config)
+        labels = plan.cells(plan.segments[run.identity])
         lines[
             (
+                *(written(value) for value in labels.values()),
                 str(config.width),
                 number(accounts.params_total),
                 number(accounts.params_non_embedding),
@@ -125,8 +131,14 @@ def run_table(plan: Plan) -> Table:
     for line, count in list(lines.items())[:MOST_LINES]:
         table.add_row(*line, str(count))
     if len(lines) > MOST_LINES:
-        table.add_row("…", *[""] * 7, f"and {len(lines) - MOST_LINES} more", "")
+        gaps = [""] * (len(plan.label_names) + 7)
+        table.add_row("…", *gaps, f"and {len(lines) - MOST_LINES} more", "")
     return table
+
+
+def written(value: Label | None) -> str:
+    """Writes a label's value."""
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def segment_tree(plan: Plan, missing: set[str]) -> Tree:
@@ -148,14 +160,17 @@ def segment_tree(plan: Plan, missing: set[str]) -> Tree:
 
 
 def segment_line(segment: Segment, plan: Plan, done: bool) -> str:
-    """Returns one line of the tree."""
+    """Returns one line of the tree: at a root its name, further on which labels are settled."""
     span = f"{number(segment.first_token)}–{number(segment.run.tokens)}"
     change = f"  {segment.phase.change}" if segment.phase.change and not segment.offset else ""
     ends = "  run ends" if segment.id in plan.leaves else ""
-    root = ""
     if segment.parent is None:
-        root = f"width {segment.config.width} seed {segment.run.seed}  "
-    return f"{root}{span}{change}{ends}{'  ✓' if done else ''}"
+        named = f"{segment.words}  {span}"
+    else:
+        before = plan.segments[segment.parent].labels
+        new = {name: some for name, some in segment.labels.items() if some != before[name]}
+        named = f"{span}  {words(new)}" if words(new) else span
+    return f"{named}{change}{ends}{'  ✓' if done else ''}"
 
 
 def saving(plan: Plan, rates: dict[int, float]) -> str:

@@ -20,18 +20,18 @@ from experiments.evidence.report import Block, write_report
 from experiments.evidence.study import Results, Study
 from refused import Refused
 from scaling import Stopped, Store, Worker, checkpoint, make_mesh, processes, tables
-from scaling.events import write_events
+from scaling.events import folder_name, write_events
 from scaling.fleet import in_fleets
 from scaling.grouping import planned as fleets_of
 from scaling.leases import Leases
 from scaling.mesh import shards
-from scaling.optimizer import State
 from scaling.plan import Plan
 from scaling.plan import plan as make_plan
 from scaling.progress import Silent, progress
 from scaling.runs import canonical
 from scaling.sharing import Sharing
 from scaling.speed import calibration, fleet_sizes
+from scaling.state import State
 from scaling.tables import write_table
 from scaling.trace import Trace
 
@@ -294,17 +294,17 @@ def kept(study: Study, config: ConfigDict, settings: Settings) -> tuple[models.M
     Raises:
       Refused: a run that is not the study's, or one whose parameters were not kept.
     """
-    runs = {run.identity: run for run in grown(study, config, settings).runs}
+    runs = {item.run.identity: item.run for item in grown(study, config, settings).runs}
     if settings.run not in runs:
         some = ", ".join(list(runs)[:3])
         raise Refused("--run", settings.run, f"one of the study's {len(runs)} runs, such as {some}")
-    last = runs[settings.run].model_at(-1)
+    last = runs[settings.run].recipe_at(-1)
     folder_ = Store.at(settings.store).folder(settings.run)
     found = checkpoint.restore(folder_, last, make_mesh("data:1"))
     if found is None:
         accepted = f"one that was trained with --keep-params into --store={settings.store}"
         raise Refused("--run", settings.run, accepted)
-    return last, jax.tree.map(np.asarray, found[0])
+    return last.model, jax.tree.map(np.asarray, found[0])
 
 
 def export(study: Study, config: ConfigDict, settings: Settings) -> None:
@@ -356,6 +356,6 @@ def curves(planned: Plan, store: Store, out: epath.Path) -> None:
             for name in ("metrics", "eval")
             for record in store.read(segment.id, name)
         ]
-        name = f"{index:03d}-width{run.model.width}-{run.tokens / 1e6:.2f}M-seed{run.seed}"
         if records:
+            name = folder_name(planned, index)
             write_events(out / "tensorboard" / name, records, replace=True)

@@ -1,11 +1,9 @@
 """Comparisons: arms that differ in one thing, each at its own best learning rate.
 
-A comparison trains every arm at every rate with every seed. Each arm is then represented by the
+A comparison trains every arm at every rate with every seed (`scaling.sweep`), so that a run table
+has the labels `arm` and `rate` (`scaling.unfolded`). Each arm is then represented by the
 rate with the lowest mean over seeds, and compared with the baseline by differences paired by seed.
 """
-
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,53 +12,9 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from scipy import stats
 
 from experiments.evidence.report import Block, Picture, Table, Text, subplots
-from refused import Refused
-from scaling import Run
 
 # What a comparison may be decided by: column of the run table → how it is called in reports.
 MEASURES = {"bits_per_byte": "bits per byte", "loss": "nats per token"}
-
-
-class Trial(NamedTuple):
-    """A run as a member of a comparison; `rate` is the multiple of the arm's reference rate."""
-
-    arm: str
-    rate: float
-    seed: int
-    run: Run
-
-
-def trials(
-    arms: Mapping[str, Callable[[float, int], Run]], rates: Iterable[float], seeds: Iterable[int]
-) -> tuple[Trial, ...]:
-    """Builds every arm at every multiple of its reference rate with every seed.
-
-    An arm is a function (rate multiple, seed) → run.
-
-    Raises:
-      Refused: fewer than three rates, with which a best one could not be told from an edge, or
-        one that is not above 0.
-    """
-    rates, seeds = sorted(rates), list(seeds)
-    if len(set(rates)) < 3 or not rates[0] > 0:
-        raise Refused("config.rates", tuple(rates), "three or more above 0, around 1.0")
-    return tuple(
-        Trial(arm, rate, seed, build(rate, seed))
-        for arm, build in arms.items()
-        for rate in rates
-        for seed in seeds
-    )
-
-
-def tried(trials: Iterable[Trial], runs: pd.DataFrame) -> pd.DataFrame:
-    """Returns the finished trials: columns `arm` and `rate`, then those of the run table.
-
-    A run that belongs to several arms has a row in each.
-    """
-    keys = pd.DataFrame(
-        [(t.arm, t.rate, t.run.identity) for t in trials], columns=["arm", "rate", "run"]
-    )
-    return keys.merge(runs, on="run", how="inner")
 
 
 def best_rates(table: pd.DataFrame, measure: str = "bits_per_byte") -> pd.DataFrame:

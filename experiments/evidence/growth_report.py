@@ -36,7 +36,7 @@ def jumps(seen: pd.DataFrame, rows: tuple[int, ...]) -> pd.DataFrame:
         low, high = interval(jump)
         table.append(
             {
-                "rows": f"{rows[stage - 1]} → {rows[stage]}",
+                "rows": f"{rows[int(stage) - 1]} → {rows[int(stage)]}",
                 "grown before": "not" if stage == 1 else arm.removeprefix("grown, "),
                 "new rows": kind,
                 "jump (nats/token)": jump.mean(),
@@ -100,7 +100,7 @@ def losses(table: pd.DataFrame) -> pd.DataFrame:
 def growth_report(config, table: pd.DataFrame, seen: pd.DataFrame) -> list[Block]:
     """Writes the comparison, the jumps, and the compute saved.
 
-    `table` has the finished trials (`tried`), `seen` the looks that were taken on their way.
+    `table` has the finished runs with their labels, `seen` the looks that were taken on their way.
     """
     jump, saving = jumps(seen, config.rows), saved(table, config.budgets)
     lines = [

@@ -14,6 +14,7 @@ from experiments.evidence.comparison import differences
 from experiments.evidence.report import Block, Picture, Table, Text, subplots
 from fitting.mixtures import baselines, cross_validate, fit_target, scores, usable
 from fitting.proposals import distances
+from scaling import unfolded
 
 DIFFERENCES = (
     "Each mixture against the proposal at the larger size, nats/token on the target, paired by "
@@ -73,14 +74,13 @@ def target_loss(runs: pd.DataFrame, target: Mapping[str, float], what: str = "lo
 
 def arm_table(design, found, runs: pd.DataFrame) -> pd.DataFrame:
     """The larger runs of the proposal, simple mixtures and best sampled, one row per seed."""
-    keys = [
-        {"run": design.larger(mixture, seed).identity, "arm": arm, "rate": 1.0}
-        for arm, mixture in (found.trained | design.simple).items()
-        for seed in range(design.config.seeds)
-    ]
-    table = pd.DataFrame(keys).merge(runs, on="run", how="inner")
+    every = unfolded(runs)
+    every = every[every["role"] == "candidate"]
+    names = found.trained | design.simple
+    table = pd.concat([every[every["arm"] == arm] for arm in names], ignore_index=True)
     if "proposal" not in set(table["arm"]):
         return table[:0]
+    table["rate"] = 1.0
     return table.assign(
         target=target_loss(table, design.target),
         target_bits=target_loss(table, design.target, "bits_per_byte"),

@@ -31,6 +31,7 @@ from experiments.evidence.study import Results
 from fitting import Fit, Observations, fit
 from fitting import tables as write
 from fitting.qat import optimal_fraction, tokens_per_byte
+from scaling import unfolded
 
 LEVEL = 0.9
 DRAWS = 2000
@@ -42,13 +43,9 @@ FEWEST_SHARES = 5
 PUBLISHED_FUSION = {1: "loses", 2: "loses in some cells", 4: "+0.06 to +1.72", 6: "+0.06 to +1.72"}
 
 
-def report(results: Results, trials: list, planned: int) -> list[Block]:
+def report(results: Results, planned: int) -> list[Block]:
     """Writes the answer; every figure and table is computed from the run table."""
-    keys = pd.DataFrame(
-        [(t.run.identity, t.schedule, t.fraction) for t in trials],
-        columns=["run", "schedule", "fraction"],
-    )
-    every = keys.merge(results.runs, on="run")
+    every = unfolded(results.runs)
     runs = every[every["diverged_step"].isna()].reset_index(drop=True)
     paired = penalties(runs)
     classic = runs[runs["schedule"] != "fused"].reset_index(drop=True)

@@ -23,8 +23,8 @@ def named(streams: int) -> str:
 def streams_report(config, found: Mapping[str, pd.DataFrame], decay: float) -> list[Block]:
     """Writes the law, the comparisons at equal cost, the stages, and fewer streams.
 
-    `found` has the finished trials (`tried`) by the question they answer; `decay` is the second
-    stage's share of the tokens.
+    `found` has the finished runs, by their labels, for the question they answer; `decay` is the
+    second stage's share of the tokens.
     """
     runs = pd.concat(found.values())["run"].nunique()
     most = named(max(config.streams))

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from data import Corpus
 from refused import Refused
-from scaling import Evaluation, Run
+from scaling import Evaluation, Labelled
 from scaling.plan import Plan, order
 
 HERE = Path(__file__).parents[1]
@@ -38,6 +38,9 @@ class Results:
 class Study:
     """A question: the runs that answer it, how they are evaluated, and how the answer is written.
 
+    Every run carries labels, by which its rows in the tables are told apart (`scaling.labels`); one
+    that serves in several arms is listed under each, and trained once.
+
     `report` turns `Results` into blocks (`experiments.evidence.report`). `repeat` allows more than
     four epochs of a domain. `published` names the numbers that the answer is compared with, with
     their sources.
@@ -49,17 +52,20 @@ class Study:
 
     name: str
     corpus: Corpus
-    runs: tuple[Run, ...]
+    runs: tuple[Labelled, ...]
     evaluation: Evaluation
     report: Callable[[Results], list]
     repeat: bool = False
     published: Mapping[str, str] = field(default_factory=dict)
-    then: Callable[[Results], tuple[Run, ...]] | None = None
-    awaited: tuple[Run, ...] = ()
+    then: Callable[[Results], tuple[Labelled, ...]] | None = None
+    awaited: tuple[Labelled, ...] = ()
 
     def __post_init__(self):
         if not self.runs:
             raise Refused("study", "no runs", "values of its configuration that give at least one")
+        if not all(isinstance(item, Labelled) for item in (*self.runs, *self.awaited)):
+            accepted = "scaling.labelled(run, arm=..., rate=...) for each, so that rows have names"
+            raise Refused("study", "runs without labels", accepted)
 
     def check(self) -> dict[str, float]:
         """Checks every run against the corpus and returns the epochs of each domain at most.
@@ -70,8 +76,8 @@ class Study:
           Refused: what a run asks of the corpus cannot be, or more than four epochs.
         """
         epochs: dict[str, float] = {}
-        for run in self.runs:
-            for domain, count in order(self.corpus, run).epochs().items():
+        for item in self.runs:
+            for domain, count in order(self.corpus, item.run).epochs().items():
                 epochs[domain] = max(epochs.get(domain, 0.0), count)
         for domain, count in epochs.items():
             if count > MOST_EPOCHS and not self.repeat:

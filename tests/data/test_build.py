@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import data.build as module
-from data import load
+from data import HeldOut, Mixture, Order, Piece, Reader, load
 from data.build import Silent, build, first_of_each
 from data.shards import grouped
 from data.sources import Reading
@@ -27,7 +27,7 @@ class Shown(Silent):
     """Keeps what was told."""
 
     def __init__(self):
-        self.faults, self.done, self.totals = [], {}, {}
+        self.faults, self.words, self.done, self.totals = [], [], {}, {}
 
     def stage(self, name, total):
         self.name, self.totals[name] = name, total
@@ -37,6 +37,9 @@ class Shown(Silent):
 
     def fault(self, line):
         self.faults.append(line)
+
+    def word(self, line):
+        self.words.append(line)
 
 
 def sentences(seed: int, count: int) -> list[str]:
@@ -177,12 +180,9 @@ def test_a_killed_build_goes_on_to_the_same_hash(files, tmp_path, monkeypatch, s
 
 
 BAD = {
-    "empty.txt": (b"", ["empty file"]),
-    "space.txt": (b" \n\n", ["empty file"]),
     "latin.txt": ("naïve".encode("latin-1"), ["broken UTF-8"]),
     "zero.txt": (b"a\0b", ["byte 0 in the text"]),
     "huge.txt": (b"x" * 5000, ["longer than 4000 bytes"]),
-    "empty.jsonl": (b"\n", ["empty file"]),
     "lines.jsonl": (
         b'{"text": "good"}\n{"text": "%s"}\n{"body": "x"}\nnothing\n{"text": 3}\n{"text": ""}\n'
         b'{"text": "\\ud800"}\n{"text": "\xff"}\n{"text": "\\u0000"}\n[1]\n{"text": null}'
@@ -198,7 +198,6 @@ BAD = {
         ],
     ),
     "rubbish.parquet": (b"PAR1 is not enough", ["unreadable ("]),
-    "empty.parquet": (b"", ["empty file"]),
     "cut.jsonl.gz": (gzip.compress(b'{"text": "a"}\n' * 99)[:-9], ["unreadable ("]),
     "rubbish.txt.zst": (b"rubbish", ["unreadable ("]),
     "whole.parquet.gz": (b"PAR1", ["unreadable ("]),
@@ -228,7 +227,94 @@ def test_what_cannot_be_used_is_named_and_refused_or_skipped(name, tmp_path):
     assert set(good) <= set(there) <= {*good, b"good", b"a"}
 
 
-def test_first_of_each():
+@pytest.mark.parametrize(
+    ("tokenizer", "content_hash"),
+    [
+        ("bytes", "f0680a9125159c484f04dd98ff33263a53fa439ee3167f806a3cf33e2598f046"),
+        ("bpe:280", "c1b836c406a5721918bddc7b09c0bfccd57edc6674b15298612ba345ae2793cc"),
+    ],
+)
+def test_a_corpus_keeps_the_hash_it_once_had(tokenizer, content_hash, files, tmp_path):
+    done = built(tmp_path / "mine", {"domains": files, "tokenizer": tokenizer})
+    assert done.corpus.content_hash == content_hash
+
+
+def test_empty_files_are_left_out_and_counted(files, tmp_path):
+    whole = built(tmp_path / "whole", files)
+    for name, content in (("a.txt", b""), ("b.jsonl", b"\n"), ("c.json.gz", gzip.compress(b"[]"))):
+        files["two"].append(tmp_path / name)
+        files["two"][-1].write_bytes(content)
+    shown = Shown()
+    done = built(tmp_path / "more", {"domains": files, "shown": shown})
+    assert (whole.empty_files, done.empty_files, done.faults, shown.faults) == (0, 3, 0, [])
+    assert done.corpus.content_hash == whole.corpus.content_hash
+
+
+def test_each_domain_is_read_in_its_own_way(files, tmp_path):
+    whole = built(tmp_path / "whole", files)
+    renamed = [tmp_path / "two.JSON"]
+    renamed[0].write_text("".join(json.dumps({"content": t}) + "\n" for t in sentences(2, 120)))
+    reading = Reading.of_domains(("one", "two"), ["text", "two=content"], split="\n")
+    domains = {"one": files["one"], "two": renamed}
+    done = built(tmp_path / "other", {"domains": domains, "reading": reading})
+    assert done.corpus.content_hash == whole.corpus.content_hash
+
+
+def learned(tmp_path, **settings) -> str:
+    """Writes a tokenizer of 290 tokens with other settings; returns where."""
+    spec = json.loads(BPE.train([text.encode() for text in sentences(1, 120)], 290).json)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec | settings, ensure_ascii=False))
+    return str(tmp_path / "tokenizer.json")
+
+
+def test_a_setting_that_cuts_texts_off_changes_neither_tokens_nor_the_corpus(files, tmp_path):
+    hashes = []
+    off = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
+    for number, truncation in enumerate((None, off)):
+        shown = Shown()
+        options = {"domains": files, "tokenizer": learned(tmp_path, truncation=truncation)}
+        corpus = built(tmp_path / str(number), options | {"shown": shown}).corpus
+        hashes.append(corpus.content_hash)
+        assert len(shown.words) == number
+        assert all("tokenizer.json: truncation switched off" in word for word in shown.words)
+    assert hashes[0] == hashes[1]
+
+
+def test_a_document_that_its_tokens_do_not_give_back_is_named(files, tmp_path, monkeypatch):
+    whole = BPE.decode
+    monkeypatch.setattr(BPE, "decode", lambda self, t: whole(self, t).replace(b"1.77 ", b"1.77"))
+    options = {"domains": files, "tokenizer": learned(tmp_path)}
+    with pytest.raises(Refused) as refused:
+        built(tmp_path / "mine", options)
+    line = str(refused.value)
+    assert "comes back changed at byte 4: '1.77 " in line and "\n" not in line
+    assert f"(document 18 of {files['one'][2]})" in line
+    assert not (tmp_path / "mine").exists()
+    monkeypatch.undo()
+    built(tmp_path / "mine", options)  # Of what was refused, nothing is taken for tokens.
+
+
+def test_vocabularies_above_16_bits_are_stored_in_32(files, tmp_path):
+    spec = json.loads(Path(learned(tmp_path)).read_text())
+    vocabulary = {t: n + 151_643 * (n >= 256) for t, n in spec["model"]["vocab"].items()}
+    spec["model"]["vocab"] = vocabulary
+    narrow = built(tmp_path / "narrow", {"domains": files, "tokenizer": learned(tmp_path)}).corpus
+    (tmp_path / "wide.json").write_text(json.dumps(spec))
+    corpus = built(
+        tmp_path / "wide", {"domains": files, "tokenizer": str(tmp_path / "wide.json")}
+    ).corpus
+    assert corpus.vocabulary == 151_643 + 290 and tokenizer_of(corpus).vocabulary == 151_933
+    for domain in corpus.names:
+        wide, small = corpus.domains[domain].train, narrow.domains[domain].train
+        assert wide.dtype == np.uint32 and small.dtype == np.uint16 and wide.max() > 151_643
+        np.testing.assert_array_equal(wide, small + 151_643 * (small >= 256).astype(np.uint32))
+        assert documents(corpus, domain, "train") == documents(narrow, domain, "train")
+    order = Order(corpus, (Piece(8, 16, Mixture.uniform(corpus.names)),), 0)
+    assert Reader(corpus, order, 0, 4).read(2).max() > 151_643
+    assert HeldOut(corpus, 16, 32).windows("one").max() > 151_643
+
+
+def test_the_first_of_equal_rows_is_kept_in_whichever_array_it_is():
     rows = np.array([[1, 2], [1, 3], [1, 2], [0, 2], [1, 3], [2, 2]], np.uint64)
     kept = first_of_each([rows[:3], rows[3:3], rows[3:]])
     assert [k.tolist() for k in kept] == [[True, True, False], [], [True, False, True]]
@@ -238,9 +324,10 @@ def test_a_bpe_learns_from_training_documents_only_and_can_be_loaded(files, tmp_
     corpus = built(tmp_path / "mine", {"domains": files, "tokenizer": "bpe:290"}).corpus
     training = [text for d in corpus.names for text in documents(corpus, d, "train")]
     assert tokenizer_of(corpus).json == BPE.train(training, 290).json
-    file = str(tmp_path / "mine" / "tokenizer.json")
-    again = built(tmp_path / "again", {"domains": files, "tokenizer": file}).corpus
-    assert again.content_hash == corpus.content_hash
+    for number, place in enumerate((tmp_path / "mine" / "tokenizer.json", tmp_path / "mine")):
+        options = {"domains": files, "tokenizer": str(place)}
+        again = built(tmp_path / f"again{number}", options).corpus
+        assert again.content_hash == corpus.content_hash
 
 
 @pytest.mark.parametrize(
@@ -254,7 +341,7 @@ def test_a_bpe_learns_from_training_documents_only_and_can_be_loaded(files, tmp_
         ({"on_bad": "hide"}, "on_bad: got hide; accepted: skip or refuse"),
         ({"workers": 0}, "workers: got 0"),
         ({"tokenizer": "bpe:256"}, "tokenizer: got bpe:256; accepted: bpe:SIZE of 257"),
-        ({"tokenizer": "words"}, "tokenizer: got 'words'; accepted: bytes, bpe:SIZE or"),
+        ({"tokenizer": "words"}, "tokenizer: got 'words'; accepted: bytes, bpe:SIZE, a tok"),
         ({"held_out": 1e-9}, "domain 'one': got 120 training and 0 held-out documents"),
         ({"reading": Reading(longest=9), "on_bad": "skip"}, "domain 'one': got 0 training and 0"),
     ],
@@ -278,7 +365,7 @@ def test_what_is_there_or_being_built_is_left_alone(files, tmp_path):
         built(tmp_path / "mine", files)
 
 
-def killed(work, reading, group):
+def killed(work, task):
     os.kill(os.getpid(), 9)
 
 

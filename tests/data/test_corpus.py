@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from data import load, open_corpus, write_corpus
+from data import open_corpus, write_corpus
 from data.corpus import text_document, windows
 from refused import Refused
 from tests.corpora import small_corpus
@@ -113,10 +113,6 @@ def test_a_corpus_goes_through_pickle_without_its_tokens(corpus):
     np.testing.assert_array_equal(pickle.loads(text).train[:50], corpus.domains["low"].train[:50])
 
 
-def test_unknown_names_are_refused_with_what_exists():
-    with pytest.raises(
-        Refused, match="corpus: got 'webtext'; accepted: wheels, wheels-bpe.*, markov"
-    ):
-        load("webtext")
+def test_text_with_the_separators_byte_is_refused():
     with pytest.raises(Refused, match="byte 0"):
         text_document(b"a\0b")

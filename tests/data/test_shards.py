@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from data.shards import encode, group_key, grouped, read_group, shard_documents, spans
+from data.shards import encode, group_key, grouped, place_of, read_group, shard_documents, spans
 from data.sources import Reading
 from data.tokenizer import BPE, Bytes
 from tests.data.test_build import sentences
@@ -22,7 +22,8 @@ def test_a_changed_file_or_option_is_read_again(tmp_path):
     content[9] ^= 1
     group[0].write_bytes(bytes(content))
     os.utime(group[0], ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert len(keys | {group_key(Reading("body"), group)}) == 5
+    keys.add(group_key(Reading("body"), group))
+    assert len(keys | {group_key(Reading("body", format="text"), group)}) == 6
 
 
 def test_spans_hold_every_document_once(monkeypatch):
@@ -40,7 +41,7 @@ def test_documents_come_back_as_bytes_and_as_tokens(group_bytes, tmp_path, monke
     monkeypatch.setattr("data.shards.GROUP_BYTES", group_bytes)
     wanted = [text.encode() for text in sentences(5, 40)]
     (tmp_path / "t.txt").write_bytes(b"\n".join(wanted))
-    name, faults = read_group(tmp_path, Reading(split="\n"), [tmp_path / "t.txt"])
+    name, faults = read_group(tmp_path, (Reading(split="\n"), [tmp_path / "t.txt"]))
     shard, bpe = tmp_path / name, BPE.train(wanted, 300)
     index = np.load(shard / "index.npy")
     assert faults == [] and index.shape == (40, 3)
@@ -52,6 +53,29 @@ def test_documents_come_back_as_bytes_and_as_tokens(group_bytes, tmp_path, monke
             found = list(shard_documents(shard, index, chosen, tokenizer))
             assert [tokenizer.decode(d.tokens.tolist()) for d in found] == texts
             assert [d.bytes for d in found] == [len(text) for text in texts]
+
+
+def test_a_document_is_found_in_the_file_it_came_from(tmp_path):
+    counts = {"a.txt": 2, "empty.txt": 0, "b.txt": 1, "c.txt": 3}
+    for number, (name, count) in enumerate(counts.items()):
+        (tmp_path / name).write_text("\n".join(sentences(number, count)))
+    name, _ = read_group(tmp_path, (Reading(split="\n"), [tmp_path / name for name in counts]))
+    places = [place_of(tmp_path / name, document) for document in range(6)]
+    assert places == [(0, 1), (0, 2), (2, 1), (3, 1), (3, 2), (3, 3)]
+
+
+def test_a_span_with_a_text_that_is_lost_is_not_written(tmp_path, monkeypatch):
+    wanted = [text.encode() for text in sentences(5, 90)]
+    (tmp_path / "t.txt").write_bytes(b"\n".join(wanted))
+    name, _ = read_group(tmp_path, (Reading(split="\n"), [tmp_path / "t.txt"]))
+    bpe, whole = BPE.train(wanted, 300), BPE.decode
+    monkeypatch.setattr(BPE, "decode", lambda self, t: whole(self, t).replace(b"5.70", b"5.7"))
+    document, how = encode(bpe.json, (tmp_path / name, 10, 90))
+    assert document == 70 and "comes back changed at byte 3: '5.70 " in how
+    assert list((tmp_path / name).glob("tokens-*")) == []
+    monkeypatch.undo()
+    assert encode(bpe.json, (tmp_path / name, 10, 90)) is None
+    assert len(list((tmp_path / name).glob("tokens-*"))) == 1
 
 
 def test_files_are_grouped_in_their_order(tmp_path, monkeypatch):

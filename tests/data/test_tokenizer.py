@@ -12,7 +12,8 @@ import pytest
 import tokenizers
 
 from data import open_corpus, write_corpus
-from data.tokenizer import BPE, CHARACTERS, Bytes, tokenizer_of
+from data.lossless import CHARACTERS
+from data.tokenizer import BPE, Bytes, tokenizer_of
 from refused import Refused
 
 TEXTS = [b"the cat sat on the mat\n    the end, the end\n" * 3, "naïve — Ünï\t∑😀 ".encode() * 4]
@@ -148,6 +149,20 @@ def test_what_is_no_text_is_refused(bpe, text):
         list(bpe.documents([text]))
     with pytest.raises(Refused, match="document"):
         BPE.train([text], 280)
+
+
+def test_a_text_that_its_tokens_do_not_give_back_is_refused_after_those_before(bpe, monkeypatch):
+    whole, found = BPE.decode, []
+    monkeypatch.setattr(BPE, "decode", lambda self, t: whole(self, t).replace(b"\xcc\x81", b""))
+    with pytest.raises(Refused, match="comes back changed at byte 15") as refused:
+        found.extend(bpe.documents([TEXTS[0]]))
+        for document in bpe.documents(TEXTS + STRANGE):
+            found.append(document)
+    assert len(found) == 1 + len(TEXTS) + 2 and "\n" not in str(refused.value)
+    # The same of a tokenizer that is tried before it is used.
+    monkeypatch.setattr(BPE, "decode", lambda self, t: whole(self, t).replace(b"  two", b" two"))
+    with pytest.raises(Refused, match="comes back changed at byte 1: .*  two"):
+        BPE(bpe.json).tried()
 
 
 def test_tokenizers_that_lose_text_are_refused(bpe):

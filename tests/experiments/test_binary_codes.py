@@ -12,7 +12,7 @@ from experiments.binary_codes import ARMS, BASELINE, attempts, inputs, model
 from models import count
 from models.codes import Codes
 from refused import Refused
-from scaling.tables import COLUMNS
+from scaling.columns import COLUMNS
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +40,16 @@ def test_every_arm_is_trained_at_the_same_rates_with_the_same_seeds(config, corp
     assert len({t.run.identity for t in made}) == len(made)
     assert len(made) == len(ARMS) * len(config.rates) * config.seeds
     settings = {
-        arm: [(t.run.optimizer, t.run.seed, t.run.phases, t.run.data) for t in made if t.arm == arm]
+        arm: [
+            (t.run.optimizer, t.run.seed, t.run.phases, t.run.data)
+            for t in made
+            if t.labels["arm"] == arm
+        ]
         for arm in ARMS
     }
     assert all(theirs == settings[BASELINE] for theirs in settings.values())
     # A recoding is drawn anew with each seed; no other arm's model depends on it.
-    models = {arm: {t.run.model for t in made if t.arm == arm} for arm in ARMS}
+    models = {arm: {t.run.model for t in made if t.labels["arm"] == arm} for arm in ARMS}
     sizes = {arm: len(some) for arm, some in models.items()}
     assert sizes == {arm: config.seeds if arm == "recoded 0/1" else 1 for arm in ARMS}
 
@@ -89,10 +93,12 @@ def planted(made, shift: dict[str, float]) -> pd.DataFrame:
     by_seed = rng.normal(0, 0.05, 10)
     rows = []
     for t in made:
-        loss = 5 + by_seed[t.seed] + shift.get(t.arm, 0.0) + 0.1 * np.log(t.rate / 0.5) ** 2
-        row = dict.fromkeys(COLUMNS, 1.0) | {
+        arm, rate, seed = t.labels["arm"], t.labels["rate"], t.run.seed
+        loss = 5 + by_seed[seed] + shift.get(arm, 0.0) + 0.1 * np.log(rate / 0.5) ** 2
+        row = dict.fromkeys((name for name in COLUMNS if "<" not in name), 1.0) | {
             "run": t.run.identity,
-            "seed": t.seed,
+            **t.labels,
+            "seed": seed,
             "loss": loss + rng.normal(0, 1e-4),
             "diverged_step": pd.NA,
         }

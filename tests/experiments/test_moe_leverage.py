@@ -10,6 +10,7 @@ from experiments import moe_leverage as module
 from experiments.evidence.report import Picture, Table, Text
 from models import count
 from models.accounting import leverage_flops
+from scaling import plan
 
 CORPUS = SimpleNamespace(name="bytes", content_hash="0", vocabulary=256)
 
@@ -37,10 +38,12 @@ def test_arms_span_four_activation_ratios_and_three_granularities_at_equal_compu
 
 def test_both_sides_sweep_the_learning_rate_and_share_runs_with_the_ladders(config):
     trials = module.sweep(config, CORPUS)
-    assert {t.arm for t in trials} == {"dense", "A 0.176, G 2"}
-    assert len({t.rate for t in trials}) >= 3
+    assert {t.labels["arm"] for t in trials} == {"dense", "A 0.176, G 2"}
+    assert len({t.labels["rate"] for t in trials}) >= 3
     ladders = {t.run.identity for t in module.grid(config, CORPUS)}
-    assert {t.run.identity for t in trials if t.rate == config.rates[t.arm != "dense"]} <= ladders
+    used = lambda labels: config.rates[labels["arm"] != "dense"]
+    both = {t.run.identity for t in trials if t.labels["rate"] == used(t.labels)}
+    assert both and both <= ladders
 
 
 def test_an_accelerator_reaches_1e17_flops_a_run_and_the_published_ladder_its_compute():
@@ -65,23 +68,28 @@ def planted(config, gains: dict[str, float]) -> pd.DataFrame:
     """A run table in which every arm's loss is that of `gain` times its compute."""
     rng = np.random.default_rng(0)
     rows = []
-    for arm, _, seed, run in module.grid(config, CORPUS):
+    grid, swept = module.grid(config, CORPUS), module.sweep(config, CORPUS)
+    shared = plan([*grid, *swept])
+    labels = lambda run: shared.cells(shared.segments[run.identity])
+    for item in grid:
+        run, arm = item.run, item.labels["arm"]
         compute = leverage_flops(run.model) * run.tokens
         loss = 20 * (compute * gains[arm]) ** -0.08 * np.exp(0.001 * rng.standard_normal())
-        row = dict(arm=arm, run=run.identity, trunk=run.trunk, seed=seed, tokens=run.tokens)
+        row = dict(run=run.identity, trunk=run.trunk, **labels(run), seed=run.seed)
+        row["tokens"] = run.tokens
         row |= dict(width=run.model.width, experts=4, diverged_step=None, loss=loss)
         routing = {"router.dropped": 0.0, "router.load": 1.0, "router.entropy": 1.0}
         rows.append(row | {"flops": float(count(run.model).flops_train * run.tokens)} | routing)
-    for trial in module.sweep(config, CORPUS):
-        row = dict(rows[0], run=trial.run.identity, seed=trial.seed, loss=3 + abs(trial.rate - 1))
-        rows.append(row)
+    for item in swept:
+        row = dict(rows[0], run=item.run.identity, seed=item.run.seed)
+        rows.append(row | labels(item.run) | {"loss": 3 + abs(item.labels["rate"] - 1)})
     return pd.DataFrame(rows).drop_duplicates("run")
 
 
 def test_planted_leverage_is_measured_inside_its_intervals(config):
     arms = module.arms(config)
     gains = {arm: 1.0 if e is None else 2.0 + e.granularity / 4 for arm, e in arms.items()}
-    runs = planted(config, gains).drop(columns="arm")
+    runs = planted(config, gains)
     blocks = module.report(SimpleNamespace(config=config, corpus=CORPUS, runs=runs))
     tables = {b.name: b.frame for b in blocks if isinstance(b, Table)}
     found = tables["leverage"]

@@ -22,7 +22,21 @@ def test_the_grid_is_five_widths_by_four_counts_with_replicate_trunks(study):
     assert config.seeds[:3] == (3, 2, 2)
     assert max(config.tokens) >= 8 * min(config.tokens)
     assert len(study.runs) == 4 * sum(config.seeds)
-    assert {run.tokens for run in study.runs} == set(config.tokens)
+    assert {item.run.tokens for item in study.runs} == set(config.tokens)
+
+
+def test_widths_may_be_changed_without_the_seeds():
+    config = over_training.get_config("cpu")
+    config.widths = (16, 32)
+    chosen = {(item.run.model.width, item.run.seed) for item in over_training.study(config).runs}
+    assert chosen == {(16, 0), (16, 1), (16, 2), (32, 0), (32, 1)}
+    config.widths, config.seeds = (16, 32, 48), (2,)
+    runs = over_training.study(config).runs
+    assert {(item.run.model.width, item.run.seed) for item in runs} == {
+        (width, seed) for width in config.widths for seed in (0, 1)
+    }
+    held_out = [item.run for item in runs if item.labels["role"] == "held out"]
+    assert {run.model.width for run in held_out} == {48} and len(held_out) == 4
 
 
 def test_the_plan_saves_exactly_the_closed_form(study):
@@ -35,9 +49,10 @@ def test_the_plan_saves_exactly_the_closed_form(study):
 def planted(study) -> pd.DataFrame:
     """Losses that follow the law, with a shared and an own error per trunk and run."""
     rng = np.random.default_rng(0)
-    shared = {run.trunk: rng.normal(0, 0.004) for run in study.runs}
+    runs = plan(study.runs).runs
+    shared = {run.trunk: rng.normal(0, 0.004) for run in runs}
     rows = []
-    for run in study.runs:
+    for run in runs:
         params, tokens = count(run.model).params_total, run.tokens
         flops, multiplier = 6 * params * tokens, tokens / params
         loss = 1.0 + (40 * multiplier**0.2 + 300 * multiplier**-0.2) * flops**-0.2

@@ -40,39 +40,43 @@ def test_arms_cost_what_their_names_say(bench, config):
 
 
 def test_the_grid_is_swept_on_both_sides_with_seeds_at_the_main_width(study, config):
-    grid = parscale.all_trials(config, study.corpus)["grid"]
+    grid = [item for item in study.runs if item.labels["role"] == "grid"]
     cells = {(t.run.model.width, t.run.model.stream_count) for t in grid}
     assert cells == {(w, p) for w in config.widths for p in config.streams}
     assert len(config.widths) >= 3 and len(config.streams) >= 3
     assert len(config.rates) >= 3 and config.seeds >= 3
-    for arm in {t.arm for t in grid}:
-        assert {t.rate for t in grid if t.arm == arm} == set(config.rates)
+    for arm in {t.labels["arm"] for t in grid}:
+        rates = {t.labels["rate"] for t in grid if t.labels["arm"] == arm}
+        assert rates == set(config.rates)
 
 
 def test_second_stages_share_the_first_with_one_stream(study, config):
-    made = parscale.all_trials(config, study.corpus)
-    one = next(t.run for t in made["scratch"] if t.arm == "1 stream")
-    for trial in made["staged"]:
-        if (trial.rate, trial.seed) == (config.rates[0], 0):
-            assert trial.run.until(0).identity == one.until(0).identity
-            assert trial.run.tokens == one.tokens
+    first = [
+        item for item in study.runs if item.labels["rate"] == config.rates[0] and item.run.seed == 0
+    ]
+    one = next(item.run for item in first if item.labels["arm"] == "1 stream")
+    staged = [item.run for item in first if item.labels["role"] == "staged"]
+    assert len(staged) == 3
+    for run in staged:
+        assert run.until(0).identity == one.until(0).identity
+        assert run.tokens == one.tokens
     shared = plan(study.runs)
     assert shared.tokens < 0.7 * shared.tokens_alone
 
 
 def planted(study, config) -> pd.DataFrame:
     """Losses that follow the law with k = 0.4, lowest at the middle rate."""
-    made = parscale.all_trials(config, study.corpus)
-    rows = {}
-    for trial in (trial for some in made.values() for trial in some):
-        run, model = trial.run, trial.run.model_at(-1)
+    shared, rows = plan(study.runs), {}
+    for run in shared.runs:
+        model, labels = run.model_at(-1), shared.cells(shared.segments[run.identity])
         accounts = count(model)
         effective = accounts.params_non_embedding * (1 + K * np.log(model.stream_count))
         kept = isinstance(run.phases[-1].change, KeepStreams)
-        loss = 1.0 + (5e4 / effective) ** 0.3 + 0.1 * np.log(trial.rate) ** 2 + 0.05 * kept
+        loss = 1.0 + (5e4 / effective) ** 0.3 + 0.1 * np.log(labels["rate"]) ** 2 + 0.05 * kept
         rows[run.identity] = {
             "run": run.identity,
             "trunk": run.trunk,
+            **labels,
             "seed": run.seed,
             "width": model.width,
             "streams": model.stream_count,

@@ -31,8 +31,8 @@ def test_the_grid_is_what_was_asked_for(name):
     assert min(config.fractions) == 0.05 and max(config.fractions) >= 0.7
     if name == "gpu":
         study = qat_ratio.study(config)
-        assert max(count(run.model).params_total for run in study.runs) >= 30e6
-        assert max(run.tokens for run in study.runs) >= 100e6
+        assert max(count(run.model).params_total for run in plan(study.runs).runs) >= 30e6
+        assert max(run.tokens for run in plan(study.runs).runs) >= 100e6
 
 
 @pytest.mark.parametrize("name", ["cpu", "gpu"])
@@ -46,7 +46,7 @@ def test_the_plan_takes_exactly_the_closed_form_of_its_tree(name):
 def test_a_run_has_equal_tokens_in_both_schedules(config, study):
     made = qat_ratio.trials(config, study.corpus)
     for schedule in ("classic", "fused"):
-        tokens = {t.run.tokens for t in made if t.schedule == schedule}
+        tokens = {t.run.tokens for t in made if t.labels["schedule"] == schedule}
         assert tokens == set(config.tokens)
     kept = [t.run.model_at(-1).quantization for t in made]
     assert {q.bits for q in kept if q} == set(config.bits) and kept[0] is None
@@ -58,7 +58,7 @@ def planted(config, trials) -> pd.DataFrame:
     shared = {t.run.trunk: rng.normal(0, 0.01) for t in trials}
     rows = []
     for trial in trials:
-        run, share = trial.run, trial.fraction
+        run, share = trial.run, trial.labels["fraction"]
         accounts = count(run.model_at(-1))
         params, quantised = accounts.params_total, run.model_at(-1).quantization
         loss = 1.2 + 40 * params**-0.4 + 60 * run.tokens**-0.35 + shared[run.trunk]
@@ -67,12 +67,13 @@ def planted(config, trials) -> pd.DataFrame:
             best = np.exp(-6.7297 / np.log(run.tokens / params / bits * 8))
             loss += 0.5 * 2.0**-bits + 0.02 * np.log(share / max(best, 0.02)) ** 2
             gain = {1: -0.01, 2: 0.0, 4: 0.01, 6: 0.01}[bits]
-            loss -= gain * (trial.schedule == "fused")
+            loss -= gain * (trial.labels["schedule"] == "fused")
         loss += rng.normal(0, 0.001)
         rows.append(
             {
                 "run": run.identity,
                 "trunk": run.trunk,
+                **trial.labels,
                 "seed": run.seed,
                 "width": run.model.width,
                 "params_total": params,
@@ -136,7 +137,7 @@ def test_an_exported_run_is_what_was_trained_and_goes_on_after_a_prompt(
     small.update(widths=(16,), seeds=(1,), tokens=(40_960,), bits=(2,), fractions=(0.5,))
     small.update(warmup_tokens=4096, evaluation_tokens=1024)
     tiny = qat_ratio.study(small)
-    run = tiny.runs[-1]
+    run = tiny.runs[-1].run
     store = Store.at(tmp_path / "runs")
     worker = Worker(
         plan([run]), store, tiny.corpus, tiny.evaluation, make_mesh("data:1"), keep_params=True

@@ -41,7 +41,8 @@ def changed(config, **values) -> ConfigDict:
 def planted(config, study, slope: float = 0.3) -> pd.DataFrame:
     """Losses on the target that fall with the share of code, and most with some docs."""
     rng, rows = np.random.default_rng(0), []
-    for run in study.runs:
+    for item in study.runs:
+        run = item.run
         shares = dict(run.data.mixture.weights)
         code, docs = shares.get("code", 0.0), shares.get("docs", 0.0)
         level = 2.4 if run.model.width == config.proxy_width else 1.9
@@ -50,6 +51,7 @@ def planted(config, study, slope: float = 0.3) -> pd.DataFrame:
         rows.append(
             {
                 "run": run.identity,
+                **item.labels,
                 "seed": run.seed,
                 "width": run.model.width,
                 "params_total": accounts.params_total,
@@ -73,14 +75,15 @@ def test_the_first_stage_lists_proxies_and_what_needs_no_proxies(config, study):
     design = regmix.Design(config, study.corpus)
     assert len(design.domains) >= 4 and config.proxies >= 64 and config.seeds >= 2
     assert regmix.get_config("gpu").proxies == 512
-    small = [run for run in study.runs if run.model.width == config.proxy_width]
-    large = [run for run in study.runs if run.model.width == config.width]
+    runs = [item.run for item in study.runs]
+    small = [run for run in runs if run.model.width == config.proxy_width]
+    large = [run for run in runs if run.model.width == config.width]
     assert len(small) == config.proxies == len({run.data.mixture for run in small})
     assert len(large) == config.transfer + 2 * config.seeds
     for name in ("params_total", "params_non_embedding"):
         ratio = getattr(count(large[0].model), name) / getattr(count(small[0].model), name)
         assert ratio >= 4
-    assert "networkx" not in {name for run in study.runs for name in run.data.mixture.names}
+    assert "networkx" not in {name for run in runs for name in run.data.mixture.names}
     assert study.evaluation.domains == ("networkx",)
     assert len(study.awaited) == 2 * config.seeds
 
@@ -88,9 +91,9 @@ def test_the_first_stage_lists_proxies_and_what_needs_no_proxies(config, study):
 def test_what_follows_is_the_planted_optimum_and_the_best_sampled(config, study):
     further = study.then(results(config, study))
     assert len(further) == 2 * config.seeds
-    assert {run.tokens for run in further} == {run.tokens for run in study.awaited}
-    assert {run.flops() for run in further} == {run.flops() for run in study.awaited}
-    proposal, best = (dict(further[i * config.seeds].data.mixture.weights) for i in (0, 1))
+    assert {item.run.tokens for item in further} == {item.run.tokens for item in study.awaited}
+    assert {item.run.flops() for item in further} == {item.run.flops() for item in study.awaited}
+    proposal, best = (dict(further[i * config.seeds].run.data.mixture.weights) for i in (0, 1))
     # KL to the natural shares keeps some of each domain; docs have the steepest rate.
     assert proposal["docs"] > proposal["code"] > max(proposal["headers"], proposal["tests"])
     runs = planted(config, study)
@@ -140,8 +143,8 @@ def test_bounds_and_caps_hold_for_everything_that_is_proposed(config):
     found = regmix.study(bounded)
     further = found.then(results(bounded, found))
     cap = 8_348_536 / 16_384_000
-    for run in further:
-        shares = dict(run.data.mixture.weights)
+    for item in further:
+        shares = dict(item.run.data.mixture.weights)
         assert shares["headers"] >= 0.1 and shares["docs"] <= 0.2
         assert max(shares.values()) <= cap + 1e-3
     with warnings.catch_warnings():
@@ -215,8 +218,8 @@ def test_one_command_trains_both_stages_and_a_second_trains_nothing(tiny, tmp_pa
     assert int(second.split()[-3]) <= 8 < int(first.split()[-3])
     whole = session.grown(study, tiny, settings)
     assert whole.then is None and len(whole.runs) == len(study.runs) + 4
-    for run in whole.runs:
-        assert Store.at(str(tmp_path)).done(run.identity)["diverged_step"] is None
+    for item in whole.runs:
+        assert Store.at(str(tmp_path)).done(item.run.identity)["diverged_step"] is None
     session.plan(study, tiny, settings)
     said = capsys.readouterr().out
     assert "to train: 0 tokens" in said and "then:" not in said

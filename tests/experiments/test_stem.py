@@ -57,13 +57,13 @@ def test_the_published_plan_is_the_published_model():
 def test_every_arm_is_trained_at_three_rates_or_more_with_three_seeds(study, config):
     assert len(config.rates) >= 3
     assert len(study.runs) == 7 * 3 * len(config.rates)
-    assert {run.tokens for run in study.runs} == {config.tokens}
-    rates = {(run.model, run.optimizer.learning_rate) for run in study.runs}
+    assert {item.run.tokens for item in study.runs} == {config.tokens}
+    rates = {(item.run.model, item.run.optimizer.learning_rate) for item in study.runs}
     assert len(rates) == 7 * len(config.rates)
 
 
 def test_rows_read_are_the_tokens_of_the_run(study):
-    run = study.runs[0]
+    run = study.runs[0].run
     seen = stem.rows_read(study.corpus, run)
     assert seen.shape == (256,) and seen.sum() == run.tokens
     # The domain's letters, and the separator.
@@ -74,12 +74,14 @@ def test_rows_read_are_the_tokens_of_the_run(study):
 def planted(study, config, shifts: dict[str, float]) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     rows = []
-    for trial in stem.all_trials(config, study.corpus):
+    for trial in study.runs:
         accounts, run = count(trial.run.model), trial.run
-        lift = shifts.get(trial.arm, 0.0) + 0.3 * np.log(trial.rate / 1.5) ** 2
+        labels = trial.labels
+        lift = shifts.get(labels["arm"], 0.0) + 0.3 * np.log(labels["rate"] / 1.5) ** 2
         rows.append(
             {
                 "run": run.identity,
+                **labels,
                 "seed": run.seed,
                 "params_total": accounts.params_total,
                 "params_non_embedding": accounts.params_non_embedding,
@@ -130,9 +132,7 @@ def test_the_report_says_which_side_is_better_at_equal_active_and_at_equal_total
 
 def test_an_arm_that_diverged_everywhere_is_reported_as_such(study, config):
     runs = planted(study, config, {})
-    found = stem.all_trials(config, study.corpus)
-    lost = {trial.run.identity for trial in found if trial.arm == "dense, total of 1/2"}
-    runs.loc[runs["run"].isin(lost), ["diverged_step", "bits_per_byte"]] = [5, np.nan]
+    runs.loc[runs["arm"] == "dense, total of 1/2", ["diverged_step", "bits_per_byte"]] = [5, np.nan]
     written = blocks(study, config, runs)
     text = "\n".join(block.markdown for block in written if isinstance(block, Text))
     assert "**STEM 1/2**: not trained, or diverged at every rate" in text

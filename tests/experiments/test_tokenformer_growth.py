@@ -12,7 +12,7 @@ from experiments.evidence import growth_report
 from experiments.evidence.report import write_report
 from experiments.evidence.study import Results
 from models import count
-from scaling import plan
+from scaling import plan, unfolded
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def trials(config):
 def test_all_arms_cost_the_same_and_end_at_one_size(name):
     config = growth.get_config(name)
     trials = growth.compared(config, load(config.corpus))
-    ends = {t.arm: t.run for t in trials if t.seed == 0 and t.rate == 1.0}
+    ends = {t.labels["arm"]: t.run for t in trials if t.run.seed == 0 and t.labels["rate"] == 1.0}
     budgets = {growth.scratch(budget): budget for budget in config.budgets}
     whole = ends[growth.EXACT].flops()
     for arm, run in ends.items():
@@ -48,7 +48,7 @@ def test_published_stages_are_the_papers():
 
 
 def test_the_arms_of_growth_share_their_first_stage(config, trials):
-    runs = {t.arm: t.run for t in trials if t.seed == 0 and t.rate == 1.0}
+    runs = {t.labels["arm"]: t.run for t in trials if t.run.seed == 0 and t.labels["rate"] == 1.0}
     exact, published = runs[growth.EXACT], runs[growth.PUBLISHED]
     assert exact.until(0).identity == published.until(0).identity
     assert exact.until(1).identity != published.until(1).identity
@@ -58,26 +58,25 @@ def test_the_arms_of_growth_share_their_first_stage(config, trials):
 
 def test_looks_train_nothing(config, trials):
     looks = growth.looks(config, load(config.corpus))
-    alone = plan([t.run for t in trials])
-    both = plan([t.run for t in trials] + [look.run for look in looks])
+    alone = plan(trials)
+    both = plan([*trials, *looks])
     assert both.tokens == alone.tokens
-    right_after = [look for look in looks if look.kind]
+    right_after = [look for look in looks if "kind" in look.labels]
     assert {look.run.phases[-1].tokens for look in right_after} == {0}
-    assert {look.kind for look in right_after} == set(growth.KINDS)
+    assert {look.labels["kind"] for look in right_after} == set(growth.KINDS)
 
 
 def planted(config, trials, looks) -> pd.DataFrame:
     """Losses of a power law in compute from scratch; growth reaches those of 1.25 the compute."""
-    rows, seen = [], set()
+    rows, shared = {}, plan([*trials, *looks])
 
     def row(run, loss):
-        if run.identity in seen:
-            return
-        seen.add(run.identity)
         accounts = count(run.model_at(-1))
-        rows.append(
+        rows.setdefault(
+            run.identity,
             {
                 "run": run.identity,
+                **shared.cells(shared.segments[run.identity]),
                 "seed": run.seed,
                 "params_total": accounts.params_total,
                 "params_non_embedding": accounts.params_non_embedding,
@@ -88,28 +87,30 @@ def planted(config, trials, looks) -> pd.DataFrame:
                 "loss": loss,
                 "bits_per_byte": loss / math.log(2),
                 "diverged_step": pd.NA,
-            }
+            },
         )
 
     for trial in trials:
-        gain = 1.25 if trial.arm.startswith("grown") else 1.0
-        law = 20 * (gain * trial.run.flops()) ** -0.1
-        row(trial.run, law + 0.01 * abs(math.log(trial.rate)) + 1e-4 * trial.seed)
+        run, labels = trial.run, trial.labels
+        gain = 1.25 if labels["arm"].startswith("grown") else 1.0
+        law = 20 * (gain * run.flops()) ** -0.1
+        row(run, law + 0.01 * abs(math.log(labels["rate"])) + 1e-4 * run.seed)
     for look in looks:
-        row(look.run, 2.0 + (0.5 + 0.01 * look.seed if look.kind and "random" in look.kind else 0))
-    return pd.DataFrame(rows)
+        random = "random" in look.labels.get("kind", "")
+        row(look.run, 2.0 + (0.5 + 0.01 * look.run.seed) * random)
+    return pd.DataFrame(rows.values())
 
 
 def test_the_report_finds_what_was_planted(config, trials, tmp_path):
     corpus = load(config.corpus)
     looks = growth.looks(config, corpus)
     runs = planted(config, trials, looks)
-    table = growth.tried(trials, runs)
-    saved = growth_report.saved(table, config.budgets)
+    every = unfolded(runs)
+    saved = growth_report.saved(every[every["role"] == "end"], config.budgets)
     # Interpolated between budgets a factor of two apart, in the logarithm of compute.
     np.testing.assert_allclose(saved["compute saved (%)"], 20, atol=0.5)
     assert not saved["seeds beyond the budgets"].any()
-    jumps = growth_report.jumps(growth.looked(looks, runs), config.rows)
+    jumps = growth_report.jumps(every[every["role"] == "look"], config.rows)
     random = jumps["new rows"].str.startswith("random")
     np.testing.assert_allclose(jumps.loc[random, "jump (nats/token)"], 0.51)
     np.testing.assert_allclose(jumps.loc[~random, "jump (nats/token)"], 0, atol=1e-12)

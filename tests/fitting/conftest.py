@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fitting import Observations, fit
-from fitting.report import split
+from fitting.held_out import split
 
 
 @pytest.fixture(scope="session")

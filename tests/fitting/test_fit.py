@@ -5,32 +5,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fitting import LAWS, Observations, above_compute, baselines, evidence, fit
-from fitting.held_out import compute, largest_decile, rolling, seed_standard_deviation
+from fitting import LAWS, Observations, Options, evidence, fit
 from fitting.objective import OBJECTIVES
 from refused import Refused
-from tests.fitting.test_law import EVERY, settings
+from tests.fitting.planted import LADDER as TRUTH
+from tests.fitting.planted import ladder
+from tests.fitting.test_law import settings
 
-TRUTH = {"E": 1.2, "A": 10.0, "B": 60.0, "alpha": 0.2, "beta": 0.3}
 OPTIONS = {"draws": 200, "audits": 8}
-
-
-def ladder(seed=0, between=0.004, within=0.003, widths=(16, 24, 32, 48, 64), seeds=(3, 2, 2, 1, 1)):
-    """A small study: sizes by tokens, several trunks for the smaller sizes."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for width, count in zip(widths, seeds, strict=True):
-        params = 48 * width**2 + 256 * width
-        for copy in range(count):
-            shared = between * rng.normal()
-            for tokens in (256e3, 512e3, 1e6, 2e6):
-                mean = LAWS["chinchilla"].predict({"params": params, "tokens": tokens}, TRUTH)
-                loss = float(mean * np.exp(shared + within * rng.normal()))
-                run = f"w{width}-s{copy}-d{tokens:g}"
-                trunk = f"w{width}-s{copy}"
-                rows.append((run, trunk, copy, width, params, tokens, loss))
-    names = ["run", "trunk", "seed", "width", "params_total", "tokens", "loss"]
-    return Observations(pd.DataFrame(rows, columns=names))
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +50,15 @@ def test_a_fit_repeats_and_the_seed_matters_only_for_draws(study):
     other = fit("chinchilla", obs, held_out=mask, seed=1, **OPTIONS)
     assert other.parameters == pytest.approx(result.parameters, rel=1e-5)
     assert other.intervals != result.intervals
+
+
+def test_options_are_one_object_that_may_be_changed(study):
+    obs, mask, result = study
+    options = Options(held_out=mask, **OPTIONS)
+    assert fit("chinchilla", obs, options).intervals == result.intervals
+    assert fit("chinchilla", obs, options, seed=1).intervals != result.intervals
+    with pytest.raises(TypeError):
+        fit("chinchilla", obs, objectives="lad")
 
 
 def test_predictions_of_a_new_run_are_wider_than_of_the_mean(study):
@@ -121,9 +112,9 @@ def test_what_cannot_be_fitted_is_refused_by_name(change, options, field):
     assert refused.value.field == field
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", LAWS)
 def test_runs_without_noise_are_met_and_have_no_interval(name):
-    law, rng = EVERY[name], np.random.default_rng(3)
+    law, rng = LAWS[name], np.random.default_rng(3)
     complete = [values for values in law.published.values() if set(values) >= set(law.names)]
     drawn = {p.name: rng.uniform(*p.start) if p.start else 1.1 for p in law.parameters}
     truth = complete[0] if complete else drawn
@@ -160,48 +151,6 @@ def test_two_levels_of_a_predictor_are_too_few():
     with pytest.raises(Refused, match="2 levels"):
         fit("chinchilla", two)
     assert fit("chinchilla", two, point_only=True).interval_method.startswith("none (18 runs")
-
-
-def test_baselines_and_splits(study):
-    obs, mask, result = study
-    table = baselines(obs, mask)
-    assert list(table["run"]) == list(result.held_out["run"])
-    mine = np.abs(result.held_out["relative_error"]).mean()
-    assert mine < np.abs(table["nearest_run"]).mean()
-    assert above_compute(obs, 0.25).sum() == 7
-    assert largest_decile(obs).sum() == 3
-
-
-def test_rolling_fits_predict_the_next_runs_by_compute():
-    obs = ladder(seeds=(1, 1, 1, 1, 1))
-    table = rolling("chinchilla", obs, audits=4)
-    assert (table["fitted"].diff()[1:] == table["predicted"][:-1].to_numpy()).all()
-    assert table["fitted"].iloc[-1] + table["predicted"].iloc[-1] == len(obs)
-    assert (table["times"] > 1).all()
-    assert table["error"].iloc[-1] < min(table["nearest_run"].iloc[-1], 0.02)
-    last = obs.only(np.argsort(np.argsort(compute(obs))) < table["fitted"].iloc[-1])
-    alone = fit("chinchilla", last, point_only=True, audits=4)
-    ahead = obs.frame[~obs.frame["run"].isin(last.frame["run"])]
-    miss = alone.predict(ahead)["prediction"].to_numpy() / ahead["loss"] - 1
-    assert table["error"].iloc[-1] == pytest.approx(np.sqrt(np.mean(miss**2)), rel=1e-4)
-
-
-def test_rolling_keeps_equal_compute_together_and_leaves_what_cannot_be_fitted_empty():
-    obs = ladder()
-    table = rolling("chinchilla", obs, shares=(0.05, 0.5), audits=4)
-    # The first tenth is one setting with its three seeds: no law fits that.
-    assert table["fitted"].iloc[0] == 3 and np.isnan(table["error"].iloc[0])
-    assert table["error"].iloc[1] < 0.05
-    with pytest.raises(Refused, match="column: got tokens"):
-        rolling("chinchilla", Observations(obs.frame.drop(columns="tokens")))
-
-
-def test_spread_of_seeds_pools_replicates():
-    obs = ladder(between=0.0, within=0.0)
-    spread, degrees = seed_standard_deviation(obs)
-    assert spread == pytest.approx(0.0, abs=1e-12) and degrees == 16
-    none, zero = seed_standard_deviation(ladder(seeds=(1, 1, 1, 1, 1)))
-    assert none is None and zero == 0
 
 
 def test_fitting_needs_no_jax_and_no_plotting():

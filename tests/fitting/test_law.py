@@ -6,11 +6,7 @@ import pytest
 from fitting import LAWS
 from fitting.law import shape_derivatives
 from fitting.laws import law_named
-from fitting.mixing import mixing_law
 from refused import Refused
-
-MIXING = mixing_law(("web", "code", "books"), "loss.web")
-EVERY = {**LAWS, "mixing": MIXING}
 
 
 def settings(law, rows=7, seed=0):
@@ -19,6 +15,8 @@ def settings(law, rows=7, seed=0):
         **{"params": (1e7, 1e10), "params_active": (1e7, 1e10), "params_non_embedding": (1e8, 4e9)},
         **{"tokens": (1e9, 1e11), "unique_tokens": (1e9, 1e10), "flops": (1e18, 1e21)},
         **{"tokens_qat": (1e8, 1e10), "tokens_fp": (1e9, 1e11), "bits": (2, 8), "streams": (1, 8)},
+        **{"params_total": (1e10, 1e11), "learning_rate": (1e-4, 1e-2), "loss": (2, 4)},
+        **{"batch_tokens": (1e5, 1e7), "unigram_loss": (6, 8)},
         **{"experts": (1, 512), "activation_ratio": (0.02, 0.5), "granularity": (2, 16)},
     }
     out = {}
@@ -36,10 +34,10 @@ def shapes(law, rng):
     ]
 
 
-@pytest.mark.parametrize("name", [n for n, law in EVERY.items() if law.gradient is not None])
+@pytest.mark.parametrize("name", [n for n, law in LAWS.items() if law.gradient is not None])
 def test_written_gradients_equal_complex_step(name):
-    law, rng = EVERY[name], np.random.default_rng(1)
-    columns, shape = settings(law), shapes(EVERY[name], rng)
+    law, rng = LAWS[name], np.random.default_rng(1)
+    columns, shape = settings(law), shapes(LAWS[name], rng)
     terms = law.terms(columns, *shape)
     written = shape_derivatives(law, columns, terms, shape)
     stepped = shape_derivatives(replace(law, gradient=None), columns, terms, shape)
@@ -49,9 +47,9 @@ def test_written_gradients_equal_complex_step(name):
             assert np.allclose(one, other, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", LAWS)
 def test_a_law_is_complete(name):
-    law = EVERY[name]
+    law = LAWS[name]
     assert law.formula and law.source and all(parameter.unit for parameter in law.parameters)
     linear = [parameter.linear for parameter in law.parameters]
     assert linear == sorted(linear, reverse=True)
@@ -62,9 +60,9 @@ def test_a_law_is_complete(name):
         assert set(values) <= set(law.names) | set(known)
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", LAWS)
 def test_batched_predictions_equal_single_ones(name):
-    law, rng = EVERY[name], np.random.default_rng(2)
+    law, rng = LAWS[name], np.random.default_rng(2)
     columns = settings(law)
     rows = [
         {p.name: 1.1 if p.linear else rng.uniform(*p.start) for p in law.parameters}

@@ -5,14 +5,12 @@ import pytest
 
 from fitting import LAWS, Observations, fit
 from fitting.chinchilla import allocation
-from fitting.leverage import best_granularity, measured_leverage
-from fitting.mixing import mixing_law
+from fitting.leverage import measured_leverage
 from fitting.moe import at_experts
-from fitting.parscale import effective_params
+from fitting.parscale import PARSCALE
 from fitting.qat import optimal_fraction
 from fitting.repetition import C4_BASE, REPETITION, optimal_params
 from fitting.routed import effective_experts
-from fitting.routed import effective_params as dense_equivalent
 
 LEVERAGE = {  # activation ratio, granularity, FLOP -> leverage
     (0.031, 12, 1e20): 4.553508,
@@ -36,7 +34,8 @@ def test_leverage_of_the_paper(setting):
 def test_leverage_limits():
     law = LAWS["leverage"]
     published = law.published["paper"]
-    assert best_granularity(published) == pytest.approx(11.34, abs=0.005)
+    best = law.uses["best_granularity"].answer(law, published, {})["granularity"]
+    assert best == pytest.approx(11.34, abs=0.005)
     dense = {"activation_ratio": [1.0, 1.0], "granularity": [12, 2], "flops": [1e22, 1e20]}
     assert np.all(np.abs(law.predict(dense, published) - 1) < 0.02)
     ratios = np.geomspace(0.01, 0.9, 9)
@@ -132,7 +131,8 @@ def test_routed_limits():
     assert loss == pytest.approx([2.23736, 2.04978], abs=6e-6)
     assert effective_experts(1.0, 1.847, 314.478) == pytest.approx(1.847)
     assert effective_experts(1e12, 1.847, 314.478) == pytest.approx(314.478)
-    dense = dense_equivalent(published, 1.3e9, 64)
+    law, setting = LAWS["routed"], {"params_active": 1.3e9, "experts": 64.0}
+    dense = law.uses["effective_params"].answer(law, published, setting)["params"]
     alone = LAWS["routed"].predict({"params_active": [dense], "experts": [1]}, published)
     assert alone[0] == pytest.approx(loss[1], rel=1e-10)
 
@@ -147,11 +147,13 @@ def test_repetition_reduces_to_chinchilla_without_repeats():
 
 def test_parscale_streams_count_as_parameters():
     published = LAWS["parscale"].published["stack"]
-    factor = [effective_params(1.0, streams, published["k"]) for streams in (2, 4, 8)]
+    effective = LAWS["parscale"].uses["effective_params"].answer
+    settings = [{"params_non_embedding": 1.0, "streams": streams} for streams in (2, 4, 8)]
+    factor = [effective(PARSCALE, published, setting)["params"] for setting in settings]
     assert factor == pytest.approx([1.27, 1.55, 1.82], abs=0.005)
 
 
-def test_PS9_the_parscale_law_recovers_planted_parameters_in_natural_logarithms():
+def test_the_parscale_law_recovers_planted_parameters_in_natural_logarithms():
     import pandas as pd
 
     truth = {"E": 0.7, "A_alpha": 1.1e7**0.19, "alpha": 0.19, "k": 0.39}
@@ -163,16 +165,3 @@ def test_PS9_the_parscale_law_recovers_planted_parameters_in_natural_logarithms(
     result = fit("parscale", Observations(frame), point_only=True)
     for name, value in truth.items():
         assert result.parameters[name] == pytest.approx(value, rel=1e-3)
-
-
-def test_mixing_law_recovers_planted_rates():
-    import pandas as pd
-
-    rng = np.random.default_rng(0)
-    shares = rng.dirichlet((1.0, 1.0, 1.0), 60)
-    loss = 1.5 + 2.0 * np.exp(shares @ np.array([-1.2, 0.3, 0.0]))
-    frame = pd.DataFrame(shares, columns=[f"mixture.{name}" for name in ("web", "code", "books")])
-    frame["loss.web"] = loss * np.exp(0.001 * rng.normal(size=60))
-    result = fit(mixing_law(("web", "code", "books"), "loss.web"), Observations(frame), draws=50)
-    assert result.parameters["t.web"] == pytest.approx(-1.2, abs=0.1)
-    assert np.max(np.abs(result.residuals["residual"])) < 0.01

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from fitting import Observations
-from fitting.report import fit_report, split
+from fitting.report import fit_report
 from refused import Refused
 
 
@@ -15,7 +15,7 @@ def test_a_report_names_its_evidence(tmp_path):
         assert word in text, word
     written = {file.name for file in (tmp_path / "r").iterdir()}
     names = {"report.md", "fit.csv", "fit.md", "fit.tex", "residuals.csv", "held_out.csv"}
-    names |= {"rolling.csv"}
+    names |= {"rolling.csv", "choice.csv"}
     names |= {"influence.csv", "predicted.png", "residuals.png", "profiles.png", "loss.png"}
     assert written == names
     assert (tmp_path / "r" / "report.md").read_text() == text
@@ -37,6 +37,24 @@ def test_a_report_of_runs_without_noise(tmp_path):
     assert (tmp_path / "r" / "profiles.png").stat().st_size > 1000
 
 
+def test_the_law_chosen_by_rolling_errors_is_fitted_and_a_named_law_is_told_of_it():
+    table, options = "published:over_training:c4", {"point_only": True, "audits": 2}
+    text = fit_report("auto", table, **options)
+    assert "weighted mean of" in text and "| chosen" in text
+    chosen = text.split(":")[0].removeprefix("# ")
+    text = fit_report("chinchilla_no_floor", table, held_out="above:0.25", **options)
+    assert text.startswith("# chinchilla_no_floor: ") and "would have been chosen" in text
+    assert chosen != "chinchilla_no_floor"
+    text = fit_report("data,over_training", table, **options)
+    assert text.startswith("# over_training: 34 runs") and "| data " in text
+
+
+def test_an_allocation_far_beyond_the_runs_comes_with_a_warning():
+    options = {"point_only": True, "audits": 2}
+    text = fit_report("over_training", "published:over_training:c4", flops=[1e26], **options)
+    assert "**WARNING: 1e+26 FLOP is " in text and "times the largest fitted run's" in text
+
+
 def test_a_report_of_a_point_estimate():
     text = fit_report("over_training", "published:over_training:c4", point_only=True)
     assert "interval: none (34 runs, 4 parameters)" in text
@@ -51,7 +69,7 @@ def test_a_report_of_a_point_estimate():
         ("chinchilla", "published:chinchilla", {"held_out": "above:x"}, "held_out"),
         ("chinchilla", "published:chinchilla", {"held_out": "tokens>1e30"}, "held_out"),
         ("parscale", "published:chinchilla", {}, "column"),
-        ("parscale", "published:parscale:pile", {"flops": [1e20], "draws": 20}, "law"),
+        ("parscale", "published:parscale:pile", {"flops": [1e20], "draws": 20}, "ask"),
         ("chinchilla", "published:chinchilla", {"flops": [-1.0], "draws": 20}, "flops"),
         ("chinchilla", "published:chinchilla", {"held_out": "run>3"}, "run"),
         ("chinchilla", "published:parscale", {}, "tokens"),
@@ -78,13 +96,6 @@ def test_a_law_that_names_its_count_needs_no_other_name_for_compute(tmp_path):
     runs.assign(params_total=runs["params_non_embedding"] * 1.1).to_csv(tmp_path / "runs.csv")
     text = fit_report("parscale", tmp_path / "runs.csv", point_only=True)
     assert "baseline nearest_run: " in text and "none: params" not in text
-
-
-def test_named_splits():
-    runs = Observations.read("published:chinchilla:240")
-    assert split(runs, "largest_decile").sum() == 24
-    assert split(runs, "params_total>1e9").sum() == (runs.column("params_total") > 1e9).sum()
-    assert split(runs, None) is None
 
 
 def test_a_chinchilla_report_sets_the_isoflop_approach_beside_the_fit():

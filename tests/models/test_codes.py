@@ -12,10 +12,10 @@ from models import ModelConfig, count, skeleton
 from models.codes import CodeEmbedding, Codes, product, rank, recoding, solve
 from models.embeddings import Learned
 from refused import Refused
-from scaling import Optimizer, make_mesh
-from scaling.optimizer import initial, trainable
+from scaling import make_mesh
+from scaling.state import initial, trainable
 from scaling.train import Program, advance, on_mesh
-from tests.corpora import model
+from tests.corpora import model, recipe
 from tests.rounding import NUDGES, assert_same_step, assert_same_trajectory, state_nudged
 
 RECODED = Codes(recode_seed=3)
@@ -90,8 +90,8 @@ def test_codes_computed_where_needed_are_those_of_a_stored_table(settings):
 
 def test_codes_have_no_parameters_and_no_optimizer_state():
     config, learned = model(embedding=RECODED), model()
-    state = initial(config, 0)
-    gone = set(initial(learned, 0).params) - set(state.params)
+    state = initial(recipe(config), 0)
+    gone = set(initial(recipe(learned), 0).params) - set(state.params)
     assert gone == {"embedding.table"} and not state.buffers
     assert list(state.moments) == list(trainable(config)) == list(state.params)
     # What names the codes is the seed, which a run's identity and a checkpoint's record carry.
@@ -169,8 +169,8 @@ def test_a_frozen_table_of_the_same_codes_trains_to_the_same_numbers():
     windows = np.random.default_rng(0).integers(0, 256, (6, 4, 33))
 
     def train(config, steps, seed=None):
-        program = Program.of(config, Optimizer(0.01), 128, make_mesh("data:1"))
-        state = initial(config, 0)
+        program = Program(recipe=recipe(config), batch_tokens=128, mesh=make_mesh("data:1"))
+        state = initial(recipe(config), 0)
         state = state if seed is None else state_nudged(state, seed)
         if config is frozen:
             state.params["embedding.table"] = table(coded.embedding)
@@ -184,7 +184,7 @@ def test_a_frozen_table_of_the_same_codes_trains_to_the_same_numbers():
     assert_same_step(with_table, train(coded, 1)[0], moved)
     moved = [train(coded, 6, seed)[1] for seed in NUDGES]
     assert_same_trajectory(train(frozen, 6)[1], train(coded, 6)[1], moved)
-    assert "embedding.table" not in initial(frozen, 0).moments
+    assert "embedding.table" not in initial(recipe(frozen), 0).moments
 
 
 def test_a_learned_table_starts_at_the_given_scale_and_is_the_default_otherwise():

@@ -13,16 +13,16 @@ from models.feed_forward import SwiGLU
 from models.stem import StemFeedForward
 from models.transformer import Inputs
 from refused import Refused
-from scaling import ContextLength, Optimizer, checkpoint, make_mesh
-from scaling.optimizer import initial
+from scaling import AdamW, ContextLength, checkpoint, make_mesh
+from scaling.state import initial
 from scaling.train import Program, advance, on_mesh
-from tests.corpora import model
+from tests.corpora import model, recipe
 from tests.rounding import assert_same_steps
 
 CONFIG = model(feed_forward=Stem((0, 1)))
 TABLES = [f"layers.{layer}.feed_forward.table" for layer in (0, 1)]
 # A tight clip: norms taken over shards alone would scale their gradients apart.
-OPTIMIZER = Optimizer(0.01, 0.5, clip=0.1)
+OPTIMIZER = AdamW(learning_rate=0.01, weight_decay=0.5, clip=0.1)
 LLAMA = dict(  # Llama-3.2-1B with a head of its own, the published backbone (section 4).
     vocabulary=128_256, width=2048, depth=16, heads=32, kv_heads=8, head_size=64, ff_width=8192
 )
@@ -30,7 +30,7 @@ LLAMA = dict(  # Llama-3.2-1B with a head of its own, the published backbone (se
 
 @pytest.fixture(scope="module")
 def params():
-    return initial(CONFIG, 0).params
+    return initial(recipe(CONFIG), 0).params
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +96,10 @@ def windows_of(symbols: int) -> np.ndarray:
 
 def train(config, steps: int, windows, spec: str = "data:1", state=None):
     """Returns state and metrics after some steps on the same windows [B, L+1]."""
-    program = Program.of(config, OPTIMIZER, windows[:, 1:].size, make_mesh(spec))
-    state = initial(config, 0) if state is None else jax.tree.map(np.array, state)
+    program = Program(
+        recipe=recipe(config, OPTIMIZER), batch_tokens=windows[:, 1:].size, mesh=make_mesh(spec)
+    )
+    state = initial(recipe(config), 0) if state is None else jax.tree.map(np.array, state)
     state = on_mesh(program, state)
     repeated = np.broadcast_to(windows, (steps, *windows.shape))
     state, metrics = advance(program, state, repeated, np.full(steps, 0.01), 0.5)
@@ -110,7 +112,7 @@ def test_rows_of_absent_tokens_have_no_gradient_and_stay_under_lazy_adam(lazy):
     windows = windows_of(100)
     absent = np.setdiff1d(np.arange(256), windows[:, :-1])
     present = np.unique(windows[:, :-1])
-    params = initial(config, 0).params
+    params = initial(recipe(config), 0).params
     gradient = jax.jit(jax.grad(lambda p: loss(config, p, {}, windows)[0]))(params)
     state, _ = train(config, 3, windows)
     for path in TABLES:
@@ -162,7 +164,7 @@ def test_tables_split_by_feature_train_as_whole_ones(spec):
     whole, ours = train(CONFIG, 5, windows)
     assert (np.asarray(ours["grad_norm"])[:5] > OPTIMIZER.clip).all()
     step = lambda spec: lambda state: train(CONFIG, 1, windows, spec, state)[0]
-    for state in (initial(CONFIG, 0), whole):
+    for state in (initial(recipe(CONFIG), 0), whole):
         assert_same_steps(step("data:1"), step(spec), state)
     split, _ = train(CONFIG, 1, windows, spec)
     parts = make_mesh(spec).shape["fsdp"]
@@ -180,7 +182,9 @@ def test_tables_split_by_feature_train_as_whole_ones(spec):
 def test_a_width_that_does_not_divide_is_not_split():
     config = replace(CONFIG, ff_width=46)
     with jax.set_mesh(make_mesh("fsdp:4,data:2")):
-        values = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, initial(config, 0).params))
+        values = jax.eval_shape(
+            lambda: jax.tree.map(jnp.asarray, initial(recipe(config), 0).params)
+        )
         windows = jax.ShapeDtypeStruct((8, config.context + 1), np.int32)
         nats, _ = jax.eval_shape(lambda p, w: loss(config, p, {}, w), values, windows)
     assert nats.shape == ()
@@ -241,9 +245,9 @@ def test_saved_flops_are_those_published(width, ff_width, heads, saved):
 def test_a_checkpoint_and_a_change_keep_tables_and_their_moments(tmp_path):
     state, _ = train(CONFIG, 2, windows_of(256))
     checkpoint.save(epath.Path(tmp_path), 2, state, {})
-    found, _ = checkpoint.restore(epath.Path(tmp_path), CONFIG, make_mesh("fsdp:2,data:1"))
+    found, _ = checkpoint.restore(epath.Path(tmp_path), recipe(CONFIG), make_mesh("fsdp:2,data:1"))
     change = ContextLength(64)
-    longer = change.state(found, change.config(CONFIG), 1)
+    longer = change.state(found, recipe(change.config(CONFIG)), 1)
     for later in (found, longer):
         for path in TABLES:
             np.testing.assert_array_equal(later.params[path], state.params[path])
@@ -276,7 +280,7 @@ def test_tables_are_a_group_of_their_own():
     leaves = skeleton(model(feed_forward=settings)).params
     group = leaves["layers.1.feed_forward.table"].group
     assert (group.name, group.rate, group.decay, group.rule) == ("stem", 3.0, False, "adam")
-    assert Stem().group.rule == "lazy_adam" and not group.matmul
+    assert Stem().group.lazy and not group.matmul
     assert leaves["layers.0.feed_forward.up"].group.name == "matrix"
 
 
@@ -329,4 +333,4 @@ def test_rows_that_cannot_be_swapped_are_refused(params, a, b, message):
 
 def test_swapping_without_tables_is_refused():
     with pytest.raises(Refused, match="params: got no STEM table"):
-        swap_rows(initial(model(), 0).params, 1, 2)
+        swap_rows(initial(recipe(model()), 0).params, 1, 2)

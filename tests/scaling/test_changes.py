@@ -10,16 +10,16 @@ from models.quantize import scale_of
 from refused import Refused
 from scaling import ContextLength, Freeze, Phase, Quantize, Rate, plan
 from scaling.changes import carry
-from scaling.optimizer import initial, trainable
-from tests.corpora import STEP, model, study_runs
+from scaling.state import initial, trainable
+from tests.corpora import STEP, model, recipe, study_runs
 
 
 @pytest.mark.parametrize("change", [Freeze("layers.0.*"), ContextLength(64)])
 def test_kept_leaves_are_the_same_arrays(change):
     config = model()
-    state = initial(config, 0)
+    state = initial(recipe(config), 0)
     after = change.config(config)
-    changed = change.state(state, after, 0)
+    changed = change.state(state, recipe(after), 0)
     assert changed.params.keys() == state.params.keys()
     assert all(changed.params[path] is state.params[path] for path in state.params)
     assert set(changed.moments) == set(trainable(after))
@@ -28,17 +28,17 @@ def test_kept_leaves_are_the_same_arrays(change):
 
 def test_new_leaves_start_from_their_own_stream_with_zero_moments():
     config, after = model(), model(qk_norm=True, depth=3)
-    state = initial(config, 7)
-    changed = carry(state, after, 7)
+    state = initial(recipe(config), 7)
+    changed = carry(state, recipe(after), 7)
     assert changed.params.keys() == skeleton(after).params.keys()
-    direct = initial(after, 7)
+    direct = initial(recipe(after), 7)
     for path in changed.params.keys() - state.params.keys():
         np.testing.assert_array_equal(changed.params[path], direct.params[path])
         assert int(changed.moments[path].count) == 0
         assert not changed.moments[path].mu.any()
     for path in state.params:
         assert changed.params[path] is state.params[path]
-    back = carry(changed, config, 7)
+    back = carry(changed, recipe(config), 7)
     assert back.params.keys() == state.params.keys()
 
 
@@ -54,13 +54,13 @@ def test_patterns_that_match_nothing_or_everything_are_refused():
 @pytest.mark.parametrize("bits", [1, 1.58, 2, 4])
 def test_the_switch_keeps_every_value_and_changes_only_the_forward_pass(bits):
     config = model()
-    state = initial(config, 0)
+    state = initial(recipe(config), 0)
     # Scales must come from the weights of the switch, not from those of the start.
     moved = {path: 2.5 * x for path, x in state.params.items()}
-    state = state._replace(params=moved)
+    state = state.replace(params=moved)
     change = Quantize(bits)
     after = change.config(config)
-    switched = change.state(state, after, 0)
+    switched = change.state(state, recipe(after), 0)
     assert all(switched.params[path] is moved[path] for path in moved)
     assert all(switched.moments[path] is state.moments[path] for path in state.moments)
     added = switched.params.keys() - moved.keys()
@@ -77,17 +77,17 @@ def test_the_switch_keeps_every_value_and_changes_only_the_forward_pass(bits):
     assert np.abs(np.asarray(plain) - np.asarray(quantised)).max() > 1e-3
     # A change that comes later finds the scales and keeps them.
     later = Freeze("layers.0.*").config(after)
-    frozen = carry(switched, later, 0)
+    frozen = carry(switched, recipe(later), 0)
     assert all(frozen.params[path] is switched.params[path] for path in added)
     assert not any(path.startswith("layers.0.") for path in frozen.moments)
 
 
 def test_no_bits_change_nothing(corpus):
     config = model()
-    state = initial(config, 0)
+    state = initial(recipe(config), 0)
     change = Quantize(None)
     assert change.config(config) is config
-    same = change.state(state, config, 0)
+    same = change.state(state, recipe(config), 0)
     assert same.params.keys() == state.params.keys()
     assert all(same.params[path] is state.params[path] for path in state.params)
     assert all(same.moments[path] is state.moments[path] for path in state.moments)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from refused import Refused
-from scaling import Quantize, chain, classic, fused, plan, product, wsd, zipped
+from scaling import Quantize, classic, fused, per_width, plan, product, sweep, wsd
 from tests.corpora import STEP, study_runs
 
 
@@ -20,14 +20,34 @@ def test_product_varies_the_last_axis_fastest():
     assert list(product()) == [{}]
 
 
-def test_zipped_walks_axes_together():
-    assert list(zipped(a=[1, 2], b=[3, 4])) == [{"a": 1, "b": 3}, {"a": 2, "b": 4}]
-    with pytest.raises(Refused, match="axes of equal length"):
-        list(zipped(a=[1], b=[1, 2]))
+def test_a_sweep_is_every_arm_at_every_rate_with_every_seed(corpus):
+    run = study_runs("wsd", corpus)[0]
+    arms = {
+        name: lambda rate, seed, width=width: replace(
+            run,
+            seed=seed,
+            model=replace(run.model, width=width),
+            optimizer=replace(run.optimizer, learning_rate=0.01 * rate),
+        )
+        for name, width in (("narrow", 16), ("wide", 32))
+    }
+    made = sweep(arms, (2.0, 0.5, 1.0), range(2), role="main")
+    assert len({item.run.identity for item in made}) == len(made) == 12
+    assert made[0].labels == {"role": "main", "arm": "narrow", "rate": 0.5}
+    for item in made:
+        assert item.run.model.width == {"narrow": 16, "wide": 32}[item.labels["arm"]]
+        assert item.run.optimizer.learning_rate == 0.01 * item.labels["rate"]
+    with pytest.raises(Refused, match=r"config.rates: got \(1.0, 2.0\)"):
+        sweep(arms, (1.0, 2.0), range(2))
 
 
-def test_chain_keeps_each_point_once():
-    assert list(chain(product(a=[1, 2]), product(a=[2, 3]))) == [{"a": 1}, {"a": 2}, {"a": 3}]
+def test_the_last_number_of_seeds_holds_for_further_widths():
+    assert per_width((16, 32, 64), (3,)) == [(16, 3), (32, 3), (64, 3)]
+    assert per_width((16, 32, 64), (3, 2)) == [(16, 3), (32, 2), (64, 2)]
+    assert per_width((16, 32), (3, 2, 2, 2, 2)) == [(16, 3), (32, 2)]
+    for seeds in ((), (0,), (2, 0)):
+        with pytest.raises(Refused, match="config.seeds: got .*; accepted: numbers from 1"):
+            per_width((16, 32), seeds)
 
 
 def test_lengths_of_one_trunk_share_its_plateau():

@@ -2,7 +2,9 @@
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from scaling.events import curves, write_events
+from scaling import labelled, plan
+from scaling.events import curves, folder_name, write_events
+from tests.corpora import study_runs
 
 
 def test_written_scalars_are_read_back_over_tokens(tmp_path):
@@ -20,3 +22,12 @@ def test_written_scalars_are_read_back_over_tokens(tmp_path):
 def test_nested_values_become_tags_and_texts_are_left_out():
     record = {"step": 1, "tokens": 5, "loss": {"a": 1.0}, "evaluation": "id", "seconds": 2.0}
     assert dict(curves(record)) == {"loss/a": 1.0}
+
+
+def test_a_folder_is_named_by_labels_tokens_and_seed(corpus):
+    runs = study_runs("wsd", corpus)[:2]
+    named = plan([labelled(runs[0], arm="A 0.2, G 2", rate=0.5), labelled(runs[1], arm="wide/±1")])
+    size = f"{runs[0].tokens / 1e6:.2f}M-seed_{runs[0].seed}"
+    assert folder_name(named, 0) == f"000-arm_A_0.2_G_2-rate_0.5-{size}"
+    assert folder_name(named, 1).startswith("001-arm_wide_±1-")
+    assert folder_name(plan(runs), 0) == f"000-width_{runs[0].model.width}-{size}"

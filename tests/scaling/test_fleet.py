@@ -12,9 +12,9 @@ import scaling.train
 from data import Mixture
 from refused import Refused
 from scaling import (
+    AdamW,
     Data,
     Evaluation,
-    Optimizer,
     Phase,
     Run,
     Stopped,
@@ -29,7 +29,7 @@ from scaling import (
 from scaling.fleet import compiled, in_fleets
 from scaling.grouping import planned
 from scaling.train import Program
-from tests.corpora import STEP, model, seeds, study_runs
+from tests.corpora import STEP, model, recipe, seeds, study_runs
 from tests.rounding import NUDGES, assert_same_step, assert_same_trajectory, starts_nudged
 from tests.scaling.test_worker import process
 from tests.scaling.test_zoo import stable_rate
@@ -58,7 +58,7 @@ def members(corpus, count: int, steps=(50,), config=None, rate=0.004) -> list[Ru
         Run(
             config or model(),
             Data(corpus.name, corpus.content_hash, mixtures[i % 3]),
-            Optimizer(rate * (1 + (i % 5) / 4), 0.01 * (i % 2)),
+            AdamW(learning_rate=rate * (1 + (i % 5) / 4), weight_decay=0.01 * (i % 2)),
             seed=i,
             phases=wsd(steps[i % len(steps)] * STEP, STEP, 5 * STEP),
         )
@@ -68,7 +68,10 @@ def members(corpus, count: int, steps=(50,), config=None, rate=0.004) -> list[Ru
 
 def seeds_of(runs: list[Run], rate: float) -> list[Run]:
     """Returns the runs with one mixture, rate and decay, so that they differ in seed alone."""
-    return [replace(run, data=runs[0].data, optimizer=Optimizer(rate, 0.01)) for run in runs]
+    return [
+        replace(run, data=runs[0].data, optimizer=AdamW(learning_rate=rate, weight_decay=0.01))
+        for run in runs
+    ]
 
 
 def work(corpus, mesh, path, runs, most=None, **settings) -> Worker:
@@ -157,7 +160,7 @@ def test_fleets_of_one_change_no_bit(corpus, mesh, tmp_path):
 def test_trunks_branch_in_fleets_also_where_a_change_is_made(corpus, mesh, tmp_path):
     trunk, change = study_runs("wsd", corpus)[:2], study_runs("frozen", corpus)[:1]
     runs = [
-        replace(run, seed=seed, optimizer=Optimizer(0.005, 0.01))
+        replace(run, seed=seed, optimizer=AdamW(learning_rate=0.005, weight_decay=0.01))
         for run in (*trunk, *change)
         for seed in range(3)
     ]
@@ -210,7 +213,7 @@ def test_members_over_eight_devices_agree_and_nothing_passes_between_them(alone,
     runs = members(corpus, 11)
     devices = make_mesh("run:8")
     assert_as_alone(work(corpus, devices, tmp_path, runs, most=16), alone, runs)
-    program = Program.of(runs[0].model, runs[0].optimizer, STEP, devices)
+    program = Program(recipe=runs[0].recipe, batch_tokens=STEP, mesh=devices)
     text = lowered(program, corpus, 16).compile().as_text()
     collectives = r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
     assert not re.search(collectives, text)
@@ -220,13 +223,13 @@ def lowered(program: Program, corpus, size: int):
     """Lowers a fleet's program for arrays of a size."""
     from data.order import Tables
     from scaling.fleet import Source, by_run, on_device
-    from scaling.optimizer import initial
     from scaling.plan import order
+    from scaling.state import initial
 
     run = members(corpus, 1)[0]
     tables = order(corpus, run).tables(0)
     stack = lambda x: jax.device_put(np.stack([np.asarray(x)] * size), by_run(program.mesh))
-    state = jax.tree.map(stack, initial(program.config, 0))
+    state = jax.tree.map(stack, initial(program.recipe, 0))
     first = stack(np.uint32(0))
     source = Source(Tables(*map(stack, tables)), first, *on_device(corpus, program.mesh))
     rates = stack(np.zeros(program.dispatch_steps, np.float32))
@@ -278,7 +281,7 @@ def curves_by_run(worker: Worker) -> list:
 
 def test_a_member_that_diverges_is_recorded_and_harms_no_other(alone, corpus, mesh, tmp_path):
     good = members(corpus, 3)
-    bad = replace(good[1], optimizer=Optimizer(1e4), seed=9)
+    bad = replace(good[1], optimizer=AdamW(learning_rate=1e4), seed=9)
     mixed = work(corpus, mesh, tmp_path, [good[0], bad, *good[1:]], most=4)
     assert_as_alone(mixed, alone, good)
     record = mixed.store.done(bad.identity)
@@ -292,7 +295,7 @@ def test_a_program_is_compiled_once_whatever_its_members(corpus, mesh, tmp_path)
     config = model(width=24)
     compiled.cache_clear()  # Other tests may have trained this shape in fleets of another size.
     work(corpus, mesh, tmp_path / "a", members(corpus, 2, (8,), config), most=2)
-    program = Program.of(config, Optimizer(1.0), STEP, mesh)
+    program = Program(recipe=recipe(config, AdamW(learning_rate=1.0)), batch_tokens=STEP, mesh=mesh)
     assert compiled(program)._cache_size() == 1
     others = [replace(run, seed=50 + run.seed) for run in members(corpus, 2, (10,), config)]
     work(corpus, mesh, tmp_path / "b", others, most=2)

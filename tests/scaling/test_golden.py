@@ -7,10 +7,10 @@ import numpy as np
 
 from data import Mixture, Order, Piece
 from models import skeleton
-from scaling import Optimizer, make_mesh
-from scaling.optimizer import initial
+from scaling import AdamW, make_mesh
+from scaling.state import initial
 from scaling.train import Program, advance, on_mesh
-from tests.corpora import small_corpus
+from tests.corpora import recipe, small_corpus
 from tests.golden import assert_golden
 from tests.zoo import CONFIGS
 
@@ -19,10 +19,14 @@ def steps() -> dict:
     """Returns losses, gradient norms and a parameter sum of three steps of each configuration."""
     values = {}
     for name, config in CONFIGS.items():
-        program = Program.of(config, Optimizer(0.01), 128, make_mesh("data:1"))
+        program = Program(
+            recipe=recipe(config, AdamW(learning_rate=0.01)),
+            batch_tokens=128,
+            mesh=make_mesh("data:1"),
+        )
         rng = np.random.default_rng(0)
         windows = rng.integers(0, 256, (3, 4, config.context + 1))
-        state = on_mesh(program, initial(config, 0))
+        state = on_mesh(program, initial(recipe(config), 0))
         state, metrics = advance(program, state, windows, np.full(3, 0.01), 0.1)
         for step in range(3):
             values[f"{name} loss {step}"] = float(metrics["nll"][step])

@@ -9,18 +9,18 @@ import pytest
 from models import ParameterTokens, count, held_out_nll, loss, skeleton
 from models.tokenformer import NORMS
 from refused import Refused
-from scaling import GrowParameterTokens, Optimizer, Phase, Quantize, make_mesh, plan
+from scaling import AdamW, GrowParameterTokens, Phase, Quantize, make_mesh, plan
 from scaling.grouping import planned
 from scaling.growth import first_rows
-from scaling.optimizer import State, fresh, initial
+from scaling.state import State, fresh, initial
 from scaling.train import Program, advance, on_mesh
-from tests.corpora import STEP, model, study_runs, tokenformer
+from tests.corpora import STEP, model, recipe, study_runs, tokenformer
 from tests.rounding import NUDGES, assert_same_step, assert_same_trajectory, state_nudged
 from tests.scaling.test_fleet import ends, with_nudged, work
 
 CONFIG = tokenformer()
 EXACT = GrowParameterTokens(20, 48)
-OPTIMIZER = Optimizer(0.01, 0.01)
+OPTIMIZER = AdamW(learning_rate=0.01, weight_decay=0.01)
 
 
 def windows(steps: int, seed: int = 0) -> np.ndarray:
@@ -30,7 +30,7 @@ def windows(steps: int, seed: int = 0) -> np.ndarray:
 
 def train(config, state: State, steps: int, seed: int = 0) -> State:
     """Takes some steps and returns the state as numpy arrays."""
-    program = Program.of(config, OPTIMIZER, 256, make_mesh("data:1"))
+    program = Program(recipe=recipe(config, OPTIMIZER), batch_tokens=256, mesh=make_mesh("data:1"))
     copy = jax.tree.map(np.array, state)
     after, _ = advance(
         program, on_mesh(program, copy), windows(steps, seed), np.full(steps, 0.01), 0.01
@@ -41,12 +41,12 @@ def train(config, state: State, steps: int, seed: int = 0) -> State:
 @pytest.fixture(scope="module")
 def trained() -> State:
     """A small model after ten steps, with moments that are not zero."""
-    return train(CONFIG, initial(CONFIG, 0), 10)
+    return train(CONFIG, initial(recipe(CONFIG), 0), 10)
 
 
 def grow(change, state, config=CONFIG, seed=0):
     after = change.config(config)
-    return after, jax.tree.map(np.asarray, change.state(state, after, seed))
+    return after, jax.tree.map(np.asarray, change.state(state, recipe(after), seed))
 
 
 def nll(config, state):
@@ -109,16 +109,16 @@ def test_every_norm_but_softmax_grows_exactly(norm, trained):
 def test_the_first_rows_of_a_grown_model_are_the_smaller_model(trained):
     for new in ("zero", "random"):
         after, state = grow(GrowParameterTokens(20, 48, new), trained)
-        assert_same(first_rows(state, CONFIG), trained)
+        assert_same(first_rows(state, recipe(CONFIG)), trained)
     # And so after training: what is cut is a model of the smaller configuration.
-    cut = first_rows(train(after, state, 2), CONFIG)
+    cut = first_rows(train(after, state, 2), recipe(CONFIG))
     assert {p: x.shape for p, x in cut.params.items()} == {
         p: x.shape for p, x in trained.params.items()
     }
 
 
 def test_new_rows_are_drawn_apart_from_the_old_ones():
-    state = initial(CONFIG, 0)
+    state = initial(recipe(CONFIG), 0)
     path = "layers.0.attention.query.keys"
     rows = {}
     for seed in (0, 1):
@@ -154,21 +154,23 @@ def test_the_next_step_of_old_rows_is_that_of_the_model_that_was_not_grown(train
     unclipped = replace(OPTIMIZER, clip=1e9)  # New rows add to the norm that clipping sees.
 
     def step(config, state):
-        program = Program.of(config, unclipped, 256, make_mesh("data:1"))
+        program = Program(
+            recipe=recipe(config, unclipped), batch_tokens=256, mesh=make_mesh("data:1")
+        )
         copy = jax.tree.map(np.array, state)
         return advance(program, on_mesh(program, copy), windows(1, 5), np.full(1, 0.01), 0.01)[0]
 
     after, state = grow(EXACT, trained)
     grown, plain = step(after, state), step(CONFIG, trained)
     moved = [step(CONFIG, state_nudged(trained, seed)) for seed in NUDGES]
-    assert_same_step(first_rows(grown, CONFIG), plain, moved)
+    assert_same_step(first_rows(grown, recipe(CONFIG)), plain, moved)
     keys = "layers.1.feed_forward.only.keys"
     assert np.asarray(grown.params[keys])[:, 32:].any()  # New keys leave zero at once.
 
 
 def test_a_reset_starts_moments_and_schedule_anew(trained):
     after, state = grow(EXACT, trained)
-    reset = fresh(after, {path: state.params[path] for path in state.moments})
+    reset = fresh(recipe(after), {path: state.params[path] for path in state.moments})
     for path, moments in reset.items():
         assert int(moments.count) == 0
         assert moments.mu.shape == moments.nu.shape == state.params[path].shape
@@ -194,10 +196,12 @@ def test_growth_enters_the_identity(corpus):
 
 
 def test_a_sharded_state_grows_to_the_same_bits(trained):
-    program = Program.of(CONFIG, OPTIMIZER, 256, make_mesh("fsdp:4,data:2"))
+    program = Program(
+        recipe=recipe(CONFIG, OPTIMIZER), batch_tokens=256, mesh=make_mesh("fsdp:4,data:2")
+    )
     after, alone = grow(EXACT, trained)
-    split = EXACT.state(on_mesh(program, trained), after, 0)
-    wider = Program.of(after, OPTIMIZER, 256, program.mesh)
+    split = EXACT.state(on_mesh(program, trained), recipe(after), 0)
+    wider = Program(recipe=recipe(after, OPTIMIZER), batch_tokens=256, mesh=program.mesh)
     placed = on_mesh(wider, split)
     keys = placed.params["layers.0.attention.query.keys"]
     assert keys.addressable_shards[0].data.shape == (16, 20 // 4)
@@ -217,7 +221,7 @@ def test_growth_and_looks_right_after_it_are_the_same_in_a_fleet(corpus, mesh, t
 def test_a_frozen_place_grows_without_moments(trained):
     config = replace(CONFIG, frozen=("layers.0.*",))
     moments = {p: m for p, m in trained.moments.items() if not p.startswith("layers.0")}
-    after, state = grow(EXACT, trained._replace(moments=moments), config)
+    after, state = grow(EXACT, trained.replace(moments=moments), config)
     assert state.moments.keys() == moments.keys()
     assert state.params["layers.0.attention.key.keys"].shape == (16, 20)
     assert float(loss(after, state.params, {}, windows(1)[0])[0]) > 0

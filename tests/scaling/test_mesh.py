@@ -15,9 +15,9 @@ from models import Experts
 from refused import Refused
 from scaling import Evaluation, Store, Worker, make_mesh, plan
 from scaling.mesh import shards
-from scaling.optimizer import initial
+from scaling.state import initial
 from scaling.train import Program, advance, on_mesh
-from tests.corpora import model, study_runs
+from tests.corpora import model, recipe, study_runs
 from tests.rounding import (
     NUDGES,
     assert_same_steps,
@@ -32,8 +32,10 @@ STEPS = 50
 def train(spec: str, steps: int = STEPS, config=None, state=None):
     """Returns losses and state after some steps on a mesh, from a state or the start."""
     batch, config = 512, config or model(width=32)
-    program = Program.of(config, study_runs_optimizer(), batch, make_mesh(spec))
-    state = initial(config, 0) if state is None else jax.tree.map(np.array, state)
+    program = Program(
+        recipe=recipe(config, study_runs_optimizer()), batch_tokens=batch, mesh=make_mesh(spec)
+    )
+    state = initial(recipe(config), 0) if state is None else jax.tree.map(np.array, state)
     state = on_mesh(program, state)
     rng = np.random.default_rng(0)
     walk = np.cumsum(rng.integers(-2, 3, (steps, batch // 32, 33)), axis=2) % 24 + 40
@@ -46,14 +48,14 @@ def train(spec: str, steps: int = STEPS, config=None, state=None):
 
 
 def study_runs_optimizer():
-    from scaling import Optimizer
+    from scaling import AdamW
 
-    return Optimizer(0.005, 0.01)
+    return AdamW(learning_rate=0.005, weight_decay=0.01)
 
 
 def assert_as_on_one_device(spec: str, steps: int, config) -> None:
     """Compares a step from the start, a step from a trained state, and the whole way."""
-    start = initial(config, 0)
+    start = initial(recipe(config), 0)
     losses, trained = train("data:1", steps, config, start)
     step = lambda spec: lambda state: train(spec, 1, config, state)[1]
     for state in (start, trained):
@@ -175,7 +177,7 @@ def test_batches_that_do_not_divide_are_refused():
     mesh = make_mesh("data:8")
     assert shards(mesh) == 8
     with pytest.raises(Refused, match="phase.batch_tokens: got 96"):
-        Program.of(model(), study_runs_optimizer(), 96, mesh)
+        Program(recipe=recipe(model(), study_runs_optimizer()), batch_tokens=96, mesh=mesh)
 
 
 def experts(**fields):
@@ -198,6 +200,8 @@ def test_experts_are_split_over_both_axes_and_must_divide():
     _, state = train("expert:2,fsdp:4", steps=1, config=config)
     array = state.params["layers.0.feed_forward.up"]
     assert {s.data.shape for s in array.addressable_shards} == {(4, 8, 16)}
-    program = Program.of(config, study_runs_optimizer(), 768, make_mesh("expert:3"))
+    program = Program(
+        recipe=recipe(config, study_runs_optimizer()), batch_tokens=768, mesh=make_mesh("expert:3")
+    )
     with pytest.raises(Refused, match="mesh.expert: got 3; accepted: a divisor of the 8 experts"):
-        on_mesh(program, initial(config, 0))
+        on_mesh(program, initial(recipe(config), 0))

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from scaling import plan
+from scaling import labelled, plan
 from scaling.plan import order, pieces
 from tests.corpora import KINDS, STEP, seeds, study_runs
 
@@ -102,3 +102,34 @@ def test_a_phase_of_no_tokens_is_a_segment_only_where_it_was_asked_for(corpus):
     assert steps[longer.identity] == [whole, 4]
     assert steps[through.identity] == [whole, 0, 4]
     assert [s.offset for s in shared.path(longer.identity)] == [0, 0]
+
+
+def test_a_run_in_two_arms_is_planned_once_and_keeps_both_labels(corpus):
+    short, long = study_runs("wsd", corpus)[:2]
+    listed = [
+        labelled(short, arm="dense", rate=1.0),
+        labelled(long, arm="wide", rate=1.0),
+        labelled(short, arm="short", rate=1.0),
+    ]
+    shared = plan(listed)
+    assert shared.segments.keys() == plan([short, long]).segments.keys()
+    assert [run.identity for run in shared.runs] == [short.identity, long.identity]
+    assert shared.labels[short.identity] == (listed[0].labels, listed[2].labels)
+    assert shared.label_names == ["arm", "rate"]
+    cells = shared.cells(shared.segments[short.identity])
+    assert cells == {"arm": "dense | short", "rate": 1.0}
+
+
+def test_a_segment_has_the_labels_that_all_runs_through_it_share(corpus):
+    short, long = study_runs("wsd", corpus)[:2]
+    shared = plan([labelled(short, arm="a", size=16), labelled(long, arm="b", size=16, rate=2.0)])
+    root = shared.path(short.identity)[0]
+    assert root.labels == {"arm": ("a", "b"), "size": (16,), "rate": (None, 2.0)}
+    assert root.shared == {"size": 16} == {k: v for k, v in shared.cells(root).items() if v}
+    assert root.words == f"arm a and 1 more  size 16  seed {short.seed}"
+    assert shared.segments[long.identity].shared == {"arm": "b", "size": 16, "rate": 2.0}
+
+
+def test_runs_without_labels_are_named_by_their_width(corpus):
+    segment = next(plan(study_runs("wsd", corpus)).walk())
+    assert segment.words == f"width {segment.config.width}  seed {segment.run.seed}"

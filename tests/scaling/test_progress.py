@@ -2,7 +2,7 @@
 
 import io
 
-from scaling import plan
+from scaling import labelled, plan
 from scaling.progress import Bars, Lines, Silent, title
 from tests.corpora import study_runs
 
@@ -25,6 +25,16 @@ def test_every_segment_gives_a_line_with_its_loss_and_the_time_left(corpus):
     assert len(lines) == len(segments)
     assert lines[0].startswith(f"[1/{len(segments)}]") and title(segments[0]) in lines[0]
     assert "loss 2.5000" in lines[0] and lines[-1].endswith("0 s left")
+
+
+def test_a_line_names_a_segment_by_its_labels_and_seed(corpus):
+    stream = io.StringIO()
+    lines = Lines(stream)
+    run = study_runs("wsd", corpus)[0]
+    segments = list(plan([labelled(run, arm="dense", rate=0.5)]).walk())
+    lines.begin(segments)
+    lines.finish(segments[0], {"low": 2.0})
+    assert f"arm dense  rate 0.5  seed {run.seed}  0.00–" in stream.getvalue()
 
 
 def test_long_segments_speak_in_between(corpus, monkeypatch):

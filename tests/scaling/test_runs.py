@@ -12,10 +12,10 @@ from data import Mixture
 from models import ModelConfig
 from refused import Refused
 from scaling import (
+    AdamW,
     ContextLength,
     Data,
     Freeze,
-    Optimizer,
     Phase,
     Rate,
     Run,
@@ -33,7 +33,7 @@ DATA = Data("reference", "0" * 64, Mixture.of({"code": 0.5, "docs": 0.5}))
 
 def reference_runs() -> dict[str, Run]:
     """Twenty runs whose identities must never change by accident."""
-    base = Run(ModelConfig(), DATA, Optimizer(0.01), 0, wsd(102_400, 1024, 10_240))
+    base = Run(ModelConfig(), DATA, AdamW(learning_rate=0.01), 0, wsd(102_400, 1024, 10_240))
     vary = lambda **fields: replace(base, **fields)
     model = lambda **fields: vary(model=replace(base.model, **fields))
     phases = lambda *extra: vary(phases=(*base.phases, *extra))
@@ -49,9 +49,9 @@ def reference_runs() -> dict[str, Run]:
         "gelu": model(feed_forward="gelu"),
         "documents": model(separator=0),
         "bfloat16": model(dtype="bfloat16"),
-        "rate": vary(optimizer=Optimizer(0.02)),
-        "decay": vary(optimizer=Optimizer(0.01, weight_decay=0.1)),
-        "clip": vary(optimizer=Optimizer(0.01, clip=0.5)),
+        "rate": vary(optimizer=AdamW(learning_rate=0.02)),
+        "decay": vary(optimizer=AdamW(learning_rate=0.01, weight_decay=0.1)),
+        "clip": vary(optimizer=AdamW(learning_rate=0.01, clip=0.5)),
         "mixture": vary(data=replace(DATA, mixture=Mixture.of({"code": 1.0}))),
         "longer": vary(phases=wsd(204_800, 1024, 10_240)),
         "cosine": phases(tail),
@@ -70,7 +70,7 @@ def test_identities_of_the_reference_runs_have_not_changed():
     assert len(set(found.values())) == 20
 
 
-@pytest.mark.parametrize("kind", [ModelConfig, Optimizer, Phase, Run, Data])
+@pytest.mark.parametrize("kind", [ModelConfig, AdamW, Phase, Run, Data])
 def test_a_new_field_with_a_default_changes_no_identity(kind):
     later = dataclasses.make_dataclass(
         kind.__name__, [("novelty", float, 0.5)], bases=(kind,), frozen=True, kw_only=True
@@ -150,11 +150,13 @@ def test_configurations_follow_the_changes():
         (lambda: Phase(1500, 1024), "phase.tokens: got 1500; accepted: a multiple of"),
         (lambda: Phase(1024, 0), "phase.batch_tokens: got 0"),
         (lambda: Rate(shape="cubic"), "rate.shape: got cubic; accepted: one of linear, cosine"),
-        (lambda: Optimizer(-1.0), "optimizer.learning_rate: got -1.0"),
-        (lambda: Optimizer(float("nan")), "optimizer.learning_rate: got nan"),
+        (lambda: AdamW(learning_rate=-1.0), "optimizer.learning_rate: got -1.0"),
+        (lambda: AdamW(learning_rate=float("nan")), "optimizer.learning_rate: got nan"),
         (lambda: replace(reference_runs()["base"], seed=-1), "run.seed: got -1"),
         (
-            lambda: Run(ModelConfig(context=100), DATA, Optimizer(0.1), 0, (Phase(1024, 1024),)),
+            lambda: Run(
+                ModelConfig(context=100), DATA, AdamW(learning_rate=0.1), 0, (Phase(1024, 1024),)
+            ),
             "phase.batch_tokens: got 1024; accepted: a multiple of model.context=100",
         ),
         (lambda: wsd(2000, 1024, 0), "tokens: got 2000; accepted: enough"),

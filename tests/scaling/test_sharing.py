@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import scaling.train
-from scaling import Evaluation, Optimizer, Stopped, Store, Worker, plan, tables
+from scaling import AdamW, Evaluation, Stopped, Store, Worker, plan, tables
 from scaling.leases import Leases
 from scaling.progress import Silent
 from scaling.sharing import Sharing
@@ -184,7 +184,7 @@ def test_an_error_of_a_worker_that_has_its_lease_is_told(alone, corpus, mesh, tm
 def test_what_follows_a_diverged_segment_is_recorded_once(corpus, mesh, tmp_path):
     from dataclasses import replace
 
-    bad = [replace(run, optimizer=Optimizer(1e4)) for run in study_runs("wsd", corpus)]
+    bad = [replace(run, optimizer=AdamW(learning_rate=1e4)) for run in study_runs("wsd", corpus)]
     worker = work(corpus, mesh, tmp_path, bad)
     assert sorted(worker.way.trained) == sorted(worker.plan.segments)
     assert all(worker.store.done(id)["diverged_step"] is not None for id in worker.plan.segments)

@@ -8,7 +8,7 @@ import pytest
 
 from models import count
 from refused import Refused
-from scaling import Optimizer, plan, speed
+from scaling import plan, speed
 from scaling.speed import (
     calibration,
     fleet_sizes,
@@ -20,16 +20,16 @@ from scaling.speed import (
     timed,
 )
 from scaling.train import Program
-from tests.corpora import STEP, model, study_runs
+from tests.corpora import STEP, model, recipe, study_runs
 
 
 def test_a_calibration_is_measured_once(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(speed, "measure", lambda config, batch: calls.append(config) or 1e5)
+    monkeypatch.setattr(speed, "measure", lambda recipe, batch: calls.append(recipe) or 1e5)
     first = calibration(tmp_path)
     assert calibration(tmp_path) == first
     assert len(calls) == len(speed.CALIBRATION_WIDTHS) == len(first)
-    assert first[64] == 1e5 * count(calls[1]).flops_train
+    assert first[64] == 1e5 * count(calls[1].model).flops_train
 
 
 def test_predictions_follow_flops_and_measured_rates(corpus):
@@ -40,7 +40,7 @@ def test_predictions_follow_flops_and_measured_rates(corpus):
 
 
 def test_a_real_measurement_is_a_speed():
-    assert measure(model(), 256, steps=2) > 0
+    assert measure(recipe(model()), 256, steps=2) > 0
     peak, source = peak_flops()
     assert peak > 1e8 and "measured" in source
 
@@ -69,11 +69,11 @@ def measured(tmp_path, monkeypatch):
 
 
 def test_the_fleet_size_is_measured_once_and_kept(measured, mesh):
-    tiny = Program.of(model(), Optimizer(1.0), 64, mesh)
+    tiny = Program(recipe=recipe(model()), batch_tokens=64, mesh=mesh)
     assert speed.most(tiny, measuring=False) == 0 and measured == []
     assert speed.most(tiny) == 16 and measured == [1, 2, 4, 8, 16, 32, 64]
     assert speed.most(tiny) == 16 and speed.most(tiny, measuring=False) == 16
-    wide = Program.of(model(width=128), Optimizer(1.0), 1024, mesh)
+    wide = Program(recipe=recipe(model(width=128)), batch_tokens=1024, mesh=mesh)
     assert speed.most(wide) == 1 and measured[7:] == [1, 2]
 
 
@@ -82,7 +82,7 @@ def test_sizes_are_compared_within_a_turn(monkeypatch):
     own = {1: 100.0, 4: 125.0}
     timed = lambda config, batch, size: lambda: own[size] * next(slowed)
     monkeypatch.setattr(speed, "timed", timed)
-    found = speed.typical(speed.fleet_speeds(model(), 64, (1, 4)))
+    found = speed.typical(speed.fleet_speeds(recipe(model()), 64, (1, 4)))
     assert found == pytest.approx({1: 50.0, 4: 62.5})
 
 
@@ -93,13 +93,15 @@ def test_sizes_that_memory_does_not_hold_are_left_out(monkeypatch):
         return lambda: 100.0 * size
 
     monkeypatch.setattr(speed, "timed", full)
-    found = speed.typical(speed.fleet_speeds(model(), 64, (1, 2, 4, 8)))
+    found = speed.typical(speed.fleet_speeds(recipe(model()), 64, (1, 2, 4, 8)))
     assert found == pytest.approx({1: 100.0, 2: 200.0})
 
 
 def test_fleets_are_measured_where_training_takes_long_enough(measured, corpus, mesh, monkeypatch):
     segments = list(plan(study_runs("wsd", corpus)).walk())
-    programs = {Program.of(s.config, s.run.optimizer, s.phase.batch_tokens, mesh) for s in segments}
+    programs = {
+        Program(recipe=s.recipe, batch_tokens=s.phase.batch_tokens, mesh=mesh) for s in segments
+    }
     (program,) = programs
     assert fleet_sizes("auto", segments, mesh)(program) == 1 and measured == []
     monkeypatch.setattr(speed, "CPU_FLEET_FLOPS", sum(s.flops for s in segments))
@@ -107,11 +109,11 @@ def test_fleets_are_measured_where_training_takes_long_enough(measured, corpus, 
 
 
 def test_a_fleet_size_may_be_forced_and_nothing_else(mesh):
-    tiny = Program.of(model(), Optimizer(1.0), 256, mesh)
+    tiny = Program(recipe=recipe(model()), batch_tokens=256, mesh=mesh)
     assert fleet_sizes("loop", (), mesh)(tiny) == 1 and fleet_sizes("12", (), mesh)(tiny) == 12
     with pytest.raises(Refused, match="fleet: got many; accepted: auto, loop or the largest"):
         fleet_sizes("many", (), mesh)
 
 
 def test_a_fleet_is_measured_whole():
-    assert timed(model(), 64, 2)() > 0
+    assert timed(recipe(model()), 64, 2)() > 0

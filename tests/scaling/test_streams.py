@@ -8,8 +8,8 @@ import pytest
 from models import Streams, count
 from refused import Refused
 from scaling import AddStreams, Freeze, KeepStreams
-from scaling.optimizer import initial, trainable
-from tests.corpora import model
+from scaling.state import initial, trainable
+from tests.corpora import model, recipe
 
 STREAMS = Streams(3, prefix=4)
 
@@ -17,12 +17,12 @@ STREAMS = Streams(3, prefix=4)
 @pytest.mark.parametrize("freeze", [False, True])
 def test_added_streams_keep_the_backbone_and_start_as_from_scratch(freeze):
     config = model()
-    state = initial(config, 7)
+    state = initial(recipe(config), 7)
     change = AddStreams(STREAMS, freeze)
     after = change.config(config)
-    changed = change.state(state, after, 7)
+    changed = change.state(state, recipe(after), 7)
     assert all(changed.params[path] is state.params[path] for path in state.params)
-    scratch = initial(model(streams=STREAMS), 7)
+    scratch = initial(recipe(model(streams=STREAMS)), 7)
     assert changed.params.keys() == scratch.params.keys()
     for path in changed.params.keys() - state.params.keys():
         np.testing.assert_array_equal(changed.params[path], scratch.params[path])
@@ -46,11 +46,11 @@ def test_a_frozen_backbone_saves_the_gradients_of_all_its_matrices():
 @pytest.mark.parametrize("freeze", [False, True])
 def test_fewer_streams_are_those_that_were_there(freeze):
     config = AddStreams(STREAMS, freeze).config(model())
-    state = initial(config, 0)
+    state = initial(recipe(config), 0)
     change = KeepStreams(2)
     after = change.config(config)
-    changed = change.state(state, after, 0)
-    direct = initial(after, 0)
+    changed = change.state(state, recipe(after), 0)
+    direct = initial(recipe(after), 0)
     assert changed.params.keys() == direct.params.keys()
     assert changed.moments.keys() == direct.moments.keys()
     for path, value in changed.params.items():
@@ -66,11 +66,11 @@ def test_fewer_streams_are_those_that_were_there(freeze):
 
 def test_one_stream_kept_is_the_backbone_alone():
     config = model(streams=STREAMS)
-    state = initial(config, 0)
+    state = initial(recipe(config), 0)
     change = KeepStreams(1)
     assert change.config(config) == model()
-    changed = change.state(state, model(), 0)
-    assert changed.params.keys() == initial(model(), 0).params.keys()
+    changed = change.state(state, recipe(model()), 0)
+    assert changed.params.keys() == initial(recipe(model()), 0).params.keys()
     assert all(value is state.params[path] for path, value in changed.params.items())
     assert changed.moments["head.kernel"] is state.moments["head.kernel"]
 

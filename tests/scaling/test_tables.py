@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 
 from models import count
-from scaling import Evaluation, Store, Worker, plan, tables
-from scaling.tables import COLUMNS, write_table
+from scaling import Evaluation, Store, Worker, labelled, plan, tables, unfolded
+from scaling.columns import COLUMNS
+from scaling.tables import write_table
 from tests.corpora import STEP, study_runs
 
 
@@ -23,7 +24,8 @@ def test_every_column_is_documented_with_its_unit(trained):
     _, runs, evals = trained
     known = {name.split(".")[0] for name in COLUMNS}
     assert {name.split(".")[0] for name in [*runs, *evals]} <= known
-    assert {name for name in COLUMNS if "<" not in name} <= set(runs)
+    always = {name for name in COLUMNS if "<" not in name} - {"optimizer"}
+    assert {name for name in always if not name.endswith("averaged")} <= set(runs)
 
 
 def test_rows_say_what_their_runs_were(trained, corpus):
@@ -53,6 +55,35 @@ def test_tables_survive_their_files(trained, tmp_path):
     again = pd.read_parquet(tmp_path / "runs.parquet")
     pd.testing.assert_frame_equal(again, runs, check_dtype=False)
     assert list(pd.read_csv(tmp_path / "runs.csv")["run"]) == list(runs["run"])
+
+
+def test_labels_are_columns_after_the_trunk_and_change_no_other(trained, corpus, tmp_path):
+    worker, runs, evals = trained
+    listed = [
+        labelled(run, arm=f"arm {place}", size=16) for place, run in enumerate(worker.plan.runs)
+    ]
+    listed.append(labelled(worker.plan.runs[0], arm="again", size=16, rate=0.5))
+    named = plan(listed)
+    more, inside = tables(named, worker.store, corpus, worker.evaluation)
+    for labelled_, plain in ((more, runs), (inside, evals)):
+        assert list(labelled_)[:5] == ["run", "trunk", "arm", "size", "rate"]
+        pd.testing.assert_frame_equal(labelled_.drop(columns=["arm", "size", "rate"]), plain)
+    assert more["arm"].tolist()[:2] == ["arm 0 | again", "arm 1"]
+    assert more["rate"].tolist()[0] == " | 0.5" and (inside["size"] == 16).all()
+    assert inside["arm"].isna().any()
+    write_table(more, tmp_path, "runs")
+    for table in (pd.read_csv(tmp_path / "runs.csv"), pd.read_parquet(tmp_path / "runs.parquet")):
+        rows = unfolded(table)
+        assert len(rows) == len(runs) + 1
+        assert rows["run"][0] == rows["run"][1] and rows["arm"].tolist()[:2] == ["arm 0", "again"]
+        assert math.isnan(rows["rate"][0]) and rows["rate"][1] == 0.5
+    none, _ = tables(
+        plan([labelled(run, arm="a") for run in study_runs("ramp", corpus)]),
+        Store.at("/nowhere"),
+        corpus,
+        worker.evaluation,
+    )
+    assert len(none) == 0 and list(none)[:4] == ["run", "trunk", "arm", "seed"]
 
 
 def test_an_unfinished_study_gives_the_rows_it_has(trained, corpus):

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from scaling import Optimizer, make_mesh
+from scaling import AdamW, make_mesh
 from scaling import train as module
-from scaling.optimizer import initial
+from scaling.state import initial
 from scaling.train import Program, advance, compiled, evaluate, on_mesh
-from tests.corpora import model
+from tests.corpora import model, recipe
 
 CONFIG = model()
 
@@ -18,8 +18,12 @@ def inputs(steps):
 
 
 def run(cuts, mesh):
-    program = Program.of(CONFIG, Optimizer(0.01, 0.1), 256, mesh)
-    state = on_mesh(program, initial(CONFIG, 0))
+    program = Program(
+        recipe=recipe(CONFIG, AdamW(learning_rate=0.01, weight_decay=0.1)),
+        batch_tokens=256,
+        mesh=mesh,
+    )
+    state = on_mesh(program, initial(recipe(CONFIG), 0))
     windows, rates = inputs(sum(cuts))
     losses, begin = [], 0
     for cut in cuts:
@@ -41,7 +45,11 @@ def test_where_training_is_cut_changes_no_bit(cuts, mesh):
 
 def test_rates_decays_and_seeds_share_one_program(mesh):
     programs = {
-        Program.of(CONFIG, Optimizer(rate, decay), 256, mesh)
+        Program(
+            recipe=recipe(CONFIG, AdamW(learning_rate=rate, weight_decay=decay)),
+            batch_tokens=256,
+            mesh=mesh,
+        )
         for rate, decay in ((1.0, 0.0), (2.0, 0.3))
     }
     assert len(programs) == 1
@@ -49,17 +57,20 @@ def test_rates_decays_and_seeds_share_one_program(mesh):
     program = programs.pop()
     launches = compiled(program)._cache_size()
     windows, rates = inputs(7)
-    advance(program, on_mesh(program, initial(CONFIG, 9)), windows, 3 * rates, 0.7)
+    advance(program, on_mesh(program, initial(recipe(CONFIG), 9)), windows, 3 * rates, 0.7)
     assert compiled(program)._cache_size() == launches
 
 
 def test_dispatches_shrink_for_large_batches(mesh):
-    small, large = (Program.of(CONFIG, Optimizer(1.0), b, mesh) for b in (256, 1 << 20))
+    small, large = (
+        Program(recipe=recipe(CONFIG, AdamW(learning_rate=1.0)), batch_tokens=b, mesh=mesh)
+        for b in (256, 1 << 20)
+    )
     assert small.dispatch_steps == module.DISPATCH_STEPS and large.dispatch_steps == 2
 
 
 def test_evaluation_does_not_depend_on_its_batches(mesh, monkeypatch):
-    state = initial(CONFIG, 0)
+    state = initial(recipe(CONFIG), 0)
     windows = np.random.default_rng(1).integers(0, 256, (37, 33)).astype(np.int32)
     whole = evaluate(CONFIG, mesh, state, windows)
     monkeypatch.setattr(module, "EVALUATION_TOKENS", 32 * 5)

@@ -15,9 +15,9 @@ import pytest
 import scaling.train
 from models import skeleton
 from scaling import (
+    AdamW,
     Evaluation,
     Freeze,
-    Optimizer,
     Phase,
     Stopped,
     Store,
@@ -28,7 +28,7 @@ from scaling import (
 )
 from scaling import checkpoint as checkpoints
 from scaling.progress import Silent
-from tests.corpora import KINDS, STEP, study_runs
+from tests.corpora import KINDS, STEP, recipe, study_runs
 
 EVALUATION = Evaluation(128)
 
@@ -42,7 +42,7 @@ def work(corpus, mesh, path, runs, **settings) -> Worker:
 def end_state(worker: Worker, run):
     """Returns the parameters and moments kept at a run's end."""
     folder = worker.store.folder(run.identity)
-    state, _ = checkpoints.restore(folder, run.model_at(-1), worker.mesh)
+    state, _ = checkpoints.restore(folder, run.recipe_at(-1), worker.mesh)
     return checkpoints.to_tree(state)
 
 
@@ -158,11 +158,13 @@ def test_a_second_run_trains_nothing_and_compiles_nothing(corpus, mesh, tmp_path
     first = work(corpus, mesh, tmp_path, runs)
     assert first.trained == len(first.plan.segments)
     compiled = scaling.train.compiled.cache_info().misses
-    program = scaling.train.Program.of(runs[0].model, runs[0].optimizer, STEP, mesh)
+    program = scaling.train.Program(recipe=runs[0].recipe, batch_tokens=STEP, mesh=mesh)
     launches = scaling.train.compiled(program)._cache_size()
     again = work(corpus, mesh, tmp_path, runs)
     assert again.trained == 0
-    swept = [replace(run, seed=8, optimizer=Optimizer(0.02, 0.05)) for run in runs]
+    swept = [
+        replace(run, seed=8, optimizer=AdamW(learning_rate=0.02, weight_decay=0.05)) for run in runs
+    ]
     other = work(corpus, mesh, tmp_path, swept)
     assert other.trained == len(first.plan.segments)
     assert scaling.train.compiled.cache_info().misses == compiled
@@ -183,7 +185,7 @@ def test_stopping_in_time_is_clean_and_goes_on(corpus, mesh, tmp_path, monkeypat
 
 def test_a_diverging_run_is_recorded_and_stops_only_itself(corpus, mesh, tmp_path):
     good = study_runs("wsd", corpus)
-    bad = [replace(run, optimizer=Optimizer(1e4)) for run in good]
+    bad = [replace(run, optimizer=AdamW(learning_rate=1e4)) for run in good]
     worker = work(corpus, mesh, tmp_path, bad + good)
     for run in bad:
         record = worker.store.done(run.identity)
@@ -286,10 +288,12 @@ def test_a_short_leaf_leaves_four_files(corpus, mesh, tmp_path):
 
 def test_a_dispatch_of_no_steps_changes_no_bit(corpus, mesh):
     run = study_runs("wsd", corpus)[0]
-    program = scaling.train.Program.of(replace(run.model, depth=1), run.optimizer, STEP, mesh)
-    from scaling.optimizer import initial
+    program = scaling.train.Program(
+        recipe=recipe(replace(run.model, depth=1)), batch_tokens=STEP, mesh=mesh
+    )
+    from scaling.state import initial
 
-    state = scaling.train.on_mesh(program, initial(program.config, 0))
+    state = scaling.train.on_mesh(program, initial(program.recipe, 0))
     before = {path: np.asarray(x) for path, x in state.params.items()}
     after = scaling.train.warm(program, state)
     for path in skeleton(program.config).params:

@@ -9,11 +9,11 @@ import pytest
 import scaling.train
 from data import Mixture
 from models import skeleton
-from scaling import Data, Evaluation, Optimizer, Run, Stopped, Store, Worker, make_mesh, plan, wsd
-from scaling.optimizer import initial
+from scaling import AdamW, Data, Evaluation, Run, Stopped, Store, Worker, make_mesh, plan, wsd
 from scaling.speed import predicted_bytes
+from scaling.state import initial
 from scaling.train import WINDOW_TYPE, Program, advance, compiled, on_mesh, place_windows
-from tests.corpora import STEP
+from tests.corpora import STEP, recipe
 from tests.rounding import NUDGES, assert_same_steps, assert_same_trajectory, state_nudged
 from tests.scaling.test_worker import assert_equal_bits, end_state
 from tests.zoo import CONFIGS, COVER
@@ -21,7 +21,7 @@ from tests.zoo import CONFIGS, COVER
 # What differs from the baseline in no way that training could see is left to the other tests.
 PLAIN = ("gelu", "z_loss")
 ZOO = [name for name in CONFIGS if name not in PLAIN]
-OPTIMIZER = Optimizer(0.01, 0.01)
+OPTIMIZER = AdamW(learning_rate=0.01, weight_decay=0.01)
 
 
 def branches(name, corpus) -> list[Run]:
@@ -73,7 +73,7 @@ def stable_rate(config) -> float:
 
 def train(config, spec: str, state, steps: int = 48, first: int = 0):
     """Returns state and losses after some steps over a random walk of symbols."""
-    program = Program.of(config, OPTIMIZER, STEP, make_mesh(spec))
+    program = Program(recipe=recipe(config, OPTIMIZER), batch_tokens=STEP, mesh=make_mesh(spec))
     state = on_mesh(program, jax.tree.map(np.array, state))
     rng = np.random.default_rng(0)
     shape = (52, STEP // config.context, config.context + 1)
@@ -92,7 +92,7 @@ def train(config, spec: str, state, steps: int = 48, first: int = 0):
 @pytest.mark.parametrize("name", ZOO, indirect=True)
 def test_a_part_trains_alike_on_eight_devices_and_in_bfloat16(name):
     config = CONFIGS[name]
-    start = initial(config, 0)
+    start = initial(recipe(config), 0)
     trained, one = train(config, "data:1", start)
     assert one[-1] < one[0] - 0.2
     for state, first in ((start, 0), (trained, 48)):
@@ -112,11 +112,11 @@ def test_a_part_trains_alike_on_eight_devices_and_in_bfloat16(name):
 @pytest.mark.parametrize("name", [*ZOO, *PLAIN], indirect=True)
 def test_predicted_memory_is_near_what_xla_plans(name, corpus, mesh):
     segment = next(plan(branches(name, corpus)[:1]).walk())
-    program = Program.of(segment.config, OPTIMIZER, STEP, mesh)
+    program = Program(recipe=recipe(segment.config, OPTIMIZER), batch_tokens=STEP, mesh=mesh)
     windows = np.zeros((4, program.sequences, segment.config.context + 1), WINDOW_TYPE)
     with jax.set_mesh(mesh):
         lowered = compiled(program).lower(
-            on_mesh(program, initial(segment.config, 0)),
+            on_mesh(program, initial(recipe(segment.config), 0)),
             place_windows(mesh, windows),
             np.zeros(4, np.float32),
             np.float32(0),

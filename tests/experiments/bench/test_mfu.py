@@ -5,7 +5,7 @@ import pytest
 import models
 from experiments.bench.mfu import LARGEST_BATCH, SHAPES, batch_that_fits, mfu, row, shape
 from scaling.speed import training_bytes
-from tests.corpora import model
+from tests.corpora import model, recipe
 
 
 def test_a_row_says_what_the_formula_says():
@@ -27,7 +27,7 @@ def test_a_batch_fits_the_memory():
     assert batch_that_fits(config, 1e15) == LARGEST_BATCH
     some = batch_that_fits(config, 60e9)
     assert config.context < some < LARGEST_BATCH
-    assert training_bytes(config, some) < 60e9 < training_bytes(config, 4 * some)
+    assert training_bytes(recipe(config), some) < 60e9 < training_bytes(recipe(config), 4 * some)
 
 
 def test_a_cpu_is_told_in_one_line(capsys):

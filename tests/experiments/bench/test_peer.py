@@ -7,10 +7,10 @@ import pytest
 
 import models
 from experiments.bench import peer
-from scaling import Optimizer, make_mesh
-from scaling.optimizer import initial
+from scaling import AdamW, make_mesh
+from scaling.state import initial
 from scaling.train import Program, advance, on_mesh
-from tests.corpora import model
+from tests.corpora import model, recipe
 
 SHAPES = {
     "default": model(),
@@ -25,14 +25,16 @@ def test_pytorch_trains_the_same_model_to_the_same_losses(name):
     torch = pytest.importorskip("torch")
     from experiments.bench.peer_torch import Trainer
 
-    config, optimizer = SHAPES[name], Optimizer(0.01, 0.1)
-    state = initial(config, 0)
+    config, optimizer = SHAPES[name], AdamW(learning_rate=0.01, weight_decay=0.1)
+    state = initial(recipe(config), 0)
     trainer = Trainer(config, optimizer, state.params)
     count = sum(parameter.numel() for parameter in trainer.model.parameters())
     assert count == models.count(config).params_total
     batch = np.random.default_rng(0).integers(0, config.vocabulary, (4, config.context + 1))
     windows = np.stack([batch] * 5)
-    program = Program.of(config, optimizer, 4 * config.context, make_mesh("data:1"))
+    program = Program(
+        recipe=recipe(config, optimizer), batch_tokens=4 * config.context, mesh=make_mesh("data:1")
+    )
     _, metrics = advance(program, on_mesh(program, state), windows, np.full(5, 0.01), 0.1)
     theirs = [float(trainer.step(batch)) for batch in torch.tensor(windows)]
     assert theirs[4] < theirs[0] - 0.1  # The steps have moved the loss.

@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 from data import Mixture, open_corpus
 from experiments.evidence.study import Study
-from scaling import Data, Evaluation, Optimizer, Run, wsd
+from scaling import AdamW, Data, Evaluation, Run, labelled, wsd
 from tests.corpora import model
 
 BATCH = 256  # Tokens in a batch: 8 sequences of 32.
@@ -20,5 +20,6 @@ def study(config: ConfigDict) -> Study:
     corpus = open_corpus(config.corpus)
     data = Data(corpus.name, corpus.content_hash, Mixture.uniform(corpus.names))
     phases = wsd(config.steps * BATCH, BATCH, 4 * BATCH)
-    run = Run(model(depth=1), data, Optimizer(0.005, 0.01), 0, tuple(phases))
-    return Study("one_run", corpus, (run,), Evaluation(128), lambda found: [], repeat=True)
+    run = Run(model(depth=1), data, AdamW(learning_rate=0.005, weight_decay=0.01), 0, tuple(phases))
+    runs = (labelled(run, arm="alone"),)
+    return Study("one_run", corpus, runs, Evaluation(128), lambda found: [], repeat=True)

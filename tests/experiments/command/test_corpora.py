@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from data.tokenizer import BPE
 from experiments.command.corpora import matches, unescaped
+from tests.corpora import small_corpus
 from tests.data.test_build import sentences
 from tests.experiments.command.test_main import STUDY, call
 
@@ -53,6 +55,41 @@ def test_bad_input_is_named_in_a_line_each_and_refused_or_skipped(folder, capsys
     assert not (folder / "mine").exists()
     code, out, err = call(capsys, *command, "--on-bad=skip")
     assert code == 0 and err.startswith(named) and "3 bad left out" in out
+
+
+def test_domains_have_their_own_fields_and_empty_files_are_counted(folder, capsys):
+    lines = [json.dumps({"content": text * 20}) for text in sentences(9, 900)]
+    (folder / "code" / "c.JSON").write_text("\n".join(lines))
+    (folder / "code" / "none.jsonl").write_text("")
+    command = ("corpus", "build", "--name=mine", f"--out={folder / 'mine'}", "--workers=1")
+    command += (f"--domain=code={folder}/code/[cn]*", f"--domain=web={folder}/web/*")
+    code, out, err = call(capsys, *command, "--field=code=content")
+    assert (code, err) == (0, "")
+    assert "1900 documents read, 100 duplicates" in out and "1 empty files left out" in out
+    code, _, err = call(capsys, *command, "--field=cod=content")
+    assert code == 2 and "field: got cod=content; accepted: DOMAIN=VALUE of code, web" in err
+
+
+def test_a_setting_of_a_tokenizer_that_is_switched_off_is_noted(folder, capsys):
+    spec = json.loads(BPE.train([text.encode() for text in sentences(1, 50)], 290).json)
+    spec["model"]["dropout"] = 0.1
+    file = folder / "tokenizer.json"
+    file.write_text(json.dumps(spec))
+    command = ("corpus", "build", "--name=mine", f"--out={folder / 'mine'}", "--workers=1")
+    command += (f"--domain=web={folder}/web/*", f"--tokenizer={file}")
+    code, _, err = call(capsys, *command)
+    assert code == 0 and err == f"note: {file}: model.dropout of 0.1 switched off\n"
+
+
+def test_built_corpora_are_listed_with_those_that_cannot_be_used(folder, capsys):
+    small = small_corpus(folder / "all")
+    (folder / "all" / "broken").mkdir()
+    (folder / "all" / "broken" / "corpus.json").write_text("{}")
+    code, out, _ = call(capsys, "corpus", "list", f"--out={folder / 'all'}")
+    assert code == 0 and str(folder / "all" / "small") in out.replace("\n", "")
+    assert small.content_hash[:12] in out and "unreadable: corpus: got" in out
+    code, out, _ = call(capsys, "corpus", "list", f"--out={folder / 'web'}")
+    assert (code, out) == (0, f"no corpus in {folder / 'web'}\n")
 
 
 @pytest.mark.parametrize(

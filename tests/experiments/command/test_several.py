@@ -68,7 +68,7 @@ def go_on(corpus, store, mesh) -> np.ndarray:
     worker.run()
     found = [r for id in worker.plan.segments for r in worker.store.read(id, "metrics")]
     # Each step is recorded once, whoever trained it and how often.
-    assert [r["step"] for r in found] == list(range(1, study.runs[0].steps + 1))
+    assert [r["step"] for r in found] == list(range(1, study.runs[0].run.steps + 1))
     assert all(worker.store.done(id) is not None for id in worker.plan.segments)
     return np.array([r["loss"] for r in found])
 

@@ -4,18 +4,13 @@ import math
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from experiments.evidence.comparison import (
     best_rates,
     comparison,
     differences,
     interval,
-    trials,
-    tried,
 )
-from refused import Refused
-from tests.corpora import study_runs
 
 
 def planted(shift: float, noise: float, seeds: int = 5, optimum: float = 1.0) -> pd.DataFrame:
@@ -80,27 +75,6 @@ def test_a_rate_at_which_a_seed_diverged_is_not_eligible():
     table.loc[table["arm"] == "new", "diverged_step"] = 7
     assert np.isnan(best_rates(table).set_index("arm").loc["new", "mean"])
     assert "new**: diverged at every rate" in comparison(table, "old")[0].markdown
-
-
-def test_trials_cover_arms_rates_and_seeds_and_find_their_rows(corpus):
-    from dataclasses import replace
-
-    run = study_runs("wsd", corpus)[0]
-    arms = {
-        name: lambda rate, seed, width=width: replace(
-            run,
-            seed=seed,
-            model=replace(run.model, width=width),
-            optimizer=replace(run.optimizer, learning_rate=0.01 * rate),
-        )
-        for name, width in (("narrow", 16), ("wide", 32))
-    }
-    made = trials(arms, (2.0, 0.5, 1.0), range(2))
-    assert len({t.run.identity for t in made}) == len(made) == 12
-    runs = pd.DataFrame({"run": [t.run.identity for t in made[:5]], "seed": 0})
-    assert len(tried(made, runs)) == 5 and set(tried(made, runs)["arm"]) == {"narrow"}
-    with pytest.raises(Refused, match=r"config.rates: got \(1.0, 2.0\)"):
-        trials(arms, (1.0, 2.0), range(2))
 
 
 def test_one_seed_leaves_no_interval():

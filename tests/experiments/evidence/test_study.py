@@ -9,6 +9,7 @@ import pytest
 from experiments.evidence.study import load_module, studies
 from refused import Refused
 from scaling import plan
+from scaling.events import folder_name
 from tests.corpora import STEP, study_runs
 
 
@@ -26,6 +27,11 @@ def test_a_study_says_what_it_asks_and_plans_from_every_preset(file):
         study = module.study(config)
         shared = plan(study.runs)
         assert 0 < shared.tokens <= shared.tokens_alone
+        assert all(item.labels for item in study.runs)
+        roots = [segment.words for segment in shared.segments.values() if segment.parent is None]
+        assert len(set(roots)) == len(roots), "two trunks have one name in plan and progress"
+        folders = {folder_name(shared, index)[4:] for index in range(len(shared.runs))}
+        assert len(folders) == len(shared.runs), "two runs have one name in TensorBoard"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Presets that repeat data say so.
             assert study.check()
@@ -39,9 +45,12 @@ def test_a_study_says_what_it_asks_and_plans_from_every_preset(file):
         ("over_training", {"tokens": (0,)}, "tokens: got .*; accepted: 1 or more"),
         ("over_training", {"tokens": (-8, 8)}, "tokens: got .*; accepted: 1 or more"),
         ("over_training", {"batch_tokens": 0}, "batch_tokens: got 0; accepted: 1 or more"),
-        ("over_training", {"seeds": (0,) * 5}, "study: got no runs; accepted: values of its conf"),
-        ("qat_ratio", {"seeds": (1,)}, "'seeds': 1.*; accepted: axes of equal length"),
-        ("moe_leverage", {"widths": (16,)}, "'widths': 1.*; accepted: axes of equal length"),
+        (
+            "over_training",
+            {"seeds": (0,) * 5},
+            "config.seeds: got .*; accepted: numbers from 1, one",
+        ),
+        ("qat_ratio", {"seeds": ()}, "config.seeds: got .*; accepted: numbers from 1, one"),
         ("moe_leverage", {"granularities": (2, 3)}, "config.granularities: got 3; accepted: 2 or"),
         ("moe_leverage", {"experts": (4, 8)}, "config.fine_experts: got 16; accepted: one of"),
         ("moe_leverage", {"rates": (1.0,)}, "config.rates: got .*; accepted: two, of dense and"),
@@ -75,15 +84,26 @@ def test_values_that_make_no_study_are_refused_in_one_line(name, values, message
 
 def test_more_than_four_epochs_need_to_be_meant(corpus):
     from experiments.evidence.study import Study
-    from scaling import Evaluation, wsd
+    from scaling import Evaluation, labelled, wsd
 
     run = replace(study_runs("wsd", corpus)[0], phases=wsd(3000 * STEP, STEP, STEP))
-    study = Study("long", corpus, (run,), Evaluation(128), report=lambda results: [])
+    study = Study(
+        "long", corpus, (labelled(run, arm="long"),), Evaluation(128), report=lambda results: []
+    )
     with pytest.raises(Refused, match="epochs of domain low"):
         study.check()
     with pytest.warns(UserWarning, match="is read 4"):
         epochs = replace(study, repeat=True).check()
     assert epochs["low"] > 4
+
+
+def test_a_study_of_runs_without_labels_is_refused(corpus):
+    from experiments.evidence.study import Study
+    from scaling import Evaluation
+
+    runs = tuple(study_runs("wsd", corpus))
+    with pytest.raises(Refused, match=r"study: got runs without labels; accepted: .*labelled\("):
+        Study("bare", corpus, runs, Evaluation(128), report=lambda results: [])
 
 
 def test_files_that_are_no_studies_are_refused(tmp_path):

@@ -9,9 +9,10 @@ import optax
 import pytest
 
 from models import Stem
-from scaling import Optimizer
-from scaling.optimizer import RULES, State, fresh, initial, trainable, update
-from tests.corpora import model
+from scaling import AdamW
+from scaling.optimizers.rule import by_row
+from scaling.state import fresh, initial, trainable, update
+from tests.corpora import model, recipe
 
 
 def gradients(state, seed=0):
@@ -22,8 +23,8 @@ def gradients(state, seed=0):
 
 
 def test_steps_equal_those_of_optax_adamw():
-    config, optimizer = model(), Optimizer(0.01, 0.1, clip=1.0)
-    state = initial(config, 0)
+    config, optimizer = model(), AdamW(learning_rate=0.01, weight_decay=0.1, clip=1.0)
+    state = initial(recipe(config), 0)
     decayed = lambda tree: {p: "norm" not in p for p in tree}
     reference = optax.chain(
         optax.clip_by_global_norm(1.0),
@@ -32,7 +33,7 @@ def test_steps_equal_those_of_optax_adamw():
     params = jax.tree.map(jnp.asarray, state.params)
     other = reference.init(params)
     step = jax.jit(
-        lambda s, g: update(config, optimizer, s, g, jnp.float32(0.01), jnp.float32(0.1))
+        lambda s, g: update(recipe(config, optimizer), s, g, jnp.float32(0.01), jnp.float32(0.1))
     )
     for index in range(5):
         some = gradients(state, index)
@@ -47,12 +48,18 @@ def test_steps_equal_those_of_optax_adamw():
 
 def test_frozen_leaves_have_no_moments_and_do_not_move():
     config = replace(model(), frozen=("embedding.*", "*norm*"))
-    state = initial(config, 0)
+    state = initial(recipe(config), 0)
     assert set(state.moments) == set(trainable(config))
     assert not any("norm" in path or "embedding" in path for path in state.moments)
     some = {path: g for path, g in gradients(state).items() if path in state.moments}
     after, _ = jax.jit(
-        lambda s, g: update(config, Optimizer(0.1, 1.0), s, g, jnp.float32(0.1), jnp.float32(1.0))
+        lambda s, g: update(
+            recipe(config, AdamW(learning_rate=0.1, weight_decay=1.0)),
+            s,
+            g,
+            jnp.float32(0.1),
+            jnp.float32(1.0),
+        )
     )(state, some)
     for path, value in state.params.items():
         same = np.array_equal(value, after.params[path])
@@ -60,9 +67,9 @@ def test_frozen_leaves_have_no_moments_and_do_not_move():
 
 
 def test_a_zero_rate_moves_nothing_and_gains_never_decay():
-    config, state = model(), initial(model(), 0)
+    config, state = model(), initial(recipe(model()), 0)
     zero = {path: jnp.zeros_like(x) for path, x in state.params.items()}
-    step = jax.jit(lambda r, d: update(config, Optimizer(0.1), state, zero, r, d))
+    step = jax.jit(lambda r, d: update(recipe(config, AdamW(learning_rate=0.1)), state, zero, r, d))
     still, _ = step(jnp.float32(0.0), jnp.float32(1.0))
     shrunk, _ = step(jnp.float32(0.1), jnp.float32(1.0))
     for path, value in state.params.items():
@@ -73,13 +80,17 @@ def test_a_zero_rate_moves_nothing_and_gains_never_decay():
 
 def test_new_leaves_count_their_own_steps():
     config = model()
-    state = initial(config, 0)
+    state = initial(recipe(config), 0)
     step = jax.jit(
-        lambda s, g: update(config, Optimizer(0.1), s, g, jnp.float32(0.1), jnp.float32(0.0))
+        lambda s, g: update(
+            recipe(config, AdamW(learning_rate=0.1)), s, g, jnp.float32(0.1), jnp.float32(0.0)
+        )
     )
     after, _ = step(state, gradients(state))
     young = "head.kernel"
-    mixed = State(after.params, {}, after.moments | fresh(config, {young: after.params[young]}))
+    mixed = after.replace(
+        moments=after.moments | fresh(recipe(config), {young: after.params[young]})
+    )
     both, _ = step(mixed, gradients(state, 1))
     counts = {path: int(m.count) for path, m in both.moments.items()}
     assert counts.pop(young) == 1
@@ -91,8 +102,7 @@ def test_lazy_adam_is_adam_on_each_row_over_the_batches_that_read_it():
     table = rng.standard_normal((5, 3), np.float32)
     reads = [[0, 1, 2], [0, 2], [], [1, 2, 3], [0]]  # Row 4 is never read.
     gradients = [rng.standard_normal((5, 3), np.float32) for _ in reads]
-    settings = Optimizer(0.1, b1=0.8, b2=0.9)
-    rule = RULES["lazy_adam"](settings)
+    rule = by_row(optax.scale_by_adam(0.8, 0.9))
     state, found = rule.init(table), []
     for rows, gradient in zip(reads, gradients, strict=True):
         masked = np.where(np.isin(np.arange(5), rows)[:, None], gradient, 0)
@@ -120,11 +130,15 @@ def test_lazy_adam_is_adam_on_each_row_over_the_batches_that_read_it():
 def test_lazy_tables_decay_only_in_the_rows_that_were_read():
     config = model(feed_forward=Stem())
     path = "layers.1.feed_forward.table"
-    state = initial(config, 0)
+    state = initial(recipe(config), 0)
     gradient = np.zeros_like(state.params[path])
     read = np.array([3, 9])
     gradient[read] = 1.0
-    step = jax.jit(lambda d: update(config, Optimizer(1.0), state, {path: gradient}, 0.1 * d, d))
+    step = jax.jit(
+        lambda d: update(
+            recipe(config, AdamW(learning_rate=1.0)), state, {path: gradient}, 0.1 * d, d
+        )
+    )
     kept = np.setdiff1d(np.arange(256), read)
     after, norm = step(jnp.float32(1.0))
     assert float(norm) == pytest.approx(np.sqrt(gradient.sum()))

@@ -1,0 +1,299 @@
+"""Is the law chosen by rolling errors the one that predicts best, and do its intervals hold?
+
+Question: on every public table, split as written down beforehand in
+`experiments/results/extrapolation/splits.toml`, the laws are judged on the rows that are not held
+out, and the weighted mean of them predicts those that are: how far off is it, beside every single
+law used throughout and predictions without a law, and how often do its intervals hold?
+Command: `python -m experiments.bench.extrapolation --data=FOLDER [--half=rule|apart] [--out=OUT]`;
+FOLDER holds the public tables under the names of the splits file. Offline, one thread.
+Cost: about 3 CPU-minutes.
+Published numbers: in the splits file, where a paper gives one for the same split.
+
+Writes tables.csv (a row per table), laws.csv (held-out error of every law on every table) and
+summary.md. The rule of the choice was fixed on the tables of half "rule"; TRIED lists what was
+tried there.
+"""
+
+import argparse
+import time
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+from fitting import Observations, Options, fit
+from fitting.choice import Choice, choose
+from fitting.held_out import held_out_mask
+from fitting.laws import LAWS
+from fitting.observations import COLUMNS, read_frame
+from fitting.rolling import PLAIN, fitted_to, plain, root_mean_square
+from fitting.tables import aligned
+from refused import Refused
+
+RESULTS = Path(__file__).parents[1] / "results" / "extrapolation"
+LEVELS = (0.5, 0.8, 0.9)
+FEWEST = 5  # held-out rows from which a table's coverage is counted
+TRIED = (  # rule, regret, error over Chinchilla's; of several settings the best
+    ("single law, all rows beyond every cut alike", 1.41, 0.76),
+    ("single law, last two cuts only", 1.34, 0.70),
+    ("single law, rows near the distance asked about, three widths", 1.40, 0.76),
+    ("single law, cuts by the first power of the fitted runs", 1.35, 0.70),
+    ("single law, cuts by the second power", 1.34, 0.69),
+    ("single law, cuts by the fourth power", 1.35, 0.71),
+    ("single law, cuts by the eighth power", 1.39, 0.71),
+    ("single law, geometric mean over cuts", 1.42, 0.77),
+    ("single law, median over cuts", 1.41, 0.74),
+    ("mean of the laws within 1.15 times the least score", 1.26, 0.65),
+    ("mean of the laws within 1.3 times", 1.35, 0.69),
+    ("mean of the laws within 1.6 times", 1.23, 0.65),
+    ("mean of the laws within 2 times", 1.09, 0.64),
+    ("mean stacked on the laws within 1.3 times", 1.32, 0.65),
+    ("mean stacked on the laws within 1.6 times", 1.31, 0.64),
+    ("mean stacked on all laws", 1.14, 0.61),
+    ("KEPT: stacked on all, drawn to equal weights by .3, fourth power, near rows", 1.10, 0.60),
+)
+INTERVALS_TRIED = """\
+For intervals: misfit in proportion to the log distance, cuts weighted by the power 0, 1, 2, 4, with
+and without nearness, in its square root, as the larger of noise and misfit, without subtracting
+noise, with a t quantile of the effective number of cuts or of 4 degrees. Kept: the power 2 with
+nearness and a normal quantile."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One public table with its split: the entry of the splits file, the runs, what is held out."""
+
+    entry: dict
+    runs: Observations
+    held_out: np.ndarray
+    options: Options
+
+
+def splits(file: Path = RESULTS / "splits.toml") -> list[dict]:
+    """The entries of the splits file."""
+    return tomllib.loads(file.read_text())["table"]
+
+
+def read(entry: dict, folder: Path) -> Table:
+    """One table as its entry says; Refused for a file that is missing or a split without rows."""
+    frame = read_frame(folder / entry["file"])
+    for column, value in entry.get("where", {}).items():
+        frame = frame[frame[column] == value]
+    frame = frame.rename(columns=entry.get("columns", {}))
+    params = entry.get("params")
+    if "tokens" not in frame:
+        frame = frame.assign(tokens=frame["flops_6nd"] / 6 / frame[params])
+    if "unique_tokens" in frame:
+        frame = frame.assign(epochs=frame["tokens"] / frame["unique_tokens"])
+    for column, value in entry.get("below", {}).items():
+        frame = frame[frame[column] < value]
+    known = [name for name in frame if name in COLUMNS]
+    runs = Observations(frame[known].reset_index(drop=True))
+    options = Options(params=params)
+    return Table(entry, runs, held_out_mask(runs, entry["held_out"], params), options)
+
+
+def judged(table: Table) -> tuple[dict, dict]:
+    """One row of tables.csv, and {law or prediction: held-out error}."""
+    entry, runs, mask, options = table.entry, table.runs, table.held_out, table.options
+    laws = [name for name in entry["laws"] if name in LAWS]
+    seen = Observations(runs.frame[~mask].reset_index(drop=True))
+    start = time.process_time()
+    # Held-out rows are read for where they lie, never for their loss.
+    choice = choose(laws, runs, options, held_out=mask, direction=entry["direction"])
+    seconds = time.process_time() - start
+    frame = runs.frame[mask]
+    observed = frame["loss"].to_numpy(float)
+    errors = {name: _error(np.exp(found), observed) for name, found in _plain(table).items()}
+    for name in laws:
+        found = fitted_to(LAWS[name], runs, mask, options)
+        if found is not None:
+            errors[name] = _error(found.held_out["predicted"], observed)
+    row = {"table": entry["name"], "half": entry["half"], "family": entry["family"]}
+    row |= {"rows": len(seen), "held_out": int(mask.sum()), "times": np.exp(choice.distance)}
+    row |= {"choice": choice.name, "weights": _told(choice.weights)}
+    row |= _scores(choice, frame, observed)
+    row["chosen_law_error"] = errors.get(choice.name, np.nan)
+    row["chinchilla_error"] = errors.get("chinchilla", np.nan)
+    known = [errors[name] for name in PLAIN if name in errors]
+    row["baseline_error"] = min(known, default=np.nan)
+    row["best_law"] = min((n for n in laws if n in errors), key=errors.get, default="")
+    row["best_law_error"] = errors.get(row["best_law"], np.nan)
+    row["published"] = entry.get("published", "")
+    row["missing_laws"] = " ".join(name for name in entry["laws"] if name not in LAWS)
+    row["warnings"] = "; ".join(choice.warnings)
+    row["cpu_seconds"] = round(seconds, 2)
+    return row | _todays(table, observed), errors
+
+
+def _plain(table: Table) -> dict:
+    return plain(table.runs, table.held_out, table.options.params)
+
+
+def _error(predicted, observed) -> float:
+    return root_mean_square(np.asarray(predicted, float) / observed - 1)
+
+
+def _told(weights: dict) -> str:
+    return " ".join(f"{name}:{weight:.2f}" for name, weight in weights.items())
+
+
+def _scores(choice: Choice, frame: pd.DataFrame, observed) -> dict:
+    """Error of the weighted mean, shares inside its intervals, and the 90 % interval score."""
+    out = {}
+    for level in LEVELS:
+        found = choice.predict(frame, level)
+        inside = (observed >= found["low"]) & (observed <= found["high"])
+        known = np.isfinite(found["low"]).all()
+        out[f"inside_{level:.0%}"] = float(np.mean(inside)) if known else np.nan
+    out["error"] = _error(found["prediction"], observed)
+    return out | {"interval_score": interval_score(found, observed)}
+
+
+def interval_score(found: pd.DataFrame, observed, level: float = 0.9) -> float:
+    """Mean interval score over the observed values (Gneiting and Raftery 2007, eq. 43)."""
+    low, high = found["low"].to_numpy(float), found["high"].to_numpy(float)
+    beyond = np.maximum(low - observed, 0) + np.maximum(observed - high, 0)
+    return float(np.mean((high - low + 2 / (1 - level) * beyond) / observed))
+
+
+def _todays(table: Table, observed) -> dict:
+    """The Chinchilla fit's own intervals, by bootstrap, without misfit: what they are worth."""
+    out = {"chinchilla_inside_90%": np.nan, "chinchilla_interval_score": np.nan}
+    if "chinchilla" not in table.entry["laws"]:
+        return out
+    try:
+        held = {"held_out": table.held_out, "draws": 300, "audits": 4}
+        kept = fit("chinchilla", table.runs, table.options, **held).held_out
+    except Refused:
+        return out
+    inside = (kept["observed"] >= kept["low"]) & (kept["observed"] <= kept["high"])
+    out["chinchilla_inside_90%"] = float(inside.mean())
+    return out | {"chinchilla_interval_score": interval_score(kept, observed)}
+
+
+def summary(rows: pd.DataFrame, laws: pd.DataFrame) -> list[list[str]]:
+    """What the rows come to, by half and together, for the (params, tokens) tables and for all."""
+    out = []
+    for family in ("params and tokens", "all"):
+        for half in ("rule", "apart", "both"):
+            some = rows if family == "all" else rows[rows["family"] == family]
+            some = some if half == "both" else some[some["half"] == half]
+            if len(some):
+                out.append([family, half, *_figures(some, laws)])
+    return out
+
+
+TITLES = ["tables", "half", "number", "error / Chinchilla's", "regret", "chosen law's regret"]
+TITLES += ["at most 1.1 x baseline, or warned", "inside 90 %", "below 70 %", "interval score ratio"]
+
+
+def _figures(some: pd.DataFrame, laws: pd.DataFrame) -> list[str]:
+    both = some.dropna(subset=["chinchilla_error"])
+    ratio = both["error"].mean() / both["chinchilla_error"].mean()
+    regret, single = (
+        _geometric(some[n] / some["best_law_error"]) for n in ("error", "chosen_law_error")
+    )
+    fine = (some["error"] <= 1.1 * some["baseline_error"]) | (some["warnings"] != "")
+    many = some[(some["held_out"] >= FEWEST) & some["inside_90%"].notna()]
+    scores = _geometric(many["interval_score"] / many["chinchilla_interval_score"])
+    numbers = [
+        f"{len(some)}",
+        f"{ratio:.3f}",
+        f"{regret:.3f}",
+        f"{single:.3f}",
+        f"{fine.mean():.0%}",
+    ]
+    covered = [many["inside_90%"].mean(), (many["inside_90%"] < 0.7).mean()]
+    return [*numbers, *(f"{value:.0%}" for value in covered), f"{scores:.3f}"]
+
+
+def _geometric(ratios) -> float:
+    known = ratios[np.isfinite(ratios.astype(float))]
+    return float(np.exp(np.log(known).mean())) if len(known) else float("nan")
+
+
+def throughout(rows: pd.DataFrame, laws: pd.DataFrame) -> list[list[str]]:
+    """Every single law used throughout the (params, tokens) tables, beside the weighted mean."""
+    some = rows[rows["family"] == "params and tokens"].set_index("table")
+    wide = laws.pivot(index="table", columns="law", values="error").loc[some.index]
+    wide = wide.assign(**{"the weighted mean": some["error"]})
+    out = []
+    for name in wide:
+        known = wide[name].notna()
+        ratio = wide[name][known].mean() / some["chinchilla_error"][known].mean()
+        regret = _geometric(wide[name][known] / some["best_law_error"][known])
+        out.append([name, f"{known.sum()}", f"{ratio:.3f}", f"{regret:.3f}"])
+    return sorted(out, key=lambda cells: float(cells[3]))
+
+
+def run(folder: Path, half: str | None = None, echo=print) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows of tables.csv and of laws.csv for the tables of one half, or of both."""
+    rows, laws = [], []
+    with threadpool_limits(limits=1):
+        for entry in splits():
+            if half not in (None, entry["half"]):
+                continue
+            row, errors = judged(read(entry, folder))
+            rows.append(row)
+            laws += [{"table": entry["name"], "law": n, "error": e} for n, e in errors.items()]
+            echo(f"{row['table']}: {row['error']:.3%}, {row['choice']}, {row['cpu_seconds']} s")
+    return pd.DataFrame(rows), pd.DataFrame(laws)
+
+
+def report(rows: pd.DataFrame, laws: pd.DataFrame) -> str:
+    """summary.md: what it comes to, the laws used throughout, every table, and the rules tried."""
+    titles = ["table", "half", "law of least rolling error", "weighted mean", "Chinchilla"]
+    titles += ["best baseline", "best law in hindsight", "50 %", "80 %", "90 %", "warned"]
+    cells = [
+        [r["table"], r["half"], f"{r['choice']} {_percent(r['chosen_law_error'])}"]
+        + [_percent(r[name]) for name in ("error", "chinchilla_error", "baseline_error")]
+        + [f"{r['best_law']} {_percent(r['best_law_error'])}"]
+        + [_share(r[f"inside_{level:.0%}"]) for level in LEVELS]
+        + ["yes" if r["warnings"] else ""]
+        for r in rows.to_dict("records")
+    ]
+    parts = [
+        "# Prediction beyond the data on public tables",
+        "Held-out root mean square relative errors; shares of held-out rows inside the intervals.",
+        aligned(TITLES, summary(rows, laws)),
+        "Every law used throughout the (params, tokens) tables:",
+        aligned(["law", "tables", "error / Chinchilla's", "regret"], throughout(rows, laws)),
+        aligned(titles, cells),
+        'Rules tried on the (params, tokens) tables of half "rule", with six laws: geometric '
+        "mean of held-out log error over the best law's, mean error over Chinchilla's.",
+        aligned(["rule", "regret", "error / Chinchilla's"], [list(map(str, r)) for r in TRIED]),
+        INTERVALS_TRIED,
+    ]
+    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+def _percent(value: float) -> str:
+    return "none" if not np.isfinite(value) else f"{value:.2%}"
+
+
+def _share(value: float) -> str:
+    return "none" if not np.isfinite(value) else f"{value:.0%}"
+
+
+def main(argv=None):
+    """Judge the tables and write what they come to."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of the public tables")
+    parser.add_argument("--half", choices=("rule", "apart"), help="only these tables")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args(argv)
+    rows, laws = run(options.data, options.half, lambda line: print(line, flush=True))
+    options.out.mkdir(parents=True, exist_ok=True)
+    rows.to_csv(options.out / "tables.csv", index=False, float_format="%.6g")
+    laws.to_csv(options.out / "laws.csv", index=False, float_format="%.6g")
+    text = report(rows, laws)
+    (options.out / "summary.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,287 @@
+"""Which law to predict with: the one whose rolling errors are least, and a weighted mean of all."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import nnls
+from scipy.stats import norm
+
+from fitting.fit import Fit, fit
+from fitting.held_out import FAR, direction_of, held_out_mask
+from fitting.law import Law
+from fitting.laws import LAWS, law_named
+from fitting.misfit import Misfit, learn
+from fitting.observations import Observations
+from fitting.options import Options
+from fitting.rolling import PLAIN, extrapolations, spread
+from refused import Refused
+
+# Rule of the score, fixed on half of the public tables (results/extrapolation): a cut counts by
+# this power of the runs that its fits see, a row by its closeness to the distance asked about, and
+# the weights of the mean are drawn towards equal ones by this much.
+LATER, NEAR, EQUAL = 4.0, 0.5, 0.3
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Laws judged by rolling extrapolation.
+
+    laws: DataFrame(law, parameters, cuts, score: weighted root mean square of log errors, weight in
+    the mean, verdict), best first; plain: {prediction without a law: score}; mean_score: of the
+    weighted mean on the rows that its weights come from; fits: {law: Fit} with weight; rolled:
+    rows of `extrapolations`; mean: its rows of the weighted mean; misfit: of the mean;
+    direction, distance: what was asked about; left_out: {law: why}; warnings: what to say loudly.
+    """
+
+    laws: pd.DataFrame
+    plain: Mapping[str, float]
+    mean_score: float
+    fits: Mapping[str, Fit]
+    rolled: pd.DataFrame
+    mean: pd.DataFrame
+    misfit: Misfit
+    direction: str
+    distance: float
+    left_out: Mapping[str, str]
+    warnings: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The chosen law."""
+        return str(self.laws["law"].iloc[0])
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """{law: weight in the mean}, positive ones."""
+        found = dict(zip(self.laws["law"], self.laws["weight"], strict=True))
+        return {name: weight for name, weight in found.items() if weight > 0}
+
+    def predict(self, frame, level: float = 0.9) -> pd.DataFrame:
+        """The weighted mean (geometric) for each row, for a new run's value.
+
+        Returns:
+          DataFrame(prediction, low, high), normal in log: noise and parameters by `spread`, their
+          weighted mean, and the misfit of the mean. NaN ends where no rolling fit could be made.
+        """
+        logs, deviation = 0.0, 0.0
+        for name, weight in self.weights.items():
+            result = self.fits[name]
+            logs = logs + weight * np.log(result.predict(frame)["prediction"].to_numpy())
+            deviation = deviation + weight * spread(result, frame)
+        wide = norm.ppf(0.5 + level / 2) * np.hypot(deviation, self.misfit.scale(frame))
+        if not self.misfit.cuts:
+            wide = np.full(len(logs), np.nan)
+        ends = {"low": np.exp(logs - wide), "high": np.exp(logs + wide)}
+        return pd.DataFrame({"prediction": np.exp(logs), **ends})
+
+
+def admitted(obs: Observations, options: Options) -> list[Law]:
+    """The laws that a table's columns allow, for the target that is asked for."""
+    target = options.target
+    out = []
+    for law in LAWS.values():
+        fits = law.target == target or (law.target == "loss" and target not in law.predictors)
+        if not fits or (target is None and law.target != "loss"):
+            continue
+        if not set(options.fixed) <= set(law.names):
+            continue
+        try:
+            params = obs.params_column(options.params) if "params" in law.predictors else None
+        except Refused:
+            continue
+        if all((params if name == "params" else name) in obs.frame for name in law.predictors):
+            out.append(law)
+    if not out:
+        raise Refused("law", "auto", f"a table with the predictors of one of {', '.join(LAWS)}")
+    return out
+
+
+def choose(
+    laws,
+    obs: Observations,
+    options: Options | None = None,
+    distance=None,
+    direction=None,
+    **changes,
+) -> Choice:
+    """Fit several laws and choose by rolling extrapolation on the runs that are not held out.
+
+    Args:
+      laws: "auto" for all that the table admits, or laws and names.
+      options, changes: as for `fit`; without held-out runs 10 times beyond the largest compute is
+        asked about.
+      distance: log distance asked about; direction: compute, params or tokens; None takes both from
+        where the held-out runs lie.
+
+    Raises:
+      Refused: no law can be fitted, or the table has nothing that places its runs.
+    """
+    options = (options or Options()).change(**changes)
+    laws = admitted(obs, options) if isinstance(laws, str) else [law_named(law) for law in laws]
+    mask = held_out_mask(obs, options.held_out, options.params)
+    found = direction_of(obs, mask, options.params)
+    direction = direction or found[0]
+    distance = found[1] if distance is None else distance
+    inside, options = obs.only(~mask), options.change(held_out=None)
+    fits, left_out = {}, {}
+    for law in laws:
+        try:
+            fits[law.name] = fit(
+                law, inside, options, point_only=True, audits=min(8, options.audits)
+            )
+        except Refused as error:
+            left_out[law.name] = str(error)
+    if not fits:
+        raise Refused("law", ", ".join(left_out), "; ".join(left_out.values()))
+    chosen = [law for law in laws if law.name in fits]
+    rolled = extrapolations(chosen, inside, options, direction)
+    judged, common = _comparable(rolled, list(fits))
+    for name in set(fits) - set(judged):
+        left_out[name] = "too few runs for rolling fits"
+    equal = dict.fromkeys(judged, 1 / len(judged))
+    weights = stack(common, judged, distance) if len(common) else equal
+    mean = weighted(common, weights)
+    misfit = learn(mean, inside, direction, options.params, distance)
+    table = _table(fits, judged, common, weights, distance)
+    plain = {name: score(common[common["law"] == name], distance) for name in PLAIN}
+    mean_score = score(mean, distance)
+    kept = {name: fits[name] for name in fits if weights.get(name, 0) > 0}
+    told = _warnings(plain, mean_score, mean, misfit, distance)
+    where = (direction, float(distance))
+    return Choice(table, plain, mean_score, kept, rolled, mean, misfit, *where, left_out, told)
+
+
+def extrapolating(result: Fit, rolled=None, direction="compute", distance: float = FAR) -> Fit:
+    """A fit whose predictions beyond its runs carry the misfit that its rolling errors show.
+
+    Args:
+      result: a fit; rolled: rows of `extrapolations` that hold its law; None makes them.
+      direction, distance: what is asked about, as in `choose`.
+    """
+    options = Options(
+        objective=result.objective,
+        delta=result.delta,
+        params=result.params or result.law.size,
+        target=result.target,
+        fixed=result.fixed,
+    )
+    obs = result.observations
+    if rolled is None:
+        rolled = extrapolations([result.law], obs, options, direction)
+    rows = rolled[rolled["law"] == result.law.name]
+    return replace(result, misfit=learn(rows, obs, direction, options.params, distance))
+
+
+def _comparable(rolled: pd.DataFrame, names: list[str]) -> tuple[list[str], pd.DataFrame]:
+    """Laws with at least two cuts and half of the most, and the rows of the cuts they share."""
+    cuts = {name: set(rolled.loc[rolled["law"] == name, "cut"]) for name in names}
+    most = max(map(len, cuts.values()), default=0)
+    judged = [name for name in names if len(cuts[name]) >= max(2, most / 2)] or names
+    shared = set.intersection(*(cuts[name] for name in judged))
+    return judged, rolled[rolled["cut"].isin(shared)]
+
+
+def row_weights(rows: pd.DataFrame, distance: float) -> np.ndarray:
+    """What each rolling error counts, (rows,): closeness, each cut by the runs it was fitted to."""
+    fitted, far = rows["fitted"].to_numpy(float), rows["distance"].to_numpy(float)
+    near = np.exp(-0.5 * ((far - distance) / (NEAR * (1 + distance))) ** 2)
+    size = rows.groupby("cut")["run"].transform("size").to_numpy(float)
+    return ((fitted / fitted.max()) ** LATER * near + 1e-9) / size
+
+
+def score(rows: pd.DataFrame, distance: float) -> float:
+    """Weighted root mean square of rolling log errors of one law, NaN without rows."""
+    if not len(rows):
+        return float("nan")
+    weights = row_weights(rows, distance)
+    return float(np.sqrt(np.average(rows["error"].to_numpy(float) ** 2, weights=weights)))
+
+
+def _wide(rows: pd.DataFrame, names, values: str) -> pd.DataFrame:
+    some = rows[rows["law"].isin(names)]
+    return some.pivot(index=["cut", "run"], columns="law", values=values)[list(names)]
+
+
+def stack(rows: pd.DataFrame, names: list[str], distance: float) -> dict[str, float]:
+    """Weights on the simplex with the least rolling error of the mean (Breiman 1996), drawn a
+    little towards equal ones; {law: weight}.
+    """
+    errors = _wide(rows, names, "error")
+    some = rows[rows["law"] == names[0]].set_index(["cut", "run"]).loc[errors.index]
+    weights = row_weights(some.reset_index(), distance)
+    matrix = errors.to_numpy(float) * np.sqrt(weights / weights.sum())[:, None]
+    least = max(float(np.sqrt(np.min(np.sum(matrix**2, axis=0)))), 1e-12)
+    count, pull, sure = len(names), np.sqrt(EQUAL) * least, 1e3 * least  # sure: they sum to one
+    left = np.vstack([matrix, sure * np.ones(count), pull * np.eye(count)])
+    right = np.concatenate([np.zeros(len(matrix)), [sure], np.full(count, pull / count)])
+    found, _ = nnls(left, right)
+    found = np.where(found < 1e-3 * found.sum(), 0.0, found)
+    return dict(zip(names, (found / found.sum()).tolist(), strict=True))
+
+
+def weighted(rows: pd.DataFrame, weights: Mapping[str, float]) -> pd.DataFrame:
+    """Rolling rows of the weighted mean of laws: its errors, and their spread by noise at most."""
+    names = [name for name in weights if (rows["law"] == name).any()]
+    if not names:
+        return rows.iloc[:0]
+    share = np.array([weights[name] for name in names])
+    errors, spreads = (_wide(rows, names, values) for values in ("error", "spread"))
+    some = rows[rows["law"] == names[0]].set_index(["cut", "run"]).loc[errors.index].reset_index()
+    ours = {"error": errors.to_numpy(float) @ share, "spread": spreads.to_numpy(float) @ share}
+    return some.assign(law="weighted mean", **ours)
+
+
+def _table(fits, judged, common, weights, distance) -> pd.DataFrame:
+    rows = []
+    for name in judged:
+        own = common[common["law"] == name]
+        free = len(fits[name].law.names) - len(fits[name].fixed)
+        row = {"law": name, "parameters": free, "cuts": own["cut"].nunique()}
+        rows.append(row | {"score": score(own, distance), "weight": weights.get(name, 0.0)})
+    table = pd.DataFrame(rows).sort_values("score", kind="stable").reset_index(drop=True)
+    best = table["law"].iloc[0]
+    told = [_verdict(common, name, best, distance) for name in table["law"]]
+    return table.assign(verdict=told)
+
+
+def _verdict(rows, name: str, best: str, distance: float, draws: int = 1000) -> str:
+    """Whether a law's errors differ from the best one's: trunks resampled, 90 % interval."""
+    if name == best:
+        return "chosen"
+    if not len(rows):
+        return "not judged"
+    errors = _wide(rows, [name, best], "error")
+    some = rows[rows["law"] == best].set_index(["cut", "run"]).loc[errors.index].reset_index()
+    weights = row_weights(some, distance)
+    gap = weights * (errors[name].abs() - errors[best].abs()).to_numpy(float)
+    _, index = np.unique(some["trunk"].astype(str), return_inverse=True)
+    totals, counts = np.bincount(index, gap), np.bincount(index, weights)
+    picks = np.random.default_rng(0).integers(len(counts), size=(draws, len(counts)))
+    means = totals[picks].sum(1) / counts[picks].sum(1)
+    low, high = np.quantile(means, [0.05, 0.95])
+    return "cannot be told from it" if low <= 0 <= high else "worse"
+
+
+def _warnings(plain, mean_score, mean, misfit: Misfit, distance: float) -> tuple[str, ...]:
+    out = []
+    known = {name: value for name, value in plain.items() if np.isfinite(value)}
+    if known and np.isfinite(mean_score):
+        best = min(known, key=known.get)
+        if known[best] <= mean_score:
+            out.append(
+                f"{best} alone predicts the runs beyond each cut better than every law: "
+                f"{known[best]:.2%} against {mean_score:.2%}"
+            )
+    by_cut = mean.groupby("cut")["error"].apply(lambda e: float(np.sqrt(np.mean(e**2))))
+    if len(by_cut) >= 3 and (np.diff(by_cut) > 0).all():
+        out.append("the errors beyond the cuts rise with every cut: the laws fail where it matters")
+    if not misfit.cuts:
+        out.append("too few runs for rolling fits: the choice rests on nothing")
+    elif distance > misfit.tested + 1e-6:
+        out.append(
+            f"asked {np.exp(distance):.3g} times beyond the largest fitted {misfit.direction}; "
+            f"rolling fits were tested up to {np.exp(misfit.tested):.3g} times"
+        )
+    return tuple(out)

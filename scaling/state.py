@@ -1,0 +1,176 @@
+"""The state of training and one optimizer step, leaf by leaf, by the rules of a recipe."""
+
+import dataclasses
+import functools
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+
+from models import ModelConfig, skeleton
+from models.accounting import is_frozen
+from scaling.optimizers import Rule
+from scaling.optimizers.rule import present
+from scaling.recipe import Averaging, Recipe
+
+
+class Average(NamedTuple):
+    """One leaf's average, corrected for its start, and the weight of all steps in it so far."""
+
+    value: Array
+    weight: Float[Array, ""]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """Everything that training carries from step to step, keyed by parameter path.
+
+    `moments` holds one optimizer state per trained leaf, each with its own step count, so that a
+    leaf added in mid-training starts with its own bias correction. `averages` holds trained leaves'
+    moving averages, where the recipe asks for them.
+    """
+
+    params: dict[str, Array]
+    buffers: dict[str, Array]
+    moments: dict[str, optax.OptState]
+    averages: dict[str, Average] = field(default_factory=dict)
+
+    def replace(self, **fields) -> "State":
+        """Returns the state with some fields replaced."""
+        return dataclasses.replace(self, **fields)
+
+    @property
+    def averaged(self) -> "State":
+        """The state with averages for parameters; leaves without one and buffers are the last."""
+        averages = {path: average.value for path, average in self.averages.items()}
+        return self.replace(params=self.params | averages)
+
+
+def trainable(config: ModelConfig) -> tuple[str, ...]:
+    """Lists the paths of the parameters that are trained, in the skeleton's order."""
+    return tuple(path for path in skeleton(config).params if not is_frozen(config, path))
+
+
+def rules(recipe: Recipe, paths) -> dict[str, Rule]:
+    """Returns how each of some leaves is updated."""
+    leaves = skeleton(recipe.model).params
+    return {path: recipe.optimizer.rule_of(path, leaves[path]) for path in paths}
+
+
+def fresh(recipe: Recipe, params: dict[str, Array]) -> dict[str, optax.OptState]:
+    """Returns the first optimizer states of some leaves, as numpy arrays."""
+    with jax.numpy_dtype_promotion("standard"):
+        return {
+            path: jax.tree.map(own, rule.transformation.init(params[path]))
+            for path, rule in rules(recipe, params).items()
+        }
+
+
+def own(x: Array) -> Array:
+    """Returns a copy of an array, which no other part of the state shares: states are donated."""
+    here = getattr(x, "is_fully_addressable", True)
+    return np.array(x) if here else jnp.copy(x)  # Of several processes' arrays where it is.
+
+
+def fresh_averages(recipe: Recipe, params: dict[str, Array]) -> dict[str, Average]:
+    """Returns averages of no step yet of some leaves; none where the recipe has none."""
+    if recipe.averaging is None:
+        return {}
+    return {path: Average(own(x), np.zeros((), np.float32)) for path, x in params.items()}
+
+
+def started(recipe: Recipe, params: dict[str, Array], buffers: dict[str, Array]) -> State:
+    """Returns the state at which some parameters and buffers begin to be trained."""
+    trained = {path: params[path] for path in trainable(recipe.model)}
+    return State(
+        params=params,
+        buffers=buffers,
+        moments=fresh(recipe, trained),
+        averages=fresh_averages(recipe, trained),
+    )
+
+
+def abstract(recipe: Recipe) -> State:
+    """Returns the shapes and types of a recipe's state."""
+    return abstract_static(recipe.static)
+
+
+@functools.cache
+def abstract_static(recipe: Recipe) -> State:
+    """Returns the shapes and types of a recipe's state, traced once per recipe."""
+    bones = skeleton(recipe.model)
+    shape = lambda leaves: {
+        path: jax.ShapeDtypeStruct(leaf.shape, np.float32) for path, leaf in leaves.items()
+    }
+    params = shape(bones.params)
+    trained = {path: params[path] for path in trainable(recipe.model)}
+    with jax.numpy_dtype_promotion("standard"):
+        moments = {
+            path: jax.eval_shape(rule.transformation.init, params[path])
+            for path, rule in rules(recipe, trained).items()
+        }
+    weight, averaged = jax.ShapeDtypeStruct((), np.float32), recipe.averaging is not None
+    averages = {path: Average(x, weight) for path, x in trained.items() if averaged}
+    return State(params=params, buffers=shape(bones.buffers), moments=moments, averages=averages)
+
+
+def initial(recipe: Recipe, seed: int) -> State:
+    """Returns the state before the first step, as numpy arrays."""
+    return started(recipe, *skeleton(recipe.model).initialise(seed))
+
+
+def array_bytes(tree) -> int:
+    """Returns the bytes of all arrays of a tree."""
+    return sum(x.size * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))
+
+
+def optimizer_bytes(recipe: Recipe) -> int:
+    """Counts the bytes of the optimizer's state and of the averaged weights."""
+    state = abstract(recipe)
+    return array_bytes(state.moments) + array_bytes(state.averages)
+
+
+def update(
+    recipe: Recipe,
+    state: State,
+    gradients: dict[str, Array],
+    rate: Float[Array, ""],
+    decay: Float[Array, ""],
+) -> tuple[State, Float[Array, ""]]:
+    """Applies one clipped step and returns the state and the gradient norm before clipping.
+
+    `rate` and `decay` are traced scalars, so one program serves every schedule and sweep.
+    """
+    norm = optax.tree.norm(gradients)
+    scale = jnp.minimum(1.0, recipe.optimizer.clip / jnp.maximum(norm, 1e-30))
+    params, moments = dict(state.params), {}
+    for path, rule in rules(recipe, gradients).items():
+        gradient, value = gradients[path], state.params[path]
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes its integer count with floats.
+            direction, moments[path] = rule.transformation.update(
+                gradient * scale, state.moments[path], value
+            )
+        if rule.decay:
+            shrunk = jnp.where(present(gradient)[:, None], value, 0.0) if rule.lazy else value
+            direction = direction + (decay * rule.decay) * shrunk
+        params[path] = value - (rate * rule.rate) * direction
+    return state.replace(params=params, moments=moments), norm
+
+
+def average(averaging: Averaging | None, batch_tokens: int, state: State) -> State:
+    """Takes a step's parameters into the averages."""
+    if averaging is None:
+        return state
+    decay = averaging.decay(batch_tokens)
+
+    def one(path, before):
+        weight = decay * before.weight + (1 - decay)
+        step = ((1 - decay) / weight) * (state.params[path] - before.value)
+        return Average(before.value + step, weight)
+
+    return state.replace(averages={path: one(path, x) for path, x in state.averages.items()})

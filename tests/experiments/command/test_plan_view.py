@@ -1,0 +1,43 @@
+"""The printed plan: runs and segments by the names that their study gives them."""
+
+from dataclasses import replace
+
+import pytest
+
+from experiments.command.plan_view import plan_text
+from experiments.evidence.study import Study
+from scaling import Evaluation, labelled, plan
+from tests.corpora import study_runs
+
+
+@pytest.fixture(scope="module")
+def said(corpus):
+    short, long = study_runs("wsd", corpus)[:2]
+    runs = [
+        labelled(replace(run, seed=seed), arm=arm, size=16, rate=0.5)
+        for seed in range(2)
+        for arm, run in (("short", short), ("a longer arm with a name of many words", long))
+    ]
+    runs.append(labelled(replace(short, seed=0), arm="again", size=16, rate=0.5))
+    study = Study("named", corpus, tuple(runs), Evaluation(128), report=lambda results: [])
+    shared = plan(study.runs)
+    return plan_text(study, shared, {}, set(shared.segments), {16: 1e9}, [])
+
+
+def test_a_line_of_runs_begins_with_its_labels_whole(said):
+    lines = [line.split("  ") for line in said.splitlines()]
+    cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
+    assert cells[1][:3] == ["arm", "size", "rate"]
+    shown = {line[0]: line for line in cells[2:5]}
+    assert shown["short | again"][1:3] == ["16", "0.5"] and shown["short | again"][-1] == "1"
+    # Runs that differ by seed alone, labels included, share a line.
+    assert shown["a longer arm with a name of many words"][-1] == "2"
+    assert shown["short"][-1] == "1"
+
+
+def test_a_root_is_named_by_what_its_runs_share_and_a_branch_by_what_it_settles(said):
+    assert "arm short and 2 more  size 16  rate 0.5  seed 0  0–" in said
+    assert "arm short and 1 more  size 16  rate 0.5  seed 1  0–" in said
+    branches = [line for line in said.splitlines() if line.startswith("│") or "    " in line[:4]]
+    settled = [b for b in branches if "  arm a longer arm with a name of many words" in b]
+    assert len(settled) == 2 and not any("size" in branch for branch in branches)

@@ -1,0 +1,189 @@
+"""Every optimizer trains, alone, in fleets, over a mesh, and through a stop."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import scaling.train
+from data import Mixture
+from models import Experts
+from scaling import (
+    Averaging,
+    Data,
+    Evaluation,
+    Run,
+    Stopped,
+    Store,
+    Worker,
+    make_mesh,
+    plan,
+    tables,
+    wsd,
+)
+from scaling.fleet import in_fleets
+from scaling.optimizers import named
+from scaling.speed import training_bytes
+from scaling.state import initial, update
+from scaling.train import WINDOW_TYPE, Program, advance, compiled, on_mesh, place_windows
+from tests.corpora import STEP, model, recipe, tokenformer
+from tests.rounding import (
+    NUDGES,
+    UNIT,
+    assert_same_steps,
+    assert_same_trajectory,
+    starts_nudged,
+    state_nudged,
+)
+from tests.scaling.test_worker import assert_equal_bits, end_state
+
+MODELS = {
+    "baseline": model(depth=1),
+    "experts": model(depth=1, feed_forward=Experts(4, 2, 1, granularity=4.0)),
+    "tokenformer": tokenformer(depth=1),
+}
+# Rates at which 50 steps learn; Lion's are smaller than AdamW's, as its authors say.
+RATES = {"lion": 0.002, "muon": 0.005}
+CASES = [(optimizer, kind) for optimizer in RATES for kind in MODELS]
+SPEC = "fsdp:4,data:2"
+
+pytestmark = pytest.mark.parametrize(("optimizer", "kind"), CASES)
+
+
+@pytest.fixture(autouse=True)
+def short_dispatches(monkeypatch):
+    monkeypatch.setattr(scaling.train, "DISPATCH_STEPS", 4)
+
+
+def program_of(optimizer: str, kind: str, spec: str) -> Program:
+    rate = RATES[optimizer]
+    plan_ = recipe(MODELS[kind], named(optimizer, learning_rate=rate, weight_decay=0.01))
+    return Program(recipe=plan_, batch_tokens=STEP, mesh=make_mesh(spec))
+
+
+def train(program: Program, state, steps: range, rate: float):
+    """Returns the losses of some steps over a random walk of symbols, and the state as numpy."""
+    rng = np.random.default_rng(0)
+    shape = (50, program.sequences, program.config.context + 1)
+    walk = np.cumsum(rng.integers(-2, 3, shape), axis=2) % 24 + 40
+    state, losses = on_mesh(program, jax.tree.map(np.array, state)), []
+    for begin in range(steps.start, steps.stop, program.dispatch_steps):
+        some = walk[begin : min(begin + program.dispatch_steps, steps.stop)]
+        state, metrics = advance(program, state, some, np.full(len(some), rate), 0.01)
+        losses.append(np.asarray(metrics["nll"])[: len(some)])
+    return np.concatenate(losses), jax.tree.map(np.array, state)
+
+
+@pytest.mark.equality
+def test_eight_devices_agree_with_one_over_a_step_and_over_fifty(optimizer, kind):
+    rate = RATES[optimizer]
+    one, eight = (program_of(optimizer, kind, spec) for spec in ("data:1", SPEC))
+    start = initial(one.recipe, 0)
+    _, state = train(one, start, range(8), rate)
+    here, there = (lambda s, p=p: train(p, s, range(8, 9), rate)[1] for p in (one, eight))
+    assert_same_steps(here, there, state)
+
+    losses, _ = train(one, start, range(50), rate)
+    moved = [train(one, state_nudged(start, s), range(50), rate)[0] for s in NUDGES]
+    assert_same_trajectory(train(eight, start, range(50), rate)[0], losses, moved)
+    assert losses[-1] < losses[0] - 0.4
+
+
+@pytest.mark.equality
+def test_one_update_from_one_state_and_gradient_is_the_same_on_eight_devices(optimizer, kind):
+    one, eight = (program_of(optimizer, kind, spec) for spec in ("data:1", SPEC))
+    state, rng = initial(one.recipe, 0), np.random.default_rng(0)
+    rate = RATES[optimizer]
+    for _ in range(2):  # The second time from moments that are not zero.
+        draws = {p: rng.standard_normal(x.shape, np.float32) for p, x in state.params.items()}
+        ends = []
+        for program in (one, eight):
+            step = jax.jit(lambda s, g: update(one.recipe, s, g, jnp.float32(rate), jnp.float32(1)))
+            gradients = on_mesh(program, state.replace(params=draws)).params
+            with jax.set_mesh(program.mesh):
+                ends.append(step(on_mesh(program, state), gradients)[0])
+        here, there = (jax.tree.map(np.array, end) for end in ends)
+        for path, value in here.params.items():
+            # A step of Newton–Schulz multiplies an error by its largest slope, 3.4445, at most; its
+            # products are sums of no more terms than a leaf is long. Other rules multiply nothing.
+            slope = 3.4445**5 if optimizer == "muon" and value.ndim > 1 else 1
+            moves = np.linalg.norm(value - state.params[path])
+            bound = UNIT * (np.linalg.norm(value) + slope * max(value.shape) * moves)
+            assert np.linalg.norm(value - there.params[path]) <= bound, path
+        state = here
+
+
+def runs_of(optimizer: str, kind: str, corpus, **fields) -> list[Run]:
+    """Returns two runs that differ in seed, rate and mixture, for a fleet of two."""
+    mixtures = (Mixture.uniform(corpus.names), Mixture.of({"low": 0.7, "high": 0.3}))
+    return [
+        Run(
+            MODELS[kind],
+            Data(corpus.name, corpus.content_hash, mixture),
+            named(optimizer, learning_rate=RATES[optimizer] / (1 + seed), weight_decay=0.01),
+            seed,
+            wsd(20 * STEP, STEP, 2 * STEP),
+            **fields,
+        )
+        for seed, mixture in enumerate(mixtures)
+    ]
+
+
+def curves(worker: Worker) -> np.ndarray:
+    """Returns the losses of every step of every run, [runs, steps]."""
+    paths = [worker.plan.path(run.identity) for run in worker.plan.runs]
+    read = lambda segment: worker.store.read(segment.id, "metrics")
+    return np.array([[r["loss"] for s in path for r in read(s)] for path in paths])
+
+
+def test_runs_agree_in_a_fleet_and_go_on_to_the_same_bits(optimizer, kind, corpus, mesh, tmp_path):
+    # TokenFormers average their weights as well.
+    fields = {"averaging": Averaging(tokens=8 * STEP)} if kind == "tokenformer" else {}
+    runs, evaluation = runs_of(optimizer, kind, corpus, **fields), Evaluation(128)
+
+    def work(folder: str, **settings) -> Worker:
+        store = Store.at(tmp_path / folder)
+        settings |= {"keep_params": True}
+        return Worker(plan(runs), store, corpus, evaluation, mesh, **settings)
+
+    whole, cut = work("whole"), work("cut")
+    whole.run()
+    with pytest.raises(Stopped):
+        work("cut", stop_after=0.0).run()
+    cut.run()
+    np.testing.assert_array_equal(curves(cut), curves(whole))
+    for run in runs:
+        assert_equal_bits(end_state(cut, run), end_state(whole, run))
+        assert cut.store.done(run.identity)["loss"] == whole.store.done(run.identity)["loss"]
+
+    fleet = work("fleet", way=in_fleets(lambda program: 2))
+    fleet.run()
+    moved = []
+    for seed in NUDGES:
+        with starts_nudged(seed):
+            moved.append(work(f"moved{seed}"))
+            moved[-1].run()
+    assert_same_trajectory(curves(fleet), curves(whole), [curves(worker) for worker in moved])
+    assert (curves(whole)[:, -1] < curves(whole)[:, 0] - 0.1).all()
+    table, _ = tables(fleet.plan, fleet.store, corpus, evaluation)
+    assert set(table["optimizer"]) == {optimizer.capitalize()}
+    assert ("loss_averaged" in table) == bool(fields)
+    if fields:
+        difference = (table["loss_averaged"] - table["loss"]).abs()
+        assert (difference > 1e-3).all() and (difference < 1).all()
+
+
+def test_predicted_memory_is_near_what_xla_plans(optimizer, kind):
+    program = program_of(optimizer, kind, "data:1")
+    windows = np.zeros((4, program.sequences, program.config.context + 1), WINDOW_TYPE)
+    with jax.set_mesh(program.mesh):
+        lowered = compiled(program).lower(
+            on_mesh(program, initial(program.recipe, 0)),
+            place_windows(program.mesh, windows),
+            np.zeros(4, np.float32),
+            np.float32(0),
+            np.int32(4),
+        )
+    planned = lowered.compile().memory_analysis()
+    used = planned.temp_size_in_bytes + planned.argument_size_in_bytes
+    assert 2 / 3 < training_bytes(program.recipe, STEP) / used < 3 / 2
