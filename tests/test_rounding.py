@@ -44,7 +44,8 @@ def with_fault(path: str, where: str, size: float):
             leaf = leaf * part[:, None] + still[path] * (1 - part[:, None])
             share, some = 1.0, windows
         else:
-            share, some = 1 / DEVICES, windows[: len(windows) // DEVICES]
+            own = windows[: len(windows) // DEVICES]
+            share, some = 1 / DEVICES, jnp.tile(own, (DEVICES, 1))  # The mean over them alone.
         extra = share * right(config, still | {path: leaf}, buffers, some)[0]
         return value + size * (extra - jax.lax.stop_gradient(extra)), rest
 

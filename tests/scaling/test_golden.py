@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from data import Mixture, Order, Piece
 from models import skeleton
@@ -52,6 +53,7 @@ def orders() -> dict:
         }
 
 
+@pytest.mark.equality
 def test_one_step_is_what_it_was():
     assert_golden("steps", steps(), lambda old, new: np.isclose(old, new, rtol=2e-5))
 
