@@ -51,8 +51,10 @@ pytestmark = pytest.mark.parametrize(("optimizer", "kind"), CASES)
 
 
 @pytest.fixture(autouse=True)
-def short_dispatches(monkeypatch):
+def short_dispatches(monkeypatch, programs):
     monkeypatch.setattr(scaling.train, "DISPATCH_STEPS", 4)
+    yield
+    programs()
 
 
 def program_of(optimizer: str, kind: str, spec: str) -> Program:
