@@ -47,13 +47,15 @@ RATES = {"lion": 0.002, "muon": 0.005}
 CASES = [(optimizer, kind) for optimizer in RATES for kind in MODELS]
 SPEC = "fsdp:4,data:2"
 
-pytestmark = pytest.mark.parametrize(("optimizer", "kind"), CASES)
+pytestmark = pytest.mark.parametrize(("optimizer", "kind"), CASES, scope="module")
 
 
-@pytest.fixture(autouse=True)
-def short_dispatches(monkeypatch, programs):
-    monkeypatch.setattr(scaling.train, "DISPATCH_STEPS", 4)
-    yield
+@pytest.fixture(scope="module", autouse=True)
+def short_dispatches(optimizer, kind, programs):
+    """One case after the other, each with its programs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scaling.train, "DISPATCH_STEPS", 4)
+        yield
     programs()
 
 
