@@ -18,29 +18,34 @@ from refused import Refused
 
 _ZERO_LOSS = 1e-9  # stands for a loss of zero, which no table of runs may hold
 _DRAWS = 2000  # of a choice's loss
+_CUTS, _FARTHEST = (0.4, 0.5, 0.6, 0.7, 0.8), 0.5  # of the runs; the far half beyond a cut counts
 _WITHIN = 0.6826894921370859  # of a normal distribution, one standard deviation each way
 LINK = {"objective": "least_squares", "audits": 8}
 
 
 @dataclass(frozen=True)
 class Chain:
-    """A fit of the loss, or a choice among laws of it, and a fit of the link behind it."""
+    """A fit of the loss, or a choice among laws of it, and a fit of the link behind it.
+
+    beyond: misfit of the link below the least loss that it was fitted to, as in `link_misfit`.
+    """
 
     loss: Fit | Choice
     link: Fit
+    beyond: float = 0.0
 
     def predict(self, frame) -> pd.DataFrame:
         """Prediction for each row of a table with the predictors of the loss law."""
-        return chain(self.loss, self.link, frame)
+        return chain(self.loss, self.link, frame, self.beyond)
 
 
-def chain(loss_fit: Fit | Choice, link_fit: Fit, frame) -> pd.DataFrame:
+def chain(loss_fit: Fit | Choice, link_fit: Fit, frame, beyond: float = 0.0) -> pd.DataFrame:
     """The link's target predicted from the loss that a loss law predicts.
 
     Args:
       loss_fit: fit of a law of the loss, or a choice, whose weighted mean is taken.
       link_fit: fit of any law that predicts from `loss` alone.
-      frame: table with the predictors of the loss law.
+      frame: table with the predictors of the loss law; beyond: as `link_misfit` gives it.
 
     Returns:
       DataFrame(loss, prediction, low, high). The interval is for a new run's value: draws of both
@@ -57,7 +62,7 @@ def chain(loss_fit: Fit | Choice, link_fit: Fit, frame) -> pd.DataFrame:
     out["prediction"] = _held(link_fit, link_fit.law.predict({"loss": loss}, link_fit.parameters))
     low = high = np.full(len(loss), np.nan)
     if losses is not None and link_fit.draws is not None:
-        cloud = _linked(link_fit, losses, out["prediction"].to_numpy())
+        cloud = _linked(link_fit, losses, out["prediction"].to_numpy(), beyond)
         low, high = quantiles(cloud, link_fit.level)
     return out.assign(low=low, high=high)
 
@@ -113,7 +118,54 @@ def fit_chain(
     first = _loss_fit(loss_law, losses, loss_options, distance)
     if ceiling is not None:
         links = anchored(links, target, ceiling)
-    return Chain(first, fit(link, links, link_options))
+    second = fit(link, links, link_options)
+    beyond = 0.0 if second.draws is None else link_misfit(second)
+    return Chain(first, second, beyond)
+
+
+def link_misfit(result: Fit) -> float:
+    """What a link that is a little wrong costs for each unit of loss below its runs.
+
+    The link is fitted to the runs above a loss and asked for those below, cut by cut; the error, in
+    log odds for shares and in log else, is taken to grow in proportion to the distance, with a
+    slope as random as at these cuts.
+
+    Returns:
+      standard deviation of that slope, 0 where no cut can be fitted.
+    """
+    frame = result.observations.frame
+    loss, anchor = frame["loss"].to_numpy(float), frame["run"].to_numpy() == "anchor"
+    options = Options(
+        objective=result.objective, target=result.target, fixed=result.fixed, audits=2
+    ).change(point_only=True)
+    slopes = []
+    for share in _CUTS:
+        cut = np.quantile(loss[~anchor], 1 - share)
+        seen = anchor | (loss >= cut)
+        below = ~seen & (loss <= np.quantile(loss[~seen], _FARTHEST)) if (~seen).any() else ~seen
+        if not below.any():
+            continue
+        try:
+            part = fit(result.law, result.observations.only(seen), options)
+        except Refused:
+            continue
+        found = part.law.predict({"loss": loss[below]}, part.parameters)
+        true = frame[result.target].to_numpy(float)[below]
+        error = _scale(result, found) - _scale(result, true)
+        slopes.append(np.mean(error) / np.mean(cut - loss[below]))
+    return float(np.sqrt(np.mean(np.square(slopes)))) if slopes else 0.0
+
+
+def _scale(result: Fit, values) -> np.ndarray:
+    """Log odds of shares, logarithms of other targets."""
+    if not _shares(result):
+        return np.log(values)
+    inside = np.clip(values, 1e-6, 1 - 1e-6)
+    return np.log(inside / (1 - inside))
+
+
+def _shares(result: Fit) -> bool:
+    return result.target.startswith(("accuracy", "error"))
 
 
 def chain_report(
@@ -220,7 +272,7 @@ def _losses(result: Fit | Choice, frame, draws: int):
     return mean, np.maximum(cloud, _ZERO_LOSS)
 
 
-def _linked(result: Fit, losses, mean) -> np.ndarray:
+def _linked(result: Fit, losses, mean, beyond: float) -> np.ndarray:
     """Draws of the link's target at drawn losses, (draws, rows)."""
     drawn = result.parameter_draws()
     order = np.random.default_rng(0).permutation(len(next(iter(drawn.values()))))
@@ -229,12 +281,22 @@ def _linked(result: Fit, losses, mean) -> np.ndarray:
     with np.errstate(all="ignore"):
         cloud = result.law.predict({"loss": losses[:count]}, picked)
     cloud = widen(cloud, mean, result.draws.factor)
+    if beyond > 0:
+        cloud = _moved(result, cloud, losses[:count], beyond)
     noise = scatter(result.draws, cloud.shape, 1)
     cloud = cloud + noise if result.objective == "least_squares" else cloud * np.exp(noise)
     return _held(result, cloud)
 
 
+def _moved(result: Fit, cloud, losses, beyond: float) -> np.ndarray:
+    """Draws with the misfit of the link at losses below those that it was fitted to."""
+    frame = result.observations.frame
+    least = frame["loss"][frame["run"] != "anchor"].min()
+    slope = beyond * np.random.default_rng([0, 2]).normal(size=(len(cloud), 1))
+    moved = _scale(result, cloud) + slope * np.maximum(least - losses, 0.0)
+    return 1 / (1 + np.exp(-moved)) if _shares(result) else np.exp(moved)
+
+
 def _held(result: Fit, values) -> np.ndarray:
     """Shares between 0 and 1: links without a floor or a ceiling run beyond both."""
-    shares = result.target.startswith(("accuracy", "error"))
-    return np.clip(values, 0.0, 1.0) if shares else values
+    return np.clip(values, 0.0, 1.0) if _shares(result) else values

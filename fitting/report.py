@@ -18,6 +18,7 @@ from fitting.choice_report import (
     warning_lines,
     with_misfit,
 )
+from fitting.expression import where as rows_where
 from fitting.fit import Fit, fit
 from fitting.group_report import chosen_for_groups, group_report
 from fitting.held_out import seed_standard_deviation
@@ -45,6 +46,7 @@ def fit_report(
     ask=(),
     by: str | None = None,
     share=(),
+    where: str | None = None,
     **changes,
 ) -> str:
     """Fit a law to a table and report the fit with its evidence.
@@ -62,6 +64,7 @@ def fit_report(
       flops: budgets to allocate, FLOP; ask: questions to the fitted law, `QUESTION,NAME=VALUE,...`.
       by: column of groups to fit one by one; share: parameters that they have in common. The report
         is then `group_report.group_report`'s, with groups.csv.
+      where: condition on the rows that are taken, as `expression.where` reads it.
 
     Returns:
       the report, Markdown.
@@ -81,6 +84,8 @@ def fit_report(
         for name in [*(["allocation"] if len(flops) else []), *(name for name, _ in asked)]:
             use.question(one, name)
     obs = Observations.read(table, columns)
+    if where:
+        obs = obs.only(rows_where(obs.frame, where))
     if by is not None:
         one = named[0] if len(named) == 1 else chosen_for_groups(named, obs, by, options)
         return group_report(one, obs, options, by, share, flops, out)

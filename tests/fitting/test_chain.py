@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from fitting import LAWS, Observations, fit
-from fitting.chain import LINK, anchored, chain, chain_report, fit_chain
+from fitting.chain import LINK, anchored, chain, chain_report, fit_chain, link_misfit
 from fitting.options import Options
 from refused import Refused
 from tests.fitting.planted import PUBLIC, TRUTH, grid
@@ -60,6 +60,16 @@ def test_errors_of_both_steps_reach_the_prediction():
     # Without what is not known of the loss, the interval of the link alone is narrower.
     alone = found.link.predict({"loss": [both["loss"]]}).iloc[0]
     assert both["high"] - both["low"] > alone["high"] - alone["low"]
+
+
+def test_a_link_that_bends_is_less_sure_below_its_runs():
+    _, links = ladder()
+    options = Options(**LINK, point_only=True, fixed={"floor": 0.25})
+    right = fit("downstream_sigmoid", Observations(links), options)
+    assert link_misfit(right) < 0.01
+    bent = links.assign(accuracy=links["accuracy"] - 0.02 * (links["loss"].max() - links["loss"]))
+    assert link_misfit(fit("downstream_sigmoid", Observations(bent), options)) > 0.02
+    assert link_misfit(fit("downstream_sigmoid", Observations(links.iloc[:3]), options)) >= 0
 
 
 def test_an_anchor_is_one_more_run_at_no_loss():
