@@ -10,19 +10,21 @@ Answer     For every seed the data law L = E + B/D^beta, fitted at a width that 
            and no power law in parameters.
 """
 
+import itertools
+
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from data import Mixture, load
 from data.markov import parse
-from experiments.evidence.claim import counted
+from experiments.evidence.claim import HIGH, LOW, counted, rows
 from experiments.evidence.figures import finish, means, panels
 from experiments.evidence.law import parameter
 from experiments.evidence.report import Block, Picture, Table, Text
+from experiments.evidence.setup import Setup
 from experiments.evidence.study import Results, Study, configured
 from fitting import Observations, fit
-from models import ladder
-from scaling import Data, Evaluation, Run, labelled, product, wsd
+from scaling import Evaluation, labelled
 
 PRESETS = {
     "cpu": dict(
@@ -47,27 +49,13 @@ GOAL = 0.2  # Largest miss of E, in percent of H, that counts as the truth.
 
 def study(config) -> Study:
     """Builds token counts × seeds at one width, and a grid of smaller widths beside it."""
-    corpus = load(config.corpus)
-    points = (
-        *product(role=["law"], size=[config.width], seed=range(config.seeds)),
-        *product(role=["grid"], size=config.grid_widths, seed=range(config.grid_seeds)),
-    )
-    data = Data.of(corpus, Mixture.uniform(corpus.main))
-    shape = dict(vocabulary=corpus.vocabulary, context=config.context)
-    runs = []
-    for point in points:
-        rung, seed = ladder(point["size"], config.tokens, **shape), point.pop("seed")
-        for tokens in config.tokens:
-            phases = wsd(tokens, config.batch_tokens, config.warmup_tokens)
-            runs.append(labelled(Run.of(rung, data, seed, phases), **point))
-    return Study(
-        name="known_entropy",
-        corpus=corpus,
-        runs=tuple(runs),
-        evaluation=Evaluation(config.evaluation_tokens),
-        report=report,
-        repeat=config.repeat,
-    )
+    setup, runs = Setup.of(config), []
+    points = [("law", config.width, seed) for seed in range(config.seeds)]
+    points += itertools.product(["grid"], config.grid_widths, range(config.grid_seeds))
+    for (role, width, seed), tokens in itertools.product(points, config.tokens):
+        run = setup.on_ladder(width, seed, setup.phases(tokens))
+        runs.append(labelled(run, role=role, size=width))
+    return setup.study(report, runs, evaluation=Evaluation(config.evaluation_tokens))
 
 
 def sample_correction(config, corpus) -> tuple[float, float]:
@@ -92,17 +80,10 @@ def report(results: Results) -> list[Block]:
     wide = runs[runs["width"] == config.width]
     fits = {seed: fit("data", Observations(group)) for seed, group in wide.groupby("seed")}
     claims = {seed: parameter(found, "E", than=entropy) for seed, found in fits.items()}
-    rows = [
-        {"seed": seed}
-        | claim.columns("E (nats/token)")
-        | {
-            "beta": fits[seed].parameters["beta"],
-            "E − H (% of H)": 100 * (claim.value / entropy - 1),
-            "covers H": "yes" if claim.low <= entropy <= claim.high else "no",
-        }
-        for seed, claim in claims.items()
-    ]
-    table = pd.DataFrame(rows)
+    table = rows(claims, "seed", "E (nats/token)")
+    table["beta"] = [found.parameters["beta"] for found in fits.values()]
+    table["E − H (% of H)"] = 100 * (table["E (nats/token)"] / entropy - 1)
+    table["covers H"] = np.where(table[LOW].le(entropy) & table[HIGH].ge(entropy), "yes", "no")
     worst = table["E − H (% of H)"].abs().max()
     first = Observations(runs[runs["seed"] == runs["seed"].min()])
     grid = parameter(fit("chinchilla", first, params="params_total"), "E", than=entropy)

@@ -22,36 +22,29 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from data import Mixture, load
 from experiments.evidence.claim import listed
 from experiments.evidence.figures import per_panel, shades
 from experiments.evidence.report import Block, Picture, Table, Text
+from experiments.evidence.setup import Setup
 from experiments.evidence.study import CPU, GPU, Results, Study, configured
-from models import ladder
 from models.ladder import RATES, learning_rate
 from refused import Refused
-from scaling import AdamW, Data, Evaluation, Run, labelled, wsd
+from scaling import AdamW, labelled
 from scaling.optimizers import chosen
 
+COMMON = dict(
+    # Multiples of 0.5/width, the rule of thumb that earlier small runs gave.
+    factors=(0.25, 0.35, 0.5, 0.71, 1.0, 1.41, 2.0),
+    update_ladder=False,
+    optimizer="adamw",  # A name of `scaling.optimizers`; the ladder's rates are AdamW's.
+)
 PRESETS = {
-    "cpu": dict(
-        CPU,
-        widths=(16, 32, 64),
-        # Multiples of 0.5/width, the rule of thumb that earlier small runs gave.
-        factors=(0.25, 0.35, 0.5, 0.71, 1.0, 1.41, 2.0),
-        tokens=(256_000, 2_048_000),
-        seeds=2,
-        update_ladder=False,
-        optimizer="adamw",  # A name of `scaling.optimizers`; the ladder's rates are AdamW's.
-    ),
+    "cpu": dict(CPU | COMMON, widths=(16, 32, 64), tokens=(256_000, 2_048_000), seeds=2),
     "gpu": dict(
-        GPU,
+        GPU | COMMON,
         widths=(64, 128, 256, 512),
-        factors=(0.25, 0.35, 0.5, 0.71, 1.0, 1.41, 2.0),
         tokens=(16_384_000, 131_072_000),
         seeds=1,
-        update_ladder=False,
-        optimizer="adamw",  # A name of `scaling.optimizers`; the ladder's rates are AdamW's.
     ),
 }
 get_config = configured(PRESETS)
@@ -69,30 +62,17 @@ def study(config) -> Study:
     optimizer = chosen(config.optimizer)
     if config.update_ladder and optimizer is not AdamW:
         raise Refused("config.optimizer", config.optimizer, "adamw where the ladder is rewritten")
-    corpus = load(config.corpus)
-    data = Data.of(corpus, Mixture.uniform(corpus.main))
-    shape = dict(vocabulary=corpus.vocabulary, context=config.context, dtype=config.dtype)
-    runs = []
+    setup, runs = Setup.of(config), []
     for width in config.widths:
-        rung = ladder(width, config.tokens, **shape)
+        rung = setup.rung(width)
         rates = [("grid", float(f"{f * RULE / width:.3g}")) for f in config.factors]
         rates += [("ladder", rung.learning_rate)]
         for rate, seed, tokens in itertools.product(rates, range(config.seeds), config.tokens):
-            (role, peak), phases = rate, wsd(tokens, config.batch_tokens, config.warmup_tokens)
-            run = Run(
-                model=rung.model, data=data, optimizer=optimizer.at(peak), seed=seed, phases=phases
-            )
+            (role, peak), phases = rate, setup.phases(tokens)
+            run = setup.run(rung.model, peak, seed, phases, optimizer)
             multiple = float(f"{peak * width / RULE:.3g}")
             runs.append(labelled(run, role=role, size=width, rate=multiple))
-    return Study(
-        name="learning_rate",
-        corpus=corpus,
-        runs=tuple(runs),
-        evaluation=Evaluation(config.evaluation_tokens, domains=corpus.main),
-        report=report,
-        repeat=config.repeat,
-        published={"rate exponent in params": "−0.713 (arXiv:2503.04715, eq. 1)"},
-    )
+    return setup.study(report, runs)
 
 
 @dataclass(frozen=True)
@@ -166,17 +146,10 @@ def ladder_cost(runs: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (width, tokens), curve in curves(runs).items():
         rate, lowest = learning_rate(width), float(curve.losses.min())
-        rows.append(
-            {
-                "width": width,
-                "tokens": tokens,
-                "best rate (parabola)": curve.best(),
-                "ladder's rate": rate,
-                "ladder's excess (%)": curve.excess(rate),
-                "lowest mean (nats/token)": lowest,
-                "ladder over lowest mean (%)": 100 * (curve.at(rate) / lowest - 1),
-            }
-        )
+        row = {"width": width, "tokens": tokens, "best rate (parabola)": curve.best()}
+        row |= {"ladder's rate": rate, "ladder's excess (%)": curve.excess(rate)}
+        over = {"ladder over lowest mean (%)": 100 * (curve.at(rate) / lowest - 1)}
+        rows.append(row | {"lowest mean (nats/token)": lowest} | over)
     return pd.DataFrame(rows)
 
 

@@ -3,16 +3,14 @@
 Command    espalier run --config=experiments/moe_leverage.py:cpu
 Cost       cpu: 11 CPU-minutes; gpu: 2e18 FLOPs, about four hours on one accelerator (estimated,
            not run); published: see `espalier plan` (needs a corpus, --config.corpus=NAME)
-Compared   Tian et al. 2025 (arXiv:2507.17702): efficiency leverage EL = C_dense/C_moe at equal loss
-           follows EL = Â^(a + d·log10 C + γ(log2 G)² + β·log2 G), Â = A + 0.0163, with a = 1.23,
+Compared   Tian et al. 2025 (arXiv:2507.17702, eq. 8, table 2): leverage EL = C_dense/C_moe at equal
+           loss is Â^(a + d·log10 C + γ(log2 G)² + β·log2 G), Â = A + 0.0163, with a = 1.23,
            d = −0.0761, γ = 0.0167, β = −0.117, fitted on 1e18–6e20 FLOPs: more leverage with
-           fewer active experts and more compute, most at G near 11; below 7e14 FLOPs (G = 2) the
-           same formula gives EL < 1.
-Answer     On `cpu`, 1.5e10–1.9e11 FLOPs: EL is 0.9–1.2 at the lowest compute, where no interval
-           leaves out 1, and 1.3–2.2 at the highest, where all six are above 1. That is more than
-           the published law gives down there (0.45–0.88), and it rises faster with compute; fewer
-           active experts help down to A = 0.18 and no further (at 0.09 capacity drops an eighth of
-           the assignments); granularities 2 to 8 are not told apart. One or two seeds; efficient
+           fewer active experts and more compute, most at G near 11; EL < 1 below 7e14 (G = 2).
+Answer     `cpu`, 1.5e10–1.9e11 FLOPs: EL is 0.9–1.2 at the lowest compute, where no interval leaves
+           out 1, and 1.3–2.2 at the highest, all six above 1; the published law gives 0.45–0.88 and
+           rises slower. Fewer active experts help down to A = 0.18 (at 0.09 capacity drops an
+           eighth of the assignments); G of 2 to 8 are not told apart. One or two seeds; efficient
            runs are mostly the longest of their width, so longer ladders may move both sides.
 """
 
@@ -21,27 +19,17 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from data import Mixture, load
 from experiments.evidence.claim import counted
 from experiments.evidence.comparison import best_rates
 from experiments.evidence.leverage import DENSE, leverage_blocks
 from experiments.evidence.report import Block, Table, Text
-from experiments.evidence.study import Results, Study, configured
-from models import Experts, ModelConfig, ladder
+from experiments.evidence.setup import Setup
+from experiments.evidence.study import CPU, GPU, Results, Study, configured
+from models import Experts, ModelConfig
 from models.accounting import leverage_flops
 from models.ladder import learning_rate
 from refused import Refused
-from scaling import (
-    AdamW,
-    Data,
-    Evaluation,
-    Labelled,
-    Run,
-    labelled,
-    per_width,
-    unfolded,
-    wsd,
-)
+from scaling import Labelled, Run, labelled, per_width, unfolded, wsd
 
 # Every arm has the same FLOPs per token as the dense one in the published convention: k + E_s
 # experts of 2·width/G make up the dense feed-forward of 3·width. `experts` are the arms over A at
@@ -51,48 +39,36 @@ COMMON = dict(
     granularities=(2, 4, 8),
     fine_experts=16,
     sweep_rates=(0.5, 1.0, 2.0),
-    corpus="wheels",
+    rates=(1.0, 1.0),  # × the ladder's, for dense and mixture: from the study's own sweep.
     mixture="code=0.25,docs=0.25,headers=0.25,tests=0.25",
 )
 PRESETS = {
-    # Rates: multiples of the ladder's rate, for dense and mixture, from the sweep that is part of
-    # the study.
-    "cpu": COMMON
-    | dict(
+    "cpu": dict(
+        CPU | COMMON,
         widths=(16, 24, 32),
         tokens=(256_000, 512_000, 1_024_000),
         seeds=(2, 1, 1),
         sweep_width=32,
         sweep_tokens=512_000,
         sweep_seeds=1,
-        rates=(1.0, 1.0),
-        batch_tokens=1024,
-        context=64,
-        warmup_tokens=25 * 1024,
         evaluation_tokens=16_384,
-        dtype="float32",
-        repeat=False,
     ),
-    "gpu": COMMON
-    | dict(
+    "gpu": dict(
+        GPU | COMMON,
         widths=(256, 512, 1024),
         tokens=(32_768_000, 65_536_000, 131_072_000),
         seeds=(2, 2, 1),
         sweep_width=256,
         sweep_tokens=65_536_000,
         sweep_seeds=2,
-        rates=(1.0, 1.0),
         batch_tokens=65_536,
         context=1024,
         warmup_tokens=50 * 65_536,
-        evaluation_tokens=262_144,
-        dtype="bfloat16",
-        repeat=True,
     ),
     # The published ladder (table 7) and its arms (section 5.1); tokens, rates and batches are the
     # table's, so `tokens`, `rates` and `batch_tokens` are not read.
-    "published": COMMON
-    | dict(
+    "published": dict(
+        GPU | COMMON,
         experts=(4, 8, 16, 32, 64, 128, 256),
         granularities=(2, 4, 8, 16),  # Its 6 and 12 do not divide twice every width.
         fine_experts=64,
@@ -102,15 +78,12 @@ PRESETS = {
         sweep_width=0,
         sweep_tokens=0,
         sweep_seeds=0,
-        rates=(1.0, 1.0),
         batch_tokens=0,
         context=4096,
         warmup_tokens=0,
         evaluation_tokens=1_048_576,
-        dtype="bfloat16",
         corpus="",
         mixture="code=1",
-        repeat=True,
     ),
 }
 get_config = configured(PRESETS)
@@ -124,7 +97,6 @@ TABLE_7 = {
     1024: (16, 16, 4, 8.1e-4, 531, 2e20),
     1280: (22, 20, 4, 7.0e-4, 795, 6e20),
 }
-DECAY = 0.2  # Of each run's tokens; Hägele et al. 2024 (arXiv:2405.18392), section 4.
 ACTIVE, SHARED = 2, 1  # At G = 2; both grow with G.
 
 
@@ -147,14 +119,13 @@ def arms(config) -> dict[str, Experts | None]:
     }
 
 
-def model(config, corpus, width: int, experts: Experts | None) -> ModelConfig:
+def model(setup: Setup, width: int, experts: Experts | None) -> ModelConfig:
     """Returns an arm's model of a width; the dense one has the feed-forward that is active."""
-    shape = dict(vocabulary=corpus.vocabulary, context=config.context, dtype=config.dtype)
-    if config.preset == "published":
-        names = ("depth", "heads", "kv_heads")
-        shape |= dict(zip(names, TABLE_7[width][:3], strict=True))
-    shape["ff_width"] = (ACTIVE + SHARED) * width
-    return ladder(width, 10**6, **shape | ({"feed_forward": experts} if experts else {})).model
+    shape = {"ff_width": (ACTIVE + SHARED) * width}
+    if setup.config.preset == "published":
+        shape |= zip(("depth", "heads", "kv_heads"), TABLE_7[width][:3], strict=True)
+    # The tokens decide on a batch, which is not the ladder's here.
+    return setup.rung(width, 10**6, **shape | ({"feed_forward": experts} if experts else {})).model
 
 
 def lengths(config, width: int, model: ModelConfig) -> tuple[int, tuple[int, ...], int]:
@@ -167,22 +138,13 @@ def lengths(config, width: int, model: ModelConfig) -> tuple[int, tuple[int, ...
     return batch, (steps * batch,), round(0.01 * steps) * batch
 
 
-def run_of(config, corpus, arm: str, width: int, tokens: int | None, rate: float, seed: int) -> Run:
+def run_of(setup: Setup, arm: str, width: int, tokens: int | None, rate: float, seed: int) -> Run:
     """Builds one run; `rate` multiplies the ladder's rate (or table 7's)."""
-    shape = model(config, corpus, width, arms(config)[arm])
-    batch, counts, warmup = lengths(config, width, shape)
-    base = learning_rate(width)
-    if config.preset == "published":
-        base = TABLE_7[width][3]
-    optimizer = AdamW.at(float(f"{base * rate:.3g}"))
-    phases = wsd(counts[0] if tokens is None else tokens, batch, warmup, DECAY)
-    return Run(
-        model=shape,
-        data=Data.of(corpus, Mixture.parse(config.mixture)),
-        optimizer=optimizer,
-        seed=seed,
-        phases=phases,
-    )
+    shape = model(setup, width, arms(setup.config)[arm])
+    batch, counts, warmup = lengths(setup.config, width, shape)
+    phases = wsd(counts[0] if tokens is None else tokens, batch, warmup)
+    peak = TABLE_7[width][3] if setup.config.preset == "published" else learning_rate(width)
+    return setup.arm(shape, peak, phases)(rate, seed)
 
 
 def reference(config) -> str:
@@ -191,22 +153,22 @@ def reference(config) -> str:
     return next(name for name, experts in arms(config).items() if experts == wanted)
 
 
-def sweep(config, corpus) -> tuple[Labelled, ...]:
+def sweep(setup: Setup) -> tuple[Labelled, ...]:
     """Builds the sweep of the learning rate, for the dense model and one mixture at one size."""
+    config = setup.config
     if not config.sweep_width:
         return ()
     at = (config.sweep_width, config.sweep_tokens)
-    run = lambda arm, rate, seed: run_of(config, corpus, arm, *at, rate, seed)
+    points = ((DENSE, reference(config)), config.sweep_rates, range(config.sweep_seeds))
     return tuple(
-        labelled(run(arm, rate, seed), role="sweep", arm=arm, size=at[0], rate=rate)
-        for arm in (DENSE, reference(config))
-        for rate in config.sweep_rates
-        for seed in range(config.sweep_seeds)
+        labelled(run_of(setup, arm, *at, rate, seed), role="sweep", arm=arm, size=at[0], rate=rate)
+        for arm, rate, seed in itertools.product(*points)
     )
 
 
-def grid(config, corpus) -> tuple[Labelled, ...]:
+def grid(setup: Setup) -> tuple[Labelled, ...]:
     """Builds every arm at every width, length and seed."""
+    config = setup.config
     if len(config.rates) != 2:
         raise Refused("config.rates", config.rates, "two, of dense and of the mixtures")
     dense, mixture = config.rates
@@ -214,35 +176,22 @@ def grid(config, corpus) -> tuple[Labelled, ...]:
     made = []
     for width, seeds in per_width(config.widths, config.seeds):
         for arm, seed, tokens in itertools.product(used, range(seeds), config.tokens or [None]):
-            run = run_of(config, corpus, arm, width, tokens, used[arm], seed)
+            run = run_of(setup, arm, width, tokens, used[arm], seed)
             made.append(labelled(run, role="ladder", arm=arm, size=width, rate=used[arm]))
     return tuple(made)
 
 
 def study(config) -> Study:
     """Builds the ladders of all arms, and the sweep behind their learning rates."""
-    corpus = load(config.corpus)
-    return Study(
-        name="moe_leverage",
-        corpus=corpus,
-        runs=(*grid(config, corpus), *sweep(config, corpus)),
-        evaluation=Evaluation(
-            config.evaluation_tokens, domains=Mixture.parse(config.mixture).names
-        ),
-        report=report,
-        repeat=config.repeat,
-        published={"leverage": "arXiv:2507.17702, eq. 8 and table 2"},
-    )
+    setup = Setup.of(config)
+    return setup.study(report, (*grid(setup), *sweep(setup)))
 
 
-def published_flops(config, corpus, table: pd.DataFrame) -> pd.Series:
+def published_flops(setup: Setup, table: pd.DataFrame) -> pd.Series:
     """Returns C = M·D of every row, in the published convention (`leverage_flops`)."""
-    per_token = {
-        (arm, width): leverage_flops(model(config, corpus, width, arms(config)[arm]))
-        for arm, width in {*zip(table["arm"], table["width"], strict=True)}
-    }
-    keys = zip(table["arm"], table["width"], table["tokens"], strict=True)
-    return pd.Series([per_token[a, w] * t for a, w, t in keys], index=table.index)
+    mixtures, cells = arms(setup.config), list(zip(table["arm"], table["width"], strict=True))
+    per_token = {(a, w): leverage_flops(model(setup, w, mixtures[a])) for a, w in {*cells}}
+    return table["tokens"] * [per_token[cell] for cell in cells]
 
 
 def report(results: Results) -> list[Block]:
@@ -250,7 +199,7 @@ def report(results: Results) -> list[Block]:
     config, every = results.config, unfolded(results.runs)
     table, swept = every[every["role"] == "ladder"], every[every["role"] == "sweep"]
     table = table[table["diverged_step"].isna()].reset_index(drop=True)
-    flops = published_flops(config, results.corpus, table)
+    flops = published_flops(Setup(config, results.corpus), table)
     blocks = leverage_blocks(table.assign(exact_flops=table["flops"], flops=flops))
     if swept.empty:
         return blocks

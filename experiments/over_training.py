@@ -5,7 +5,7 @@ Cost       cpu: 5 to 7 CPU-minutes; laptop: 45 CPU-minutes;
            gpu: about an hour on one accelerator; pod: see `espalier plan`
 Compared   Gadre et al. 2024 (arXiv:2403.08540): L = E + (a·M^η + b·M^−η)·C^−η with M tokens per
            parameter and C = 6·params_total·tokens; 104 models on three data sets gave η from
-           0.121 to 0.136 and predicted runs with 300× the compute within 0.7 %.
+           0.121 to 0.136 (table 2) and predicted runs with 300× the compute within 0.7 %.
 Answer     The law, fitted without the largest width at its two largest token counts, predicts
            those within 3.5 % and better than the nearest run does. Exponents from these sizes
            are not publishable: the `cpu` preset proves the machinery, not the law.
@@ -15,8 +15,7 @@ import itertools
 
 import pandas as pd
 
-from data import Mixture, load
-from experiments.evidence.claim import counted, scale
+from experiments.evidence.claim import counted, rows, scale
 from experiments.evidence.figures import plan_tree
 from experiments.evidence.law import (
     against_others,
@@ -27,11 +26,11 @@ from experiments.evidence.law import (
     summarised,
 )
 from experiments.evidence.report import Block, Picture, Table, Text
+from experiments.evidence.setup import Setup
 from experiments.evidence.study import CPU, GPU, Results, Study, configured
 from fitting import Observations, fit, seed_standard_deviation
 from fitting import figures as draw
-from models import ladder
-from scaling import Data, Evaluation, Run, labelled, per_width, wsd
+from scaling import labelled, per_width
 
 # `seeds` are the numbers of seeds by width; the last one holds for further widths.
 # Token counts are powers of two of 250 steps, so that 20 % of each is a whole number of steps.
@@ -66,6 +65,7 @@ PRESETS = {
         mixture="code=0.25,docs=0.25,headers=0.25,tests=0.25",
     ),
     "pod": dict(
+        GPU,
         widths=(512, 768, 1024, 1536, 2048),
         tokens=(2_097_152_000, 4_194_304_000, 8_388_608_000, 16_777_216_000),
         seeds=(2, 1, 1, 1, 1),
@@ -75,7 +75,6 @@ PRESETS = {
         evaluation_tokens=1_048_576,
         corpus="",
         mixture="code=1",
-        dtype="bfloat16",
         repeat=False,
     ),
 }
@@ -94,7 +93,6 @@ SHOWN = {name: name for name in ("width", "seed", "params_total", "tokens")} | {
     "loss": "loss (nats/token)",
     "bits_per_byte": "bits/byte",
 }
-DECAY = 0.2  # Of each run's tokens; Hägele et al. 2024 (arXiv:2405.18392), section 4.
 
 
 def study(config) -> Study:
@@ -102,27 +100,13 @@ def study(config) -> Study:
 
     The largest width at its two largest token counts has the role "held out".
     """
-    corpus = load(config.corpus)
-    mixture = Mixture.parse(config.mixture)
-    data = Data.of(corpus, mixture)
-    shape = dict(vocabulary=corpus.vocabulary, context=config.context, dtype=config.dtype)
-    runs = []
+    setup, runs = Setup.of(config), []
     for width, seeds in per_width(config.widths, config.seeds):
-        rung = ladder(width, config.tokens, **shape)
         for seed, tokens in itertools.product(range(seeds), config.tokens):
-            phases = wsd(tokens, config.batch_tokens, config.warmup_tokens, DECAY)
+            run = setup.on_ladder(width, seed, setup.phases(tokens))
             beyond = width == max(config.widths) and tokens in sorted(config.tokens)[-2:]
-            role = "held out" if beyond else "fitted"
-            runs.append(labelled(Run.of(rung, data, seed, phases), role=role, size=width))
-    return Study(
-        name="over_training",
-        corpus=corpus,
-        runs=tuple(runs),
-        evaluation=Evaluation(config.evaluation_tokens, domains=mixture.names),
-        report=report,
-        repeat=config.repeat,
-        published={"eta": "0.121–0.136 (Gadre et al. 2024, table 2 of arXiv:2403.08540)"},
-    )
+            runs.append(labelled(run, role="held out" if beyond else "fitted", size=width))
+    return setup.study(report, runs)
 
 
 def held_out_largest(runs):
@@ -207,11 +191,11 @@ def errors(name: str, found: dict, mask, spread: float) -> Table:
 
 def conventions(observations: Observations, mask) -> Table:
     """Fits the over-training law under two conventions of counting, with both exponents."""
-    rows = []
-    for shown, (law, params) in CONVENTIONS.items():
-        found = fit(law, observations, held_out=mask, params=params)
-        worst = 100 * found.held_out["relative_error"].abs().max()
-        row = {"convention": shown} | parameter(found, "eta").columns("eta")
-        rows.append(row | {"worst held-out error (%)": worst})
-    how = f"The exponent by convention; {found.interval_method}."
-    return Table("conventions", pd.DataFrame(rows), how)
+    fits = {
+        shown: fit(law, observations, held_out=mask, params=params)
+        for shown, (law, params) in CONVENTIONS.items()
+    }
+    table = rows({shown: parameter(f, "eta") for shown, f in fits.items()}, "convention", "eta")
+    worst = [100 * f.held_out["relative_error"].abs().max() for f in fits.values()]
+    how = f"The exponent by convention; {next(reversed(fits.values())).interval_method}."
+    return Table("conventions", table.assign(**{"worst held-out error (%)": worst}), how)

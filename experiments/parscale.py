@@ -5,87 +5,67 @@ Cost       cpu: 10 CPU-minutes; gpu: 197 PFLOPs, about an hour at 50 TFLOP/s; pu
            `espalier plan`, with a corpus of one's own
 Compared   Chen et al. 2025 (ParScale, arXiv:2505.10475): L = E + (A/(N·(k·ln P + 1)))^α with N =
            params_non_embedding, those of the streams included; 42 billion tokens, N from 0.54e9
-           to 4.4e9 and P from 1 to 8 gave k = 0.39 (code) and 0.33 (Pile), and at equal training
+           to 4.4e9 and P from 1 to 8 gave k = 0.39 (code) and 0.33 (Pile); at equal training
            compute parameters beat streams.
-Answer     In the `cpu` preset nothing is gained: at equal parameters 4 streams and one are not told
-           apart (to 0.06 bits per byte), nor are streams from the start and in a second stage, and
-           k is not identified. With a frozen backbone the second stage ends 0.16 higher. At equal
-           FLOPs one stream is better, wider (−0.11) or trained longer (−0.55). E is the floor at
-           these 0.2 million tokens, not an entropy.
+Answer     `cpu`: nothing is gained. At equal parameters 4 streams and one are not told apart (to
+           0.06 bits per byte), nor are streams from the start and in a second stage; k is not
+           identified. A second stage on a frozen backbone ends 0.16 higher. At equal FLOPs one
+           stream is better, wider (−0.11) or trained longer (−0.55). E is a floor, not an entropy.
 """
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from data import Mixture, load
 from experiments.evidence.claim import counted, scale
 from experiments.evidence.comparison import best_rates, comparison
 from experiments.evidence.report import Block, Picture, Text
+from experiments.evidence.setup import Setup
 from experiments.evidence.streams import flops_picture, kept_table, law_blocks, named
 from experiments.evidence.study import CPU, GPU, Results, Study, configured
-from models import ModelConfig, Streams, count, ladder
+from models import ModelConfig, Streams, count
 from refused import Refused
-from scaling import (
-    AdamW,
-    AddStreams,
-    Data,
-    Evaluation,
-    KeepStreams,
-    Labelled,
-    Phase,
-    Run,
-    constant,
-    sweep,
-    unfolded,
-    wsd,
-)
+from scaling import AdamW, AddStreams, KeepStreams, Labelled, Phase, Run, constant, sweep, unfolded
 
+# Before the `cpu` grid was settled, two seeds of width 32 were tried with 4 streams at the
+# reference rate. Means of the held-out loss: one stream 2.396; prefix 2, 8 and 16 from std 0.02:
+# 2.389, 2.397 and 2.393; prefix 8 from std 0.5 and 1: 2.396 and 2.409; plain averages (smoothing 1)
+# from std 0.02: 2.394. Nothing was resolved, so the published values stand. But for plain averages
+# the mean largest weight ended near 0.9, of 0.925 at most.
+COMMON = dict(
+    streams=(1, 2, 4, 8),
+    prefix=48,
+    prefix_std=0.02,
+    smoothing=0.1,
+    rates=(0.5, 1.0, 2.0),
+    seeds=3,
+    published_shapes=False,
+)
 PRESETS = {
-    # Before the `cpu` grid was settled, two seeds of width 32 were tried with 4 streams at the
-    # reference rate. Means of the held-out loss: one stream 2.396; prefix 2, 8 and 16 from std
-    # 0.02: 2.389, 2.397 and 2.393; prefix 8 from std 0.5 and 1: 2.396 and 2.409; plain averages
-    # (smoothing 1) from std 0.02: 2.394. Nothing was resolved, so the published values stand. But
-    # for plain averages the mean largest weight ended near 0.9, of 0.925 at most.
     "cpu": dict(
-        CPU,
+        CPU | COMMON,
         widths=(16, 32, 48),
         streams=(1, 2, 4),
         main_width=32,  # Where arms are compared with `seeds`; other widths have one seed.
         prefix=8,
-        prefix_std=0.02,
-        smoothing=0.1,
         tokens=204_800,
         rates=(0.5, 1.0, 2.0, 4.0),
-        seeds=3,
         mixture="code=1",
-        published_shapes=False,
     ),
     "gpu": dict(
-        GPU,
+        GPU | COMMON,
         widths=(128, 192, 256, 384),
-        streams=(1, 2, 4, 8),
         main_width=256,
-        prefix=48,
-        prefix_std=0.02,
-        smoothing=0.1,
         tokens=16_384_000,
-        rates=(0.5, 1.0, 2.0),
-        seeds=3,
         mixture="code=0.25,docs=0.25,headers=0.25,tests=0.25",
-        published_shapes=False,
     ),
     # The published grid, as far as it is known: its learning rates are not, so they are swept.
     "published": dict(
+        GPU | COMMON,
         widths=(896, 1024, 1280, 1536, 2048, 2560),
-        streams=(1, 2, 4, 8),
         main_width=896,
-        prefix=48,
-        prefix_std=0.02,
-        smoothing=0.1,
         tokens=41_943_040_000,
-        rates=(0.5, 1.0, 2.0),
         seeds=1,
         batch_tokens=1024 * 2048,
         context=2048,
@@ -94,7 +74,6 @@ PRESETS = {
         corpus="",
         mixture="code=1",
         published_shapes=True,
-        dtype="bfloat16",
         repeat=False,
     ),
 }
@@ -111,55 +90,47 @@ SMALLEST = 0.54e9  # Non-embedding parameters of the smallest published model.
 PUBLISHED = {896: 4864, 1024: 5504, 1280: 6912, 1536: 8320, 2048: 11008, 2560: 13824}
 
 
-class Bench:
-    """What all runs of a preset share: data, backbones by width, and how they are trained."""
+@dataclass(frozen=True, eq=False)
+class Bench(Setup):
+    """The setup of streams: backbones by width, and how they are trained."""
 
-    def __init__(self, config, corpus):
-        self.config, self.most = config, max(config.streams)
-        self.data = Data.of(corpus, Mixture.parse(config.mixture))
-        self.shape = dict(vocabulary=corpus.vocabulary, context=config.context, dtype=config.dtype)
+    @property
+    def most(self) -> int:
+        """The most streams."""
+        return max(self.config.streams)
 
     def streams(self, number: int, **fields) -> Streams:
         """Returns the settings of P streams."""
         config = self.config
         return Streams(number, config.prefix, config.smoothing, config.prefix_std, **fields)
 
-    def rung(self, width: int, **fields):
-        """Returns the ladder's or the published backbone of a width, and its reference rate."""
+    def model(self, width: int, streams: int = 1) -> ModelConfig:
+        """Returns the ladder's or the published backbone of a width, with P streams."""
+        shape = {}
         if self.config.published_shapes:
             if width not in PUBLISHED:
                 raise Refused("width", width, f"of published shapes one of {sorted(PUBLISHED)}")
-            heads = dict(depth=36, heads=16, kv_heads=2, tied=True)
-            fields = heads | {"ff_width": PUBLISHED[width]} | fields
-        return ladder(width, self.config.tokens, **self.shape, **fields)
-
-    def model(self, width: int, streams: int = 1) -> ModelConfig:
-        """Returns the model of a width with P streams."""
-        return self.rung(width, streams=self.streams(streams)).model
+            shape = dict(depth=36, heads=16, kv_heads=2, tied=True, ff_width=PUBLISHED[width])
+        return self.rung(width, streams=self.streams(streams), **shape).model
 
     def train(self, model: ModelConfig, tokens: int | None = None, stage=None, then=None):
         """Returns a function (rate multiple, seed) → run that trains a model.
 
         `stage` is a change at the decay, `then` one before the evaluation.
         """
-        config = self.config
-        first, second = wsd(
-            tokens or config.tokens, config.batch_tokens, config.warmup_tokens, DECAY
-        )
-        phases = [first, replace(second, change=stage)]
+        first, second = self.phases(tokens, DECAY)
+        phases = (first, replace(second, change=stage))
         if then is not None:
             # A step at a rate of zero changes no parameter; its end is what is evaluated.
-            step = config.batch_tokens
-            phases.append(Phase(step, step, constant(0.0), change=then))
+            step = self.config.batch_tokens
+            phases += (Phase(step, step, constant(0.0), change=then),)
         rung = self.rung(model.width)
 
         def run(rate: float, seed: int) -> Run:
             optimizer = AdamW(
                 learning_rate=rung.learning_rate * rate, weight_decay=rung.weight_decay / rate
             )
-            return Run(
-                model=model, data=self.data, optimizer=optimizer, seed=seed, phases=tuple(phases)
-            )
+            return Run(model=model, data=self.data, optimizer=optimizer, seed=seed, phases=phases)
 
         return run
 
@@ -230,41 +201,27 @@ def kept_arms(bench: Bench) -> dict:
     return arms
 
 
-def grid_runs(bench: Bench) -> tuple[Labelled, ...]:
-    """Returns the runs of width × streams, with one seed at all widths but the main one."""
-    config = bench.config
-    made = ()
+def all_runs(bench: Bench) -> tuple[Labelled, ...]:
+    """Returns the study's runs; `role` says which question each answers.
+
+    The grid of width × streams has one seed at all widths but the main one.
+    """
+    config, made = bench.config, ()
+    for role, arms in (("scratch", scratch_arms), ("staged", staged_arms), ("kept", kept_arms)):
+        made += sweep(arms(bench), config.rates, range(config.seeds), role=role)
     for width in config.widths:
-        seeds = range(config.seeds if width == config.main_width else 1)
         cells = {
             f"width {width}, {named(p)}": bench.train(bench.model(width, p)) for p in config.streams
         }
+        seeds = range(config.seeds if width == config.main_width else 1)
         made += sweep(cells, config.rates, seeds, role="grid")
     return made
 
 
-def all_runs(config, corpus) -> tuple[Labelled, ...]:
-    """Returns the study's runs; `role` says which question each answers."""
-    bench = Bench(config, corpus)
-    built = {"scratch": scratch_arms, "staged": staged_arms, "kept": kept_arms}
-    made = ()
-    for role, arms in built.items():
-        made += sweep(arms(bench), config.rates, range(config.seeds), role=role)
-    return made + grid_runs(bench)
-
-
 def study(config) -> Study:
     """Builds the grid, the arms of equal cost, the second stages, and fewer streams."""
-    corpus, mixture = load(config.corpus), Mixture.parse(config.mixture)
-    return Study(
-        name="parscale",
-        corpus=corpus,
-        runs=all_runs(config, corpus),
-        evaluation=Evaluation(config.evaluation_tokens, domains=mixture.names),
-        report=report,
-        repeat=config.repeat,
-        published={"k": "0.39 (Stack), 0.33 (Pile): figure 2 of arXiv:2505.10475"},
-    )
+    bench = Bench.of(config)
+    return bench.study(report, all_runs(bench))
 
 
 def report(results: Results) -> list[Block]:

@@ -2,68 +2,51 @@
 
 Command    espalier run --config=experiments/qat_ratio.py:cpu
            espalier run --config=experiments/qat_ratio.py:gpu --stop-after=480   (again until done)
-Cost       cpu: 11 CPU-minutes (912 segments, 57,882,624 tokens instead of 170,496,000 apart);
-           gpu: 875 PFLOPs, about an hour and a quarter at a fifth of an H200's peak; not run yet,
-           its plan is experiments/results/qat_ratio-gpu/plan.txt
+Cost       cpu: 11 CPU-minutes; gpu: 875 PFLOPs, about an hour and a quarter at a fifth of an
+           H200's peak; not run yet, see experiments/results/qat_ratio-gpu/plan.txt
 Compared   Dremov et al. 2025 (arXiv:2509.22935; 86M to 2.2B parameters, 2.3B to 1.4T tokens): the
-           best share is f* = exp(−6.7297/ln S) with S = tokens per byte of quantised weights, from
-           10–15 % at small to 55 % at large scale; letting the cooldown happen inside the
-           quantised phase gains 0.06–1.72 % perplexity at 4 and 6 bits and hurts at 1 bit and in
-           some cells at 2. The coefficients of its loss law are not public.
-Answer     At 15k to 60k parameters and 256k to 512k tokens: penalties are U-shaped in the share,
-           and the best share is larger at fewer bits (0.32–0.36 at 1 bit, 0.15–0.16 at 4). 10 of
-           24 cells support an interval: 7 are higher than the published curve, 3 not resolved.
-           Fusion gains 1.7–2.0 % perplexity at all bits, 1 and 2 included, where the paper finds
-           harm. The law predicts a size it has not seen within 1.1 % (median) against 2.1 % for
-           Chinchilla and a constant per bits; at a size it has seen the nearest share is the
-           better guess. The sign of its xi is not settled: neither sign gives both penalties that
-           grow with the tokens and a best share inside the trained ones.
+           best share is f* = exp(−6.7297/ln S), S tokens per byte of quantised weights: 10–15 % at
+           small to 55 % at large scale. A cooldown inside the quantised phase gains 0.06–1.72 %
+           perplexity at 4 and 6 bits, hurts at 1 and in some cells at 2.
+Answer     Each cell's best share with an interval, beside the published curve, where the runs
+           support one; fusion's gain at equal share over trunks; the law on a size it has not seen
+           (`cpu`: median error 1.1 %, Chinchilla and a constant per bits 2.1 %; at a size it has
+           seen the nearest share is the better guess). Results: docs/studies.md.
 """
 
-from data import Mixture, load
+import itertools
+from collections.abc import Iterator
+
 from experiments.evidence import quantised, quantised_law
 from experiments.evidence.claim import counted, scale
 from experiments.evidence.law import identified, law_table
 from experiments.evidence.report import Block, Text
+from experiments.evidence.setup import Setup
 from experiments.evidence.study import CPU, GPU, Results, Study, configured
 from fitting import Observations, fit
-from models import ladder
-from scaling import (
-    Data,
-    Evaluation,
-    Labelled,
-    Quantize,
-    Run,
-    classic,
-    fused,
-    labelled,
-    per_width,
-    product,
-    unfolded,
-    wsd,
-)
+from scaling import Labelled, Phase, Quantize, classic, fused, labelled, per_width, unfolded
 from scaling.combine import shares
 
 SCHEDULES = {"classic": classic, "fused": fused}
 
+COMMON = dict(
+    bits=(1, 2, 4, 6),
+    fractions=(0.05, 0.1, 0.2, 0.3, 0.5, 0.7),
+)
 PRESETS = {
     "cpu": dict(
-        CPU,
+        CPU | COMMON,
         widths=(16, 24, 40),
         tokens=(256_000, 512_000),
-        bits=(1, 2, 4, 6),
-        fractions=(0.05, 0.1, 0.2, 0.3, 0.5, 0.7),
         fused_fractions=(0.1, 0.3, 0.5),
         seeds=(2, 2, 2),
         mixture="code=1",
     ),
     "gpu": dict(
-        GPU,
+        GPU | COMMON,
         widths=(192, 320, 576),
         tokens=(32_768_000, 131_072_000),
-        bits=(1, 2, 4, 6),
-        fractions=(0.05, 0.1, 0.2, 0.3, 0.5, 0.7),
-        fused_fractions=(0.05, 0.1, 0.2, 0.3, 0.5, 0.7),
+        fused_fractions=COMMON["fractions"],
         seeds=(2, 2, 1),
         mixture="code=0.25,docs=0.25,headers=0.25,tests=0.25",
     ),
@@ -79,48 +62,38 @@ def tried(config, schedule: str) -> tuple[float, ...]:
     return config.fractions if schedule == "classic" else config.fused_fractions
 
 
-def trials(config, corpus) -> tuple[Labelled, ...]:
-    """Builds sizes × seeds × token counts × (plain, or schedules × shares × bits).
+def schedules(setup: Setup, tokens: int) -> Iterator[tuple[dict, tuple[Phase, ...]]]:
+    """Yields labels and phases of so many tokens: plain, and schedules × shares × bits.
 
     The arm is the bits; the schedule "plain" is full precision throughout, with share 0.
     """
-    data = Data.of(corpus, Mixture.parse(config.mixture))
-    found = []
-    shape = dict(vocabulary=corpus.vocabulary, context=config.context, dtype=config.dtype)
-    # First seeds first: a study that is stopped early has one trunk of every size.
-    pairs = per_width(config.widths, config.seeds)
-    for seed, width in sorted((seed, width) for width, count in pairs for seed in range(count)):
-        rung = ladder(width, config.tokens, **shape)
-        for tokens in config.tokens:
+    config = setup.config
+    yield dict(arm="full precision", schedule="plain", fraction=0.0), setup.phases(tokens, DECAY)
+    for schedule, build in SCHEDULES.items():
+        for fraction, bits in itertools.product(tried(config, schedule), config.bits):
             length = (tokens, config.batch_tokens, config.warmup_tokens)
-            plain = Run.of(rung, data, seed, wsd(*length, DECAY))
-            labels = dict(arm="full precision", schedule="plain", fraction=0.0, size=width)
-            found.append(labelled(plain, **labels))
-            for schedule, build in SCHEDULES.items():
-                for point in product(fraction=tried(config, schedule), bits=config.bits):
-                    fraction, bits = point["fraction"], point["bits"]
-                    run = Run.of(rung, data, seed, build(*length, fraction, Quantize(bits)))
-                    labels |= dict(arm=f"{bits:g}-bit", schedule=schedule, fraction=fraction)
-                    found.append(labelled(run, **labels))
-    return tuple(found)
+            labels = dict(arm=f"{bits:g}-bit", schedule=schedule, fraction=fraction)
+            yield labels, build(*length, fraction, Quantize(bits))
+
+
+def trials(setup: Setup) -> tuple[Labelled, ...]:
+    """Builds sizes × seeds × token counts × `schedules`.
+
+    First seeds come first: a study that is stopped early has one trunk of every size.
+    """
+    pairs = per_width(setup.config.widths, setup.config.seeds)
+    return tuple(
+        labelled(setup.on_ladder(width, seed, phases), **labels, size=width)
+        for seed, width in sorted((seed, width) for width, count in pairs for seed in range(count))
+        for tokens in setup.config.tokens
+        for labels, phases in schedules(setup, tokens)
+    )
 
 
 def study(config) -> Study:
     """Builds the study; all runs of one size and seed grow from one trunk."""
-    corpus = load(config.corpus)
-    mixture = Mixture.parse(config.mixture)
-    return Study(
-        name="qat_ratio",
-        corpus=corpus,
-        runs=trials(config, corpus),
-        evaluation=Evaluation(config.evaluation_tokens, domains=mixture.names),
-        report=report,
-        repeat=config.repeat,
-        published={
-            "fraction": "exp(−6.7297/ln S) (Dremov et al. 2025, arXiv:2509.22935)",
-            "fusion": "0.06–1.72 % perplexity gained at 4 and 6 bits, lost at 1 (same paper)",
-        },
-    )
+    setup = Setup.of(config)
+    return setup.study(report, trials(setup))
 
 
 def planned_tokens(config) -> int:

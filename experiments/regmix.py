@@ -1,20 +1,17 @@
 """Does a mixture proposed from small proxies beat simple ones at a larger size?
 
 Command    espalier run --config=experiments/regmix.py:cpu --fleet=4
-           (the runs of the proposal follow from the proxies' losses; one call trains both. The
-           proxies train in fleets, which at their size are a tenth to a third faster on two CPU
-           cores; on a GPU `--fleet=auto`, the default, finds the size)
+           (trains the proposal's runs too, which follow from the proxies' losses; in fleets the
+           proxies are a tenth to a third faster on two CPU cores)
 Cost       cpu: 7 CPU-minutes; gpu: some hours on one accelerator, see `espalier plan`
 Compared   RegMix, Liu et al. 2024 (arXiv:2407.01492): 512 proxies of 1M parameters rank mixtures
-           at 1B with a Spearman correlation of 0.97 (LightGBM), where the target's own share
+           at 1B with a Spearman correlation of 0.971 (LightGBM), where the target's own share
            ranks as well (experiments/results/published_mixtures/report.md); Olmix
            (arXiv:2602.12237): log-linear laws and a convex proposal.
-Answer     The differences at the larger size between the proposal and stratified, natural and the
-           best sampled mixture, paired by seed, with intervals, and the rank correlation of
-           proxies with larger runs of the same mixtures. The proposal wins where an interval
-           leaves out zero. At `cpu` it wins over stratified and natural shares by 0.15
-           nats/token, is not resolved from the best sampled mixture, and is mostly one domain,
-           whose share alone ranks the larger runs as well as the proxies do.
+Answer     Whether the proposal wins over stratified, natural and the best sampled mixture at the
+           larger size, paired by seed: an interval leaves out zero. `cpu`: by 0.15 nats/token over
+           the first two, not resolved from the third; mostly one domain, whose share alone ranks
+           the larger runs as well as the proxies do.
 """
 
 from collections.abc import Mapping
@@ -23,18 +20,18 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from ml_collections import ConfigDict
 
-from data import Corpus, Mixture, candidates, largest_shares, load, on_grid
+from data import Mixture, candidates, largest_shares, on_grid
 from data.order import PERIOD
 from experiments.evidence.mixtures import mixture_blocks, target_loss
 from experiments.evidence.report import Block, Text
+from experiments.evidence.setup import Setup
 from experiments.evidence.study import CPU, GPU, MOST_EPOCHS, Results, Study, configured
 from fitting.mixtures import Proxies, enough, fit_target, usable
 from fitting.proposals import Bounds, convex, needs_epochs, simulate
-from models import count, ladder
+from models import count
 from refused import Refused
-from scaling import Data, Evaluation, Labelled, Run, labelled, wsd
+from scaling import Data, Evaluation, Labelled, Run, labelled
 
 # `kl` is a fifth of Olmix's 0.05, chosen before anything was trained; of a few domains of one
 # kind of text none needs the prior's protection as much as among the Pile's seventeen.
@@ -84,14 +81,11 @@ SIMULATED, AVERAGED = 20_000, 20
 
 
 @dataclass(frozen=True, eq=False)
-class Design:
+class Design(Setup):
     """What a configuration asks for: domains, target, bounds, sampled mixtures and runs.
 
     Every property raises `Refused`, naming the value of the configuration, where it cannot be.
     """
-
-    config: ConfigDict
-    corpus: Corpus
 
     @cached_property
     def domains(self) -> tuple[str, ...]:
@@ -168,23 +162,23 @@ class Design:
         """The sampled mixtures that are trained at the larger size as well."""
         return self.eligible[: self.config.transfer]
 
-    def rung(self, width: int, tokens: int):
-        """The ladder's rung of a width."""
-        shape = dict(context=self.config.context, dtype=self.config.dtype)
-        return ladder(width, tokens, vocabulary=self.corpus.vocabulary, **shape)
-
-    def run(self, width: int, tokens: int, mixture: Mixture, seed: int) -> Run:
+    def on(self, mixture: Mixture, width: int, tokens: int, seed: int) -> Run:
         """A run on a mixture."""
-        phases = wsd(tokens, self.config.batch_tokens, self.config.warmup_tokens)
-        return Run.of(self.rung(width, tokens), Data.of(self.corpus, mixture), seed, phases)
+        rung, data = self.rung(width, tokens), Data.of(self.corpus, mixture)
+        return Run.of(rung, data, seed, self.phases(tokens))
 
     def proxy(self, mixture: Mixture) -> Run:
         """A proxy run."""
-        return self.run(self.config.proxy_width, self.config.proxy_tokens, mixture, SEED)
+        return self.on(mixture, self.config.proxy_width, self.config.proxy_tokens, SEED)
 
     def larger(self, mixture: Mixture, seed: int = SEED) -> Run:
         """A run at the larger size."""
-        return self.run(self.config.width, self.config.tokens, mixture, seed)
+        return self.on(mixture, self.config.width, self.config.tokens, seed)
+
+    @cached_property
+    def by_proxy(self) -> dict[str, Mixture]:
+        """The sampled mixtures by the identities of their proxies."""
+        return {self.proxy(mixture).identity: mixture for mixture in self.sampled}
 
     def proxies(self) -> list[Labelled]:
         """The proxy runs; an arm's number is that of the sampled mixture."""
@@ -195,11 +189,10 @@ class Design:
 
     def transfers(self) -> list[Labelled]:
         """Larger runs of sampled mixtures, called as their proxies are."""
-        chosen = set(self.transferred)
         return [
             labelled(self.larger(mixture), role="transfer", arm=f"sampled {number}")
             for number, mixture in enumerate(self.sampled)
-            if mixture in chosen
+            if mixture in self.transferred
         ]
 
     def repeated(self, mixtures: Mapping[str, Mixture]) -> list[Labelled]:
@@ -262,24 +255,19 @@ def study(config) -> Study:
         trained domains, too few proxies, a larger size below four times the proxies', bounds that
         no mixture meets, or a share that needs more epochs than allowed.
     """
-    design = Design(config, load(config.corpus))
+    design = Design.of(config)
     target = design.target
     design.check()
-    runs = [*design.proxies(), *design.transfers(), *design.repeated(design.simple)]
     # As costly as what will follow, and like it in neither list yet.
     stand_in = Mixture.uniform(design.domains)
     awaited = [
         labelled(design.larger(stand_in, seed), role="candidate", arm="to be proposed")
         for seed in range(1000, 1000 + 2 * config.seeds)
     ]
-    return Study(
-        name="regmix",
-        corpus=design.corpus,
-        runs=tuple(runs),
+    return design.study(
+        report,
+        (*design.proxies(), *design.transfers(), *design.repeated(design.simple)),
         evaluation=Evaluation(config.evaluation_tokens, domains=tuple(target)),
-        report=report,
-        repeat=config.repeat,
-        published={"Spearman at 1B": "0.971 with LightGBM (arXiv:2407.01492)"},
         then=lambda results: tuple(design.repeated(Found.of(results).trained)),
         awaited=tuple(awaited),
     )
@@ -301,7 +289,6 @@ class Found:
     def of(cls, results: Results) -> "Found":
         """Fits the proxies that a study has trained, and proposes."""
         design = Design(results.config, results.corpus)
-        by_run = {design.proxy(mixture).identity: mixture for mixture in design.sampled}
         proxies = proxy_table(design, results.runs)
         limits, prior = design.limits, design.natural.array(design.domains)
         made = {}
@@ -318,32 +305,25 @@ class Found:
         how = "convex" if regressor == "log_linear" else "simulated"
         proposal = mixtures.pop((regressor, how))
         sound = results.runs[results.runs["diverged_step"].isna()].set_index("run")
-        losses = target_loss(sound, design.target)
-        eligible = set(design.eligible)
-        best = min(
-            (losses[run], run) for run, m in by_run.items() if run in losses and m in eligible
-        )[1]
-        return cls(
-            proxies,
-            {"proposal": proposal, "best sampled": by_run[best]},
-            {", ".join(how): mixture for how, mixture in mixtures.items()},
-        )
+        losses, eligible = target_loss(sound, design.target), set(design.eligible)
+        tried = {run: m for run, m in design.by_proxy.items() if run in losses and m in eligible}
+        best = tried[min(tried, key=lambda run: (losses[run], run))]
+        others = {", ".join(how): mixture for how, mixture in mixtures.items()}
+        return cls(proxies, {"proposal": proposal, "best sampled": best}, others)
 
 
 def proxy_table(design: Design, runs: pd.DataFrame) -> Proxies:
     """The finished proxies of a run table with their losses on the target."""
-    names = {design.proxy(mixture).identity for mixture in design.sampled}
-    rows = runs[runs["run"].isin(names)]
     columns = [f"mixture.{name}" for name in design.domains]
     columns += [f"loss.{name}" for name in design.target]
-    return Proxies.of(rows[[*columns, "diverged_step"]], design.target)
+    rows = runs.loc[runs["run"].isin(design.by_proxy), [*columns, "diverged_step"]]
+    return Proxies.of(rows, design.target)
 
 
 def report(results: Results) -> list[Block]:
     """Writes whether the proposal wins, how proxies rank larger runs, and what was proposed."""
     design = Design(results.config, results.corpus)
-    missing = {design.proxy(mixture).identity for mixture in design.sampled}
-    missing -= set(results.runs["run"])
+    missing = set(design.by_proxy) - set(results.runs["run"])
     if missing:
         return [Text(f"{len(missing)} proxies are not trained yet: nothing is fitted.")]
     return mixture_blocks(design, Found.of(results), results.runs)

@@ -1,19 +1,18 @@
 """Is a table per token worth its parameters in place of a feed-forward's up-projection?
 
 Command    espalier run --config=experiments/stem.py:cpu
-Cost       cpu: 10 CPU-minutes; gpu: not run, see
-           `espalier plan`; published: `espalier plan` with a corpus of a 128,256-token vocabulary
-           as --config.corpus=FOLDER
+Cost       cpu: 10 CPU-minutes; gpu: not run; published: `espalier plan` with a corpus of a
+           128,256-token vocabulary as --config.corpus=FOLDER
 Compared   STEM (arXiv:2601.10639): at 1B parameters and 1T tokens, tables in 5 of 16 layers take
            validation perplexity from 13.19 to 12.64 (−4.2 %; read off the released figure) at
-           1.41B active and 6.67B total parameters; against dense of as many total parameters, or
-           by wall-clock, nothing was published.
-Answer     cpu: at equal active params and FLOPs STEM is lower by 0.07 to 0.10 bits per byte, and
-           more tables help up to a half of the layers; at equal total params it is level with
-           dense at a third of the layers and higher by 0.03 and 0.05 beyond, where dense takes 5
-           and 8 times the FLOPs. Half the rows were read 8 times or less.
+           1.41B active and 6.67B total parameters; nothing against dense of as many in total.
+Answer     `cpu`: at equal active params and FLOPs STEM is lower by 0.07 to 0.10 bits per byte, more
+           tables help up to a half of the layers; at equal total params it is level with dense at
+           a third of the layers and higher by 0.03 and 0.05 beyond, where dense takes 5 and 8
+           times the FLOPs. Half the rows were read 8 times or less.
 """
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -21,33 +20,37 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import models
-from data import Corpus, Mixture, Reader, load
+from data import Corpus, Reader
 from experiments.evidence.claim import bullets, scale
 from experiments.evidence.comparison import against, at_best, best_rates, comparison, edges
 from experiments.evidence.figures import finish, means, panels
 from experiments.evidence.report import Block, Picture, Table, Text
+from experiments.evidence.setup import Setup
 from experiments.evidence.study import CPU, GPU, Results, Study, configured
-from models import ModelConfig, Stem, ladder
+from models import ModelConfig, Stem
 from models.ladder import learning_rate
-from scaling import AdamW, Data, Evaluation, Labelled, Recipe, Run, sweep, unfolded, wsd
+from scaling import AdamW, Labelled, Recipe, Run, sweep, unfolded
 from scaling.plan import order
 from scaling.speed import measure
 
 # The `cpu` rates: a pilot of one seed on 128,000 tokens at 0.5, 1 and 2 put the optima between 1.1
 # and 1.9; three seeds at 0.75, 1.5 and 3 put four of them at 0.75, so 0.375 was added.
+COMMON = dict(
+    ff_width=0,  # 0: the usual multiple of the width.
+    kv_heads=0,  # 0: as many as heads.
+    layers=("third", "half", "all_but_first"),
+    match_active=True,
+    table_init="xavier",
+    lazy=True,
+    rates=(0.5, 1.0, 2.0),
+    seeds=3,
+)
 PRESETS = {
     "cpu": dict(
-        CPU,
+        CPU | COMMON,
         width=16,
         depth=4,  # The fewest layers of which a third and a half differ.
-        ff_width=0,  # 0: the usual multiple of the width.
-        kv_heads=0,  # 0: as many as heads.
-        layers=("third", "half", "all_but_first"),
-        match_active=True,
-        table_init="xavier",
-        lazy=True,
         rates=(0.375, 0.75, 1.5, 3.0),
-        seeds=3,
         tokens=163_840,
         batch_tokens=512,
         evaluation_tokens=16_384,
@@ -55,17 +58,9 @@ PRESETS = {
         mixture="code=1",
     ),
     "gpu": dict(
-        GPU,
+        GPU | COMMON,
         width=256,
         depth=8,
-        ff_width=0,
-        kv_heads=0,
-        layers=("third", "half", "all_but_first"),
-        match_active=True,
-        table_init="xavier",
-        lazy=True,
-        rates=(0.5, 1.0, 2.0),
-        seeds=3,
         tokens=32_768_000,
         evaluation_tokens=131_072,
         corpus="wheels-bpe4096",
@@ -73,16 +68,14 @@ PRESETS = {
     ),
     # The released 1B model's shape, where STEM keeps the dense width F; its peak rate was 4e-4.
     "published": dict(
+        GPU | COMMON,
         width=2048,
         depth=16,
         ff_width=8192,
         kv_heads=8,
         layers=("third",),
         match_active=False,
-        table_init="xavier",
         lazy=False,
-        rates=(0.5, 1.0, 2.0),
-        seeds=3,
         tokens=999_999_668_224,
         batch_tokens=2_097_152,
         context=4096,
@@ -90,7 +83,6 @@ PRESETS = {
         evaluation_tokens=1_048_576,
         corpus="",
         mixture="code=1",
-        dtype="bfloat16",
         repeat=False,
     ),
 }
@@ -103,40 +95,21 @@ SEEN = (0, 1, 10, 100, 1000, 10_000)  # Edges of the classes of rows by tokens s
 
 def study(config) -> Study:
     """Builds every arm at every rate with every seed."""
-    corpus = load(config.corpus)
-    mixture = Mixture.parse(config.mixture)
-    return Study(
-        name="stem",
-        corpus=corpus,
-        runs=all_runs(config, corpus),
-        evaluation=Evaluation(config.evaluation_tokens, domains=mixture.names),
-        report=report,
-        repeat=config.repeat,
-        published={"perplexity, 1B, 1T tokens": "13.19 → 12.64 (arXiv:2601.10639's repository)"},
-    )
+    setup = Setup.of(config)
+    return setup.study(report, all_runs(setup))
 
 
-def all_runs(config, corpus: Corpus) -> tuple[Labelled, ...]:
+def all_runs(setup: Setup) -> tuple[Labelled, ...]:
     """Returns the runs: each arm around the ladder's rate for its own width."""
-    data = Data.of(corpus, Mixture.parse(config.mixture))
-    phases = wsd(config.tokens, config.batch_tokens, config.warmup_tokens)
-
-    def builder(model: ModelConfig):
-        def build(multiple: float, seed: int) -> Run:
-            optimizer = AdamW.at(float(f"{multiple * learning_rate(model.width):.3g}"))
-            return Run(model=model, data=data, optimizer=optimizer, seed=seed, phases=phases)
-
-        return build
-
-    built = {name: builder(model) for name, model in arms(config, corpus.vocabulary).items()}
-    return sweep(built, config.rates, range(config.seeds))
+    built = {name: setup.arm(m, learning_rate(m.width)) for name, m in arms(setup).items()}
+    return sweep(built, setup.config.rates, range(setup.config.seeds))
 
 
-def arms(config, vocabulary: int) -> dict[str, ModelConfig]:
+def arms(setup: Setup) -> dict[str, ModelConfig]:
     """Returns the models: dense, STEM at its active params, and dense at STEM's total params."""
+    config = setup.config
     shape = {"ff_width": config.ff_width or None, "kv_heads": config.kv_heads or None}
-    shape |= {name: config[name] for name in ("depth", "context", "dtype")}
-    dense = ladder(config.width, config.tokens, vocabulary=vocabulary, **shape).model
+    dense = setup.rung(config.width, depth=config.depth, **shape).model
     found = {DENSE: dense}
     for layers in config.layers:
         model = replace(dense, feed_forward=Stem(layers, config.table_init, config.lazy))
@@ -182,12 +155,10 @@ def with_total(dense: ModelConfig, target: int) -> ModelConfig:
 
 def report(results: Results) -> list[Block]:
     """Writes the verdicts at equal active and equal total params, the costs, and rows' reading."""
-    config, corpus = results.config, results.corpus
-    table = unfolded(results.runs)
+    config, table = results.config, unfolded(results.runs)
+    setup = Setup(config, results.corpus)
     stems = [NAMES[layers] for layers in config.layers]
     matched = "as many active params" if config.match_active else "the same width"
-    made = all_runs(config, corpus)
-    run = next(item.run for item in made if item.labels["arm"] == stems[0])
     return [
         Text(
             scale(config.tokens, PRESETS["published"]["tokens"], "tokens")
@@ -199,34 +170,30 @@ def report(results: Results) -> list[Block]:
         Text("## Against dense of as many params in all"),
         *against_total(table, stems),
         Text("## What it costs"),
-        Table(
-            "cost",
-            cost(table, arms(config, corpus.vocabulary), config.batch_tokens),
-            "Per token of training, timed one after the other when this report was written; ratios "
-            "are to dense, and no surer than the machine was quiet.",
-        ),
+        cost(table, setup),
         Picture("params", picture(table, stems), "Held-out bits per byte at the best rate."),
         Text("## How often a row is read"),
-        *reading(corpus, run, config),
+        *reading(setup),
     ]
 
 
 def against_total(table: pd.DataFrame, stems: list[str]) -> list[Block]:
     """Compares each STEM arm with the dense arm of its total params."""
     best = best_rates(table).set_index("arm", drop=False)
-    params, flops = (table.groupby("arm")[name].first() for name in ("params_total", "flops"))
+    first = table.groupby("arm")[["params_total", "flops"]].first()
     rows, said = [], {}
     for arm, claim in against(table, {arm: counterpart(arm) for arm in stems}).items():
         dense = counterpart(arm)
         if not claim.count:
             said[arm] = "not trained, or diverged at every rate"
             continue
-        ratio = flops[dense] / flops[arm]
-        said[arm] = f"{claim.said('bits per byte', than='dense')}; dense took {ratio:.1f} times"
-        said[arm] += " the FLOPs"
-        row = {"arm": arm, "params_total": params[arm], "dense params_total": params[dense]}
-        row |= {"FLOPs, dense over STEM": ratio, "best rate": best["rate"][arm]}
-        row |= {"dense best rate": best["rate"][dense]}
+        ratio = first["flops"][dense] / first["flops"][arm]
+        said[arm] = (
+            f"{claim.said('bits per byte', than='dense')}; dense took {ratio:.1f} times the FLOPs"
+        )
+        row = {"arm": arm, "params_total": first["params_total"][arm]}
+        row |= {"dense params_total": first["params_total"][dense], "FLOPs, dense over STEM": ratio}
+        row |= {"best rate": best["rate"][arm], "dense best rate": best["rate"][dense]}
         row |= claim.columns("difference (bits per byte)") | {"verdict": claim.verdict}
         rows.append(row)
     head = (
@@ -240,26 +207,24 @@ def against_total(table: pd.DataFrame, stems: list[str]) -> list[Block]:
     ]
 
 
-def cost(table: pd.DataFrame, built: dict[str, ModelConfig], batch_tokens: int) -> pd.DataFrame:
-    """Returns params, FLOPs and measured time per token of every arm.
+def cost(table: pd.DataFrame, setup: Setup) -> Table:
+    """Tables params, FLOPs and measured time per token of every arm.
 
     Speeds in the store were measured while the machine did other things too, now more, now less;
     here the arms are timed one after the other, each at the best of four.
     """
-    speed = {
-        arm: measure(Recipe(model=built[arm], optimizer=AdamW(learning_rate=1e-3)), batch_tokens)
-        for arm in table["arm"].unique()
-    }
-    first = table.groupby("arm", sort=False).first()
-    return pd.DataFrame(
-        {
-            "arm": first.index,
-            "params_total": first["params_total"].to_numpy(),
-            "params_active": first["params_active"].to_numpy(),
-            "FLOP ratio": (first["flops"] / first.loc[DENSE, "flops"]).to_numpy(),
-            "time ratio": [speed[DENSE] / speed[arm] for arm in first.index],
-            "tokens/s": [round(speed[arm]) for arm in first.index],
-        }
+    built, optimizer = arms(setup), AdamW(learning_rate=1e-3)
+    frame = table.groupby("arm", sort=False)[["params_total", "params_active", "flops"]].first()
+    recipes = [Recipe(model=built[arm], optimizer=optimizer) for arm in frame.index]
+    timed = [measure(recipe, setup.config.batch_tokens) for recipe in recipes]
+    flops, speed = frame.pop("flops"), pd.Series(timed, frame.index)
+    frame["FLOP ratio"] = flops / flops[DENSE]
+    frame["time ratio"], frame["tokens/s"] = speed[DENSE] / speed, speed.round().astype(int)
+    return Table(
+        "cost",
+        frame.reset_index(),
+        "Per token of training, timed one after the other when this report was written; ratios "
+        "are to dense, and no surer than the machine was quiet.",
     )
 
 
@@ -275,26 +240,22 @@ def rows_read(corpus: Corpus, run: Run) -> np.ndarray:
     return seen
 
 
-def reading(corpus: Corpus, run: Run, config) -> list[Block]:
+def reading(setup: Setup) -> list[Block]:
     """Says how the training tokens fall on the tables' rows, and the held-out tokens with them."""
-    seen = rows_read(corpus, run)
-    held_out = Evaluation(config.evaluation_tokens, domains=run.data.mixture.names).held_out(
-        corpus, config.context
-    )
+    run = setup.run(arms(setup)[DENSE], 1e-3, 0, setup.phases())
+    seen = rows_read(setup.corpus, run)
+    held_out = setup.evaluation.held_out(setup.corpus, setup.config.context)
     tokens = np.concatenate([held_out.windows(name)[:, :-1].ravel() for name in held_out.names])
     asked = np.bincount(tokens, minlength=len(seen))
-    rows = []
-    for low, high in zip(SEEN, (*SEEN[1:], np.inf), strict=True):
-        here = (seen >= low) & (seen < high)
-        name = "never" if high == 1 else f"{low:,} or more" if np.isinf(high) else None
-        rows.append(
-            {
-                "tokens seen per row": name or f"{low:,} to {high - 1:,}",
-                "rows": int(here.sum()),
-                "of training tokens (%)": 100 * seen[here].sum() / seen.sum(),
-                "of held-out tokens (%)": 100 * asked[here].sum() / asked.sum(),
-            }
-        )
+    between = [f"{low:,} to {high - 1:,}" for low, high in itertools.pairwise(SEEN[1:])]
+    kind = np.digitize(seen, SEEN) - 1
+    share = lambda counts: 100 * np.bincount(kind, counts, len(SEEN)) / counts.sum()
+    rows = {
+        "tokens seen per row": ["never", *between, f"{SEEN[-1]:,} or more"],
+        "rows": np.bincount(kind, minlength=len(SEEN)),
+        "of training tokens (%)": share(seen),
+        "of held-out tokens (%)": share(asked),
+    }
     low, median, high = np.percentile(seen, (25, 50, 75))
     said = (
         f"A row sees {seen.mean():,.0f} tokens in the mean and {median:,.0f} in the median "

@@ -3,12 +3,15 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from fitting import tables, use
+from fitting.choice import choose
 from fitting.fit import Fit
-from fitting.groups import Groups, by_group, partly_pooled
+from fitting.groups import Groups, by_group, group_labels, partly_pooled
 from fitting.held_out import compute
 from fitting.law import Law
+from fitting.laws import law_named
 from fitting.observations import Observations
 from fitting.options import Options
 from fitting.rolling import root_mean_square
@@ -57,6 +60,25 @@ def group_report(
         (folder / "report.md").write_text(report)
         (folder / "groups.csv").write_text(tables.commented(table, tables.caption(joint)))
     return report
+
+
+def chosen_for_groups(laws, obs: Observations, by: str, options: Options) -> Law:
+    """The law with the least rolling error on average over the groups, of those judged in each.
+
+    Args:
+      laws: candidates, none for all that the table admits; by: column of the groups.
+    """
+    labels, names = group_labels(obs, by)
+    scores = []
+    for name in names:
+        rows = obs.only(labels == name)
+        found = choose(laws or "auto", rows, options.change(held_out=None))
+        scores.append(found.laws.set_index("law")["score"])
+    together = pd.concat(scores, axis=1, join="inner").mean(axis=1).dropna()
+    if not len(together):
+        accepted = f"one that rolling fits can judge in each group of {by}; name it"
+        raise Refused("law", "auto", accepted)
+    return law_named(together.idxmin())
 
 
 def _ends(low: float, high: float) -> str:

@@ -196,6 +196,23 @@ def joint_law(law: Law, names, share, starts: Mapping[str, Mapping] | None = Non
     )
 
 
+def group_labels(obs: Observations, column: str) -> tuple[pd.Series, tuple[str, ...]]:
+    """The group of each row as text, and the groups in the order in which they come.
+
+    Raises:
+      Refused: no such column, an empty cell, or fewer than two groups.
+    """
+    if column not in obs.frame:
+        raise Refused("by", column, f"one of {', '.join(map(str, obs.frame))}")
+    if obs.frame[column].isna().any():
+        raise Refused(column, "an empty value", "a group in each row")
+    labels = obs.frame[column].map(lambda v: f"{v:g}" if isinstance(v, float) else str(v))
+    names = tuple(dict.fromkeys(labels))
+    if len(names) < 2:
+        raise Refused("by", f"{column} with {len(names)} group", "two groups or more")
+    return labels, names
+
+
 def by_group(law, obs: Observations, column: str, share=(), options=None, **changes) -> Groups:
     """Fit a law to each group of runs, with some parameters in common.
 
@@ -208,14 +225,7 @@ def by_group(law, obs: Observations, column: str, share=(), options=None, **chan
     """
     law = law_named(law)
     options = (options or Options()).change(**changes)
-    if column not in obs.frame:
-        raise Refused("by", column, f"one of {', '.join(map(str, obs.frame))}")
-    if obs.frame[column].isna().any():
-        raise Refused(column, "an empty value", "a group in each row")
-    labels = obs.frame[column].map(lambda v: f"{v:g}" if isinstance(v, float) else str(v))
-    names = tuple(dict.fromkeys(labels))
-    if len(names) < 2:
-        raise Refused("by", f"{column} with {len(names)} group", "two groups or more")
+    labels, names = group_labels(obs, column)
     share = tuple(share)
     joint_law(law, names, share)  # Refuses what cannot be shared before anything is fitted.
     fits = {}

@@ -11,7 +11,7 @@ from fitting import evidence, figures, tables, use
 from fitting.choice import Choice, admitted, choose, extrapolating
 from fitting.expression import where as rows_where
 from fitting.fit import Fit, fit
-from fitting.group_report import group_report
+from fitting.group_report import chosen_for_groups, group_report
 from fitting.held_out import compute, seed_standard_deviation
 from fitting.isoflop import bias, isoflop
 from fitting.isoflop_report import exponent_line
@@ -79,9 +79,8 @@ def fit_report(
     if where:
         obs = obs.only(rows_where(obs.frame, where))
     if by is not None:
-        if len(named) != 1:
-            raise Refused("law", law, "one law by name, with by")
-        return group_report(named[0], obs, options, by, share, flops, out)
+        one = named[0] if len(named) == 1 else chosen_for_groups(named, obs, by, options)
+        return group_report(one, obs, options, by, share, flops, out)
     if len(share):
         raise Refused("share", ", ".join(share), "by, the column of the groups that share")
     if options.params is None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 LEVEL = 0.9
@@ -58,6 +59,11 @@ class Claim:
         ends = f" [{self.low:{form}}, {self.high:{form}}]" if np.isfinite(self.low) else ""
         end = f" than {than}" if self.verdict in ("lower", "higher") else ""
         return f"{self.value:{form}}{unit and ' ' + unit}{ends}: {self.verdict}{end}"
+
+
+def rows(claims: Mapping, key: str, name: str) -> pd.DataFrame:
+    """Tables claims by their key: value and ends of the interval."""
+    return pd.DataFrame([{key: who} | claim.columns(name) for who, claim in claims.items()])
 
 
 def bullets(lines: Mapping[str, str], head: Iterable[str] = ()) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.evidence.claim import Claim, bullets
+from experiments.evidence.claim import Claim, bullets, rows
 from experiments.evidence.figures import finish, means, panels
 from experiments.evidence.report import Block, Picture, Table, Text
 
@@ -25,7 +25,7 @@ def best_rates(table: pd.DataFrame, measure: str = "bits_per_byte") -> pd.DataFr
     A rate at which a seed diverged or is missing is not eligible. `edge` says that the best rate
     is the lowest or the highest tried, so that a better one may lie beyond.
     """
-    rows = []
+    found = []
     for arm, group in table.groupby("arm", sort=False):
         sound = group[group["diverged_step"].isna()]
         scores = sound.pivot(index="rate", columns="seed", values=measure)
@@ -34,8 +34,8 @@ def best_rates(table: pd.DataFrame, measure: str = "bits_per_byte") -> pd.DataFr
         best = scores.loc[rate] if len(scores) else pd.Series(dtype=float)
         edge = rate in (group["rate"].min(), group["rate"].max())
         row = {"arm": arm, "rate": rate, "mean": best.mean(), "sd": best.std(), "edge": edge}
-        rows.append(row)
-    return pd.DataFrame(rows)
+        found.append(row)
+    return pd.DataFrame(found)
 
 
 def at_best(table: pd.DataFrame, measure: str = "bits_per_byte") -> pd.DataFrame:
@@ -60,13 +60,9 @@ def against(
 
 def differences(claims: Mapping[str, Claim], unit: str) -> pd.DataFrame:
     """Tables the claims of `against`."""
-    rows = [
-        {"arm": arm}
-        | claim.columns(f"difference ({unit})")
-        | {"seeds": claim.count, "verdict": claim.verdict}
-        for arm, claim in claims.items()
-    ]
-    return pd.DataFrame(rows)
+    table = rows(claims, "arm", f"difference ({unit})")
+    table["seeds"] = [claim.count for claim in claims.values()]
+    return table.assign(verdict=[claim.verdict for claim in claims.values()])
 
 
 def edges(best: pd.DataFrame) -> str:

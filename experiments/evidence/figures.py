@@ -59,6 +59,12 @@ def means(
     return used
 
 
+def intervals(axis, x, value, low, high, **style) -> None:
+    """Draws values as points with bars from `low` to `high`."""
+    bars = np.maximum([value - low, high - value], 0)
+    axis.errorbar(x, value, bars, fmt="o", lw=1, **style)
+
+
 def per_panel(
     frame: pd.DataFrame,
     panel: str,

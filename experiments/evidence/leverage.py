@@ -12,7 +12,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from experiments.evidence.claim import HIGH, LEVEL, LOW, Claim, listed
-from experiments.evidence.figures import finish, panels, shades
+from experiments.evidence.figures import finish, intervals, panels, shades
 from experiments.evidence.law import identified, law_table, parameter
 from experiments.evidence.report import Block, Picture, Table, Text
 from fitting import Fit, Observations, fit
@@ -171,14 +171,14 @@ def equal_compute(table: pd.DataFrame) -> Table:
 
 def curve_table(fits: Mapping[str, Fit]) -> Table:
     """Lists the power law of every arm."""
-    rows = []
-    for arm, found in fits.items():
-        row = {"arm": arm, "runs": len(found.observations)}
-        for claim, name in ((parameter(found, name), name) for name in ("alpha", "beta")):
-            row |= {name: claim.value, f"{name} 90 %": f"[{claim.low:.3g}, {claim.high:.3g}]"}
-        rows.append(row | {"worst residual (%)": 100 * found.residuals["residual"].abs().max()})
-    how = fits[DENSE].interval_method
-    return Table("compute_curves", pd.DataFrame(rows), f"L = α·C^−β per arm. Dense: {how}.")
+    table = pd.DataFrame({"arm": list(fits), "runs": [len(f.observations) for f in fits.values()]})
+    for name in ("alpha", "beta"):
+        claims = [parameter(found, name) for found in fits.values()]
+        table[name] = [claim.value for claim in claims]
+        table[f"{name} 90 %"] = [f"[{claim.low:.3g}, {claim.high:.3g}]" for claim in claims]
+    worst = [100 * found.residuals["residual"].abs().max() for found in fits.values()]
+    how = f"L = α·C^−β per arm. Dense: {fits[DENSE].interval_method}."
+    return Table("compute_curves", table.assign(**{"worst residual (%)": worst}), how)
 
 
 def joint_law(found: pd.DataFrame) -> list[Block]:
@@ -224,9 +224,9 @@ def leverage_picture(found: pd.DataFrame) -> Figure:
             axis.plot(flops, curve, "--", lw=1, **style)
             axis.plot(flops[inside], curve[inside], "-", lw=2.2, **style)
             # Side by side, for points of equal compute would hide one another.
-            x, y = group["flops"] * 1.12 ** (index - (len(colours) - 1) / 2), group["leverage"]
-            bars = np.maximum([y - group[LOW], group[HIGH] - y], 0)
-            axis.errorbar(x, y, bars, fmt="o", ms=4, lw=1, label=f"{letter} {level:.3g}", **style)
+            x = group["flops"] * 1.12 ** (index - (len(colours) - 1) / 2)
+            style |= dict(ms=4, label=f"{letter} {level:.3g}")
+            intervals(axis, x, group["leverage"], group[LOW], group[HIGH], **style)
         axis.axhline(1, color="0.6", lw=0.8, zorder=0)
         finish(axis, COMPUTE, yscale="log", title=title)
         ticks = (0.25, 0.5, 1, 2, 4, 8)

@@ -204,17 +204,10 @@ def picture(found, crossed, arms: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
     means = arms.groupby("arm")["target"].mean()[order]
     at = np.arange(len(order))
     right.hlines(means, at - 0.25, at + 0.25, color="C3", lw=2)
-    labels = (
-        ("predicted (nats/token)", "observed (nats/token)"),
-        ("proxy (nats/token)", "larger run (nats/token)"),
-        ("", "larger run (nats/token)"),
-    )
-    titles = (
-        "proxies, each predicted without its fold",
-        "sampled mixtures at both sizes",
-        "mixtures at the larger size",
-    )
-    for axis, label, title in zip((left, middle, right), labels, titles, strict=True):
-        finish(axis, *label, xscale="linear", title=title, legend="best" * (axis is left))
+    flat, larger = dict(xscale="linear", legend=""), "larger run (nats/token)"
+    finish(left, "predicted (nats/token)", "observed (nats/token)", xscale="linear")
+    finish(middle, "proxy (nats/token)", larger, **flat, title="sampled mixtures at both sizes")
+    finish(right, "", larger, **flat, title="mixtures at the larger size")
+    left.set_title("proxies, each predicted without its fold")
     right.set_xticks(at, [arm.replace(" ", "\n") for arm in order])
     return figure

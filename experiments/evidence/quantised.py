@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from experiments.evidence.claim import HIGH, LEVEL, LOW, Claim, bullets
-from experiments.evidence.figures import finish, panels, per_panel, shades
+from experiments.evidence.figures import finish, intervals, panels, per_panel, shades
 from experiments.evidence.quantised_law import CELL, law_loss
 from experiments.evidence.report import Block, Picture, Table, Text
 from fitting import Fit, Observations, fit
@@ -234,8 +234,7 @@ def optimum_figure(best: pd.DataFrame) -> Figure:
     for bits, group in best.groupby("bits"):
         known, rest = group[group[LOW].notna()], group[group[LOW].isna()]
         y, style = known["parabola"], dict(ms=5, color=colours[bits])
-        bars = np.maximum([y - known[LOW], known[HIGH] - y], 0)
-        axis.errorbar(known[s.name], y, bars, fmt="o", lw=1, label=named(bits), **style)
+        intervals(axis, known[s.name], y, known[LOW], known[HIGH], label=named(bits), **style)
         axis.scatter(rest[s.name], rest["best of those tried"], edgecolors=colours[bits], **hollow)
         axis.plot(group[s.name], group["fitted law"], "x", **style)
     axis.plot([], [], "x", ms=5, color="0.3", label="the fitted law's")

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pandas as pd
 from ml_collections import ConfigDict
@@ -56,8 +56,7 @@ class Study:
     that serves in several arms is listed under each, and trained once.
 
     `report` turns `Results` into blocks (`experiments.evidence.report`). `repeat` allows more than
-    four epochs of a domain. `published` names the numbers that the answer is compared with, with
-    their sources.
+    four epochs of a domain.
 
     Where further runs depend on the losses of these, `then` gives them from the `Results` of these;
     they are trained and reported as if they had stood in `runs`. `awaited` are runs of the same
@@ -70,7 +69,6 @@ class Study:
     evaluation: Evaluation
     report: Callable[[Results], list]
     repeat: bool = False
-    published: Mapping[str, str] = field(default_factory=dict)
     then: Callable[[Results], tuple[Labelled, ...]] | None = None
     awaited: tuple[Labelled, ...] = ()
 

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from experiments import binary_codes
 from experiments.binary_codes import ARMS, BASELINE, attempts, inputs, model
+from experiments.evidence.setup import Setup
 from models import count
 from models.codes import Codes
 from refused import Refused
@@ -22,20 +23,28 @@ def config() -> ConfigDict:
     return ConfigDict(binary_codes.PRESETS["cpu"] | small | {"preset": "cpu"})
 
 
-def test_arms_differ_from_the_baseline_in_the_input_table_alone(config, corpus):
-    baseline = model(config, corpus, BASELINE, 0)
+@pytest.fixture(scope="module")
+def setup(config, corpus) -> Setup:
+    """The configuration on the tests' corpus."""
+    return Setup(config, corpus)
+
+
+def test_arms_differ_from_the_baseline_in_the_input_table_alone(setup):
+    baseline = model(setup, BASELINE, 0)
     accounts = count(baseline)
     for arm in ARMS:
-        chosen = model(config, corpus, arm, 0)
+        chosen = model(setup, arm, 0)
         assert replace(chosen, embedding="learned", frozen=()) == baseline
         assert count(chosen).params_non_embedding == accounts.params_non_embedding
         assert count(chosen).flops_train == accounts.flops_train
-    coded = count(model(config, corpus, "codes 0/1", 0))
-    assert accounts.params_total - coded.params_total == corpus.vocabulary * config.width
+    coded = count(model(setup, "codes 0/1", 0))
+    assert (
+        accounts.params_total - coded.params_total == setup.corpus.vocabulary * setup.config.width
+    )
 
 
-def test_every_arm_is_trained_at_the_same_rates_with_the_same_seeds(config, corpus):
-    made = attempts(config, corpus)
+def test_every_arm_is_trained_at_the_same_rates_with_the_same_seeds(setup):
+    config, made = setup.config, attempts(setup)
     assert len(config.rates) >= 3 and config.seeds >= 3
     assert len({t.run.identity for t in made}) == len(made)
     assert len(made) == len(ARMS) * len(config.rates) * config.seeds
@@ -58,15 +67,16 @@ def test_the_published_preset_is_the_papers_size():
     published = ConfigDict(binary_codes.PRESETS["published"])
     shape = type("Corpus", (), {"vocabulary": 65_536})
     coded, learned = (
-        count(model(published, shape, arm, 0)).params_total for arm in ("codes 0/1", BASELINE)
+        count(model(Setup(published, shape), arm, 0)).params_total
+        for arm in ("codes 0/1", BASELINE)
     )
     assert coded == pytest.approx(469.8e6, rel=2e-4) and learned == pytest.approx(536.9e6, rel=2e-4)
     assert published.tokens == pytest.approx(17e9, rel=0.01)
     assert Codes().length(65_536) == 16
 
 
-def test_what_enters_the_first_layer_is_told_by_scale_rank_and_training(config, corpus):
-    told = inputs(config, corpus).set_index("arm")
+def test_what_enters_the_first_layer_is_told_by_scale_rank_and_training(setup):
+    told = inputs(setup).set_index("arm")
     bits = 8
     assert told.loc["codes ±1", "RMS"] == 1.0 and told.loc["codes ±0.02", "RMS"] == pytest.approx(
         0.02
@@ -76,14 +86,14 @@ def test_what_enters_the_first_layer_is_told_by_scale_rank_and_training(config, 
     assert told.loc["recoded 0/1", "RMS"] == pytest.approx(0.5**0.5)
     assert told.loc["learned, std 0.02", "RMS"] == pytest.approx(0.02, rel=0.05)
     assert (told.loc[["codes ±1", "codes 0/1", "recoded 0/1"], "rank"] == bits).all()
-    assert (told.loc[[BASELINE, "frozen random"], "rank"] == config.width).all()
+    assert (told.loc[[BASELINE, "frozen random"], "rank"] == setup.config.width).all()
     # All ±1 codes sum to zero, so their pairs' mean cosine is −1/(V − 1).
     assert told.loc["codes ±1", "cosine"] == pytest.approx(-1 / 255, rel=1e-6)
     assert told["trained"].to_dict() == {
         arm: "yes" if arm.startswith("learned") else "no" for arm in ARMS
     }
     stored = told["input parameters"]
-    assert stored[BASELINE] == stored["frozen random"] == 256 * config.width
+    assert stored[BASELINE] == stored["frozen random"] == 256 * setup.config.width
     assert stored["codes 0/1"] == stored["recoded 0/1"] == 0
 
 
@@ -107,7 +117,7 @@ def planted(made, shift: dict[str, float]) -> pd.DataFrame:
 
 
 def test_the_report_gives_verdicts_and_ratios_of_perplexity(config, corpus):
-    made = attempts(config, corpus)
+    made = attempts(Setup(config, corpus))
     runs = planted(made, {"codes 0/1": 0.2, "codes ±1": -0.1})
     results = binary_codes.Results(config, None, corpus, runs, runs[:0])
     blocks = {getattr(b, "name", i): b for i, b in enumerate(binary_codes.report(results))}
@@ -126,4 +136,4 @@ def test_the_report_gives_verdicts_and_ratios_of_perplexity(config, corpus):
 def test_arms_without_the_baseline_are_refused(config, corpus):
     for arms in (("codes 0/1",), (BASELINE, "hashed")):
         with pytest.raises(Refused, match="config.arms"):
-            attempts(ConfigDict(config.to_dict() | {"arms": arms}), corpus)
+            attempts(Setup(ConfigDict(config.to_dict() | {"arms": arms}), corpus))

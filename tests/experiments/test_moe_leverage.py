@@ -8,6 +8,7 @@ import pytest
 
 from experiments import moe_leverage as module
 from experiments.evidence.report import Picture, Table, Text
+from experiments.evidence.setup import Setup
 from models import Experts, count
 from models.accounting import leverage_flops
 from scaling import plan
@@ -27,7 +28,7 @@ def test_arms_span_four_activation_ratios_and_three_granularities_at_equal_compu
     fine = mixtures[-1].activation_ratio
     assert len({e.granularity for e in mixtures if e.activation_ratio == fine}) >= 3
     for width in config.widths:
-        models = {n: module.model(config, CORPUS, width, e) for n, e in arms.items()}
+        models = {n: module.model(Setup(config, CORPUS), width, e) for n, e in arms.items()}
         assert len({leverage_flops(m) for m in models.values()}) == 1
         router = lambda m: 6 * m.depth * m.width * getattr(m.feed_forward, "routed", 0)
         exact = {count(m).flops_train_body - router(m) for m in models.values()}
@@ -37,10 +38,10 @@ def test_arms_span_four_activation_ratios_and_three_granularities_at_equal_compu
 
 
 def test_both_sides_sweep_the_learning_rate_and_share_runs_with_the_ladders(config):
-    trials = module.sweep(config, CORPUS)
+    trials = module.sweep(Setup(config, CORPUS))
     assert {t.labels["arm"] for t in trials} == {"dense", "A 0.176, G 2"}
     assert len({t.labels["rate"] for t in trials}) >= 3
-    ladders = {t.run.identity for t in module.grid(config, CORPUS)}
+    ladders = {t.run.identity for t in module.grid(Setup(config, CORPUS))}
     used = lambda labels: config.rates[labels["arm"] != "dense"]
     both = {t.run.identity for t in trials if t.labels["rate"] == used(t.labels)}
     assert both and both <= ladders
@@ -48,16 +49,16 @@ def test_both_sides_sweep_the_learning_rate_and_share_runs_with_the_ladders(conf
 
 def test_an_accelerator_reaches_1e17_flops_a_run_and_the_published_ladder_its_compute():
     gpu = module.get_config("gpu")
-    largest = module.model(gpu, CORPUS, max(gpu.widths), None)
+    largest = module.model(Setup(gpu, CORPUS), max(gpu.widths), None)
     assert leverage_flops(largest) * max(gpu.tokens) >= 1e17
     config = module.get_config("published")
     corpus = SimpleNamespace(**vars(CORPUS) | {"vocabulary": 126_464})
     for width, row in module.TABLE_7.items():
         for experts in (None, module.experts_at(256, 2), module.experts_at(64, 16)):
-            model = module.model(config, corpus, width, experts)
+            model = module.model(Setup(config, corpus), width, experts)
             _, (tokens,), _ = module.lengths(config, width, model)
             assert leverage_flops(model) * tokens == pytest.approx(row[-1], rel=1e-3)
-    trials = module.grid(config, corpus)
+    trials = module.grid(Setup(config, corpus))
     assert len({t.run.identity for t in trials}) == len(module.arms(config)) * len(module.TABLE_7)
     # arXiv:2507.17702, section 5.1: (E, k, E_s) = (512, 16, 8) at G = 16.
     finest = module.experts_at(64, 16)
@@ -77,7 +78,7 @@ def planted(config, gains: dict[str, float]) -> pd.DataFrame:
     """A run table in which every arm's loss is that of `gain` times its compute."""
     rng = np.random.default_rng(0)
     rows = []
-    grid, swept = module.grid(config, CORPUS), module.sweep(config, CORPUS)
+    grid, swept = module.grid(Setup(config, CORPUS)), module.sweep(Setup(config, CORPUS))
     shared = plan([*grid, *swept])
     labels = lambda run: shared.cells(shared.segments[run.identity])
     for item in grid:

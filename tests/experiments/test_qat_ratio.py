@@ -7,6 +7,7 @@ import pytest
 from experiments import qat_ratio
 from experiments.command import export, sample, session
 from experiments.evidence.report import Picture, Table, Text, write_report
+from experiments.evidence.setup import Setup
 from experiments.evidence.study import Results
 from models import count
 from scaling import Store, Worker, make_mesh, plan
@@ -43,7 +44,7 @@ def test_the_plan_takes_exactly_the_closed_form_of_its_tree(name):
 
 
 def test_a_run_has_equal_tokens_in_both_schedules(config, study):
-    made = qat_ratio.trials(config, study.corpus)
+    made = qat_ratio.trials(Setup(config, study.corpus))
     for schedule in ("classic", "fused"):
         tokens = {t.run.tokens for t in made if t.labels["schedule"] == schedule}
         assert tokens == set(config.tokens)
@@ -94,7 +95,7 @@ def planted(config, trials) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def blocks(config, study):
-    runs = planted(config, qat_ratio.trials(config, study.corpus))
+    runs = planted(config, qat_ratio.trials(Setup(config, study.corpus)))
     runs.loc[30, ["loss", "diverged_step"]] = [np.nan, 17]
     return study.report(Results(config, plan(study.runs), study.corpus, runs, runs[:0]))
 

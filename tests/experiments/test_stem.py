@@ -1,11 +1,14 @@
 """The STEM study: arms that match, and a report that says what planted losses are."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from experiments import stem
 from experiments.evidence.report import Picture, Table, Text
+from experiments.evidence.setup import Setup
 from experiments.evidence.study import Results
 from models import Stem, count
 from scaling import plan
@@ -25,11 +28,16 @@ def study(config):
     return stem.study(config)
 
 
+def of_size(preset: str, vocabulary: int) -> Setup:
+    """A preset's setup on a corpus that has nothing but a vocabulary."""
+    return Setup(stem.get_config(preset), SimpleNamespace(vocabulary=vocabulary))
+
+
 @pytest.mark.parametrize(("preset", "vocabulary"), [("cpu", 4096), ("gpu", 4096)])
 def test_every_stem_arm_has_a_dense_one_of_its_active_and_one_of_its_total_params(
     preset, vocabulary
 ):
-    arms = stem.arms(stem.get_config(preset), vocabulary)
+    arms = stem.arms(of_size(preset, vocabulary))
     sizes = {name: count(model) for name, model in arms.items()}
     assert list(arms) == [
         "dense",
@@ -43,11 +51,11 @@ def test_every_stem_arm_has_a_dense_one_of_its_active_and_one_of_its_total_param
         assert wide.params_active == wide.params_total > 2 * sizes["dense"].params_total
     layers = [arms[name].feed_forward.chosen(arms[name].depth) for name in stem.NAMES.values()]
     assert len(set(layers)) == 3
-    assert stem.arms(stem.get_config(preset), vocabulary) == arms
+    assert stem.arms(of_size(preset, vocabulary)) == arms
 
 
 def test_the_published_plan_is_the_published_model():
-    arms = stem.arms(stem.get_config("published"), 128_256)
+    arms = stem.arms(of_size("published", 128_256))
     assert arms["STEM 1/3"].feed_forward == Stem("third", lazy=False)
     assert round(count(arms["STEM 1/3"]).params_active / 1e6, 1) == 1414.6
     assert round(count(arms["STEM 1/3"]).params_total / 1e6, 1) == 6668.0

@@ -10,6 +10,7 @@ from data import load
 from experiments import tokenformer_growth as growth
 from experiments.evidence.growth import jumps, saved
 from experiments.evidence.report import write_report
+from experiments.evidence.setup import Setup
 from experiments.evidence.study import Results
 from models import count
 from scaling import plan, unfolded
@@ -22,13 +23,13 @@ def config():
 
 @pytest.fixture(scope="module")
 def trials(config):
-    return growth.compared(config, load(config.corpus))
+    return growth.compared(Setup.of(config))
 
 
 @pytest.mark.parametrize("name", growth.PRESETS)
 def test_all_arms_cost_the_same_and_end_at_one_size(name):
     config = growth.get_config(name)
-    trials = growth.compared(config, load(config.corpus))
+    trials = growth.compared(Setup.of(config))
     ends = {t.labels["arm"]: t.run for t in trials if t.run.seed == 0 and t.labels["rate"] == 1.0}
     budgets = {growth.scratch(budget): budget for budget in config.budgets}
     whole = ends[growth.EXACT].flops()
@@ -57,7 +58,7 @@ def test_the_arms_of_growth_share_their_first_stage(config, trials):
 
 
 def test_looks_train_nothing(config, trials):
-    looks = growth.looks(config, load(config.corpus))
+    looks = growth.looks(Setup.of(config))
     alone = plan(trials)
     both = plan([*trials, *looks])
     assert both.tokens == alone.tokens
@@ -103,7 +104,7 @@ def planted(config, trials, looks) -> pd.DataFrame:
 
 def test_the_report_finds_what_was_planted(config, trials, tmp_path):
     corpus = load(config.corpus)
-    looks = growth.looks(config, corpus)
+    looks = growth.looks(Setup(config, corpus))
     runs = planted(config, trials, looks)
     every = unfolded(runs)
     claims, saving = saved(every[every["role"] == "end"], config.budgets)
