@@ -1,6 +1,7 @@
 """Run table to law to prediction, with intervals; numpy and SciPy only."""
 
 from fitting.fit import Fit, fit
+from fitting.formula import formula_law
 from fitting.held_out import above_compute, largest_decile, seed_standard_deviation
 from fitting.law import Law, Parameter, Use
 from fitting.laws import LAWS
@@ -21,6 +22,7 @@ __all__ = [
     "above_compute",
     "baselines",
     "fit",
+    "formula_law",
     "largest_decile",
     "seed_standard_deviation",
 ]
