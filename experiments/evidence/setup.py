@@ -1,7 +1,7 @@
 """What the runs of a study have in common, read from its configuration in one place."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from data import Corpus, Mixture, load
 from experiments.evidence.study import Study
-from models import ModelConfig, ladder
+from models import ModelConfig, count, ladder
 from models.ladder import Rung
 from scaling import AdamW, Data, Evaluation, Labelled, Optimizer, Phase, Run, wsd
 
@@ -93,3 +93,12 @@ class Setup:
             repeat=self.config.repeat,
         )
         return Study(report=report, runs=tuple(runs), **fields | more)
+
+
+def matched(model: ModelConfig, column: str, target: int) -> ModelConfig:
+    """Sets the feed-forward's width to bring a count, which is linear in it, to a target.
+
+    `column` is a field of `models.count`, such as `params_active`.
+    """
+    one, two = (getattr(count(replace(model, ff_width=width)), column) for width in (1, 2))
+    return replace(model, ff_width=max(1, 1 + round((target - one) / (two - one))))
