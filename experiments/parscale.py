@@ -22,7 +22,7 @@ from experiments.evidence.claim import counted, scale
 from experiments.evidence.comparison import best_rates, comparison
 from experiments.evidence.report import Block, Picture, Text
 from experiments.evidence.setup import Setup, matched
-from experiments.evidence.streams import flops_picture, kept_table, law_blocks, named
+from experiments.evidence.streams import flops_picture, kept_table, law_blocks
 from experiments.evidence.study import CPU, GPU, Results, Study, configured
 from models import ModelConfig, Streams, count
 from refused import Refused
@@ -158,7 +158,7 @@ class Bench(Setup):
 def scratch_arms(bench: Bench) -> dict:
     """Returns the arms that are trained as what they are from the start, at the main width."""
     width, most = bench.config.main_width, bench.most
-    arms = {named(p): bench.train(bench.model(width, p)) for p in bench.config.streams}
+    arms = {counted(p, "stream"): bench.train(bench.model(width, p)) for p in bench.config.streams}
     arms[f"1 stream, params of {most}"] = bench.train(bench.equal_params())
     arms[f"1 stream, FLOPs of {most}: wider"] = bench.train(bench.equal_flops())
     for p in bench.config.streams[1:]:
@@ -186,7 +186,7 @@ def staged_arms(bench: Bench) -> dict:
 def kept_arms(bench: Bench) -> dict:
     """Returns the arms that are evaluated at fewer streams than they were trained with."""
     width, some = bench.config.main_width, ("second stage", "second stage, backbone frozen")
-    ways = {named(bench.most): (bench.model(width, bench.most), None)}
+    ways = {counted(bench.most, "stream"): (bench.model(width, bench.most), None)}
     ways |= {name: (bench.model(width), stages(bench)[name]) for name in some}
     return {
         f"{name}: {fewer} kept": bench.train(start, stage=change, then=KeepStreams(fewer))
@@ -207,7 +207,8 @@ def all_runs(bench: Bench) -> tuple[Labelled, ...]:
         made += sweep(arms(bench), config.rates, range(config.seeds), role=role)
     for width in config.widths:
         cells = {
-            f"width {width}, {named(p)}": bench.train(bench.model(width, p)) for p in config.streams
+            f"width {width}, {counted(p, 'stream')}": bench.train(bench.model(width, p))
+            for p in config.streams
         }
         seeds = range(config.seeds if width == config.main_width else 1)
         made += sweep(cells, config.rates, seeds, role="grid")
@@ -224,7 +225,11 @@ def report(results: Results) -> list[Block]:
     """Writes the law, the comparisons at equal cost, the stages, and fewer streams."""
     config, every = results.config, unfolded(results.runs)
     found = {role: table.reset_index(drop=True) for role, table in every.groupby("role")}
-    most, scratch, staged = named(max(config.streams)), found["scratch"], found["staged"]
+    most, scratch, staged = (
+        counted(max(config.streams), "stream"),
+        found["scratch"],
+        found["staged"],
+    )
     largest = results.runs["params_non_embedding"].max()
     stages = pd.concat([scratch[scratch["arm"].isin([most, "1 stream"])], staged])
     plain = best_rates(scratch).set_index("arm").loc["1 stream", "mean"]
