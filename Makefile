@@ -3,11 +3,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements.lock
 
-.PHONY: help install corpus study test lint bench coverage golden lock clean
+.PHONY: help install corpus study test test-isa lint bench coverage golden lock clean
 
 help:
 	@echo "make study     install and run the over-training study (about 6 CPU-minutes)"
 	@echo "make test      install and run the test suite"
+	@echo "make test-isa  equality and golden tests as on older processors, with one and two threads"
 	@echo "make bench     speed of training, reading, fitting and starting, as ratios of one run"
 	@echo "make coverage  coverage of the fits' intervals on planted data (30 CPU-minutes)"
 	@echo "make golden    rewrite the golden tables on purpose"
@@ -31,7 +32,15 @@ study: corpus
 	$(BIN)/espalier run --config=experiments/over_training.py:cpu
 
 test: corpus
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Sums in other orders and of other widths, as other processors take them; one thread and two.
+test-isa: corpus
+	@for isa in AVX2 SSE4_2; do for threads in false true; do \
+	  echo "$$isa, more than one thread: $$threads"; \
+	  XLA_FLAGS="--xla_cpu_max_isa=$$isa --xla_cpu_multi_thread_eigen=$$threads $$XLA_FLAGS" \
+	    $(BIN)/python -m pytest -n 1 -m equality || exit 1; \
+	done; done
 
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

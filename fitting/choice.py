@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from fitting.fit import Fit, fit
-from fitting.held_out import FAR, direction_of, held_out_mask
+from fitting.held_out import FAR, along, direction_of, held_out_mask
 from fitting.law import Law
 from fitting.laws import LAWS, law_named
 from fitting.misfit import Misfit, learn
@@ -22,6 +22,9 @@ from refused import Refused
 # this power of the runs that its fits see, a row by its closeness to the distance asked about, and
 # the weights of the mean are drawn towards equal ones by this much.
 LATER, NEAR, EQUAL = 4.0, 0.5, 0.3
+
+
+ONE = 0.99  # correlation of log size and log tokens from which they vary as one
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Choice:
             result = self.fits[name]
             logs = logs + weight * np.log(result.predict(frame)["prediction"].to_numpy())
             deviation = deviation + weight * spread(result, frame)
-        wide = norm.ppf(0.5 + level / 2) * np.hypot(deviation, self.misfit.scale(frame))
+        wide = ndtri(0.5 + level / 2) * np.hypot(deviation, self.misfit.scale(frame))
         if not self.misfit.cuts:
             wide = np.full(len(logs), np.nan)
         ends = {"low": np.exp(logs - wide), "high": np.exp(logs + wide)}
@@ -78,7 +81,11 @@ class Choice:
 
 
 def admitted(obs: Observations, options: Options) -> list[Law]:
-    """The laws that a table's columns allow, for the target that is asked for."""
+    """The laws that a table's columns allow, for the target that is asked for.
+
+    Laws of one predictor are left out where size and tokens vary on their own and laws of both are
+    there: they cannot see what moves the loss.
+    """
     target = options.target
     out = []
     for law in LAWS.values():
@@ -93,9 +100,23 @@ def admitted(obs: Observations, options: Options) -> list[Law]:
             continue
         if all((params if name == "params" else name) in obs.frame for name in law.predictors):
             out.append(law)
+    several = [law for law in out if len(law.predictors) > 1]
+    if several and _independent(obs, options):
+        out = several
     if not out:
         raise Refused("law", "auto", f"a table with the predictors of one of {', '.join(LAWS)}")
     return out
+
+
+def _independent(obs: Observations, options: Options) -> bool:
+    """Whether size and tokens vary, and not as one."""
+    try:
+        size, data = (along(obs, name, options.params) for name in ("params", "tokens"))
+    except Refused:
+        return False
+    if min(np.ptp(size), np.ptp(data)) < 1e-6:
+        return False
+    return abs(np.corrcoef(size, data)[0, 1]) < ONE
 
 
 def choose(

@@ -1,11 +1,8 @@
-"""Downstream error from loss, alone and chained behind a loss law."""
+"""Downstream error or accuracy from loss; `chain` sets a loss law before them."""
 
 import numpy as np
-import pandas as pd
 
-from fitting.intervals import quantiles, widen
 from fitting.law import Law, Parameter
-from refused import Refused
 
 
 def _terms(columns, gamma):
@@ -67,33 +64,3 @@ DOWNSTREAM_SIGMOID = Law(
     identified_by="losses from chance to well above it; a row at loss 0 with the ceiling",
     source="Bhagia et al. 2024 (arXiv:2412.04403) eq. 2",
 )
-
-
-def chain(loss_fit, error_fit, frame) -> pd.DataFrame:
-    """Error predicted from the loss that a loss law predicts.
-
-    Args:
-      loss_fit: fit of a law of the loss; error_fit: fit of `DOWNSTREAM`; frame: table with the
-        predictors of the loss law.
-
-    Returns:
-      DataFrame(loss, prediction, low, high); the interval pairs the draws of both fits, which are
-      taken as independent, and is NaN if either fit has none.
-    """
-    if error_fit.law.predictors != ("loss",):
-        raise Refused("error_fit", error_fit.law.name, "a fit of the downstream law")
-    loss = loss_fit.predict(frame)["prediction"].to_numpy()
-    out = pd.DataFrame(
-        {"loss": loss, "prediction": error_fit.predict({"loss": loss})["prediction"]}
-    )
-    low = high = np.full(len(loss), np.nan)
-    if loss_fit.draws is not None and error_fit.draws is not None:
-        losses = loss_fit.law.predict(loss_fit.columns(frame), loss_fit.parameter_draws())
-        first, second = losses, error_fit.parameter_draws()
-        count = min(len(first), len(second["k"]))
-        pick = np.random.default_rng(0).permutation(len(second["k"]))[:count]
-        shape = {name: values[pick][:, None] for name, values in second.items()}
-        cloud = shape["eps"] - shape["k"] * np.exp(-shape["gamma"] * first[:count])
-        factor = max(loss_fit.draws.factor, error_fit.draws.factor)
-        low, high = quantiles(widen(cloud, out["prediction"], factor), error_fit.level)
-    return out.assign(low=low, high=high)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from fitting.bounds import bounded
 from fitting.held_out import held_out_mask, seeds
 from fitting.intervals import Draws, draw, quantiles, scatter, variances, widen
 from fitting.law import Law
@@ -120,7 +121,7 @@ def fit(law, obs: Observations, options: Options | None = None, **changes) -> Fi
         fewer runs than fitted parameters + 2 or fewer than 3 levels of a predictor.
     """
     options = (options or Options()).change(**changes)
-    law = law_named(law)
+    law = bounded(law_named(law), options.bounds)
     params = obs.params_column(options.params) if "params" in law.predictors else options.params
     target = options.target or law.target
     if target in law.predictors or target == params:

@@ -3,12 +3,15 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from fitting import tables, use
+from fitting.choice import choose
 from fitting.fit import Fit
-from fitting.groups import Groups, by_group
+from fitting.groups import Groups, by_group, group_labels, partly_pooled
 from fitting.held_out import compute
 from fitting.law import Law
+from fitting.laws import law_named
 from fitting.observations import Observations
 from fitting.options import Options
 from fitting.rolling import root_mean_square
@@ -45,6 +48,7 @@ def group_report(
     text += [tables.aligned(["shared", "parameters", "objective", "AICc over the best"], cells)]
     if len(joint.held_out):
         text += ["## Predicted runs that were not fitted", "", *_held_out_lines(groups, obs)]
+    text += _pooling_lines(groups)
     text += _speed_lines(groups)
     for name in groups.names if len(flops) else ():
         found = use.allocate(groups.of(name), flops)
@@ -56,6 +60,25 @@ def group_report(
         (folder / "report.md").write_text(report)
         (folder / "groups.csv").write_text(tables.commented(table, tables.caption(joint)))
     return report
+
+
+def chosen_for_groups(laws, obs: Observations, by: str, options: Options) -> Law:
+    """The law with the least rolling error on average over the groups, of those judged in each.
+
+    Args:
+      laws: candidates, none for all that the table admits; by: column of the groups.
+    """
+    labels, names = group_labels(obs, by)
+    scores = []
+    for name in names:
+        rows = obs.only(labels == name)
+        found = choose(laws or "auto", rows, options.change(held_out=None))
+        scores.append(found.laws.set_index("law")["score"])
+    together = pd.concat(scores, axis=1, join="inner").mean(axis=1).dropna()
+    if not len(together):
+        accepted = f"one that rolling fits can judge in each group of {by}; name it"
+        raise Refused("law", "auto", accepted)
+    return law_named(together.idxmin())
 
 
 def _ends(low: float, high: float) -> str:
@@ -71,6 +94,22 @@ def _held_out_lines(groups: Groups, obs: Observations) -> list[str]:
         miss = root_mean_square(own["relative_error"])
         lines.append(f"- {name}: {len(own)} runs, root mean square relative error {miss:.3%}")
     return lines
+
+
+def _pooling_lines(groups: Groups) -> list[str]:
+    """How far the groups differ, and what partial pooling makes of each one's parameters."""
+    try:
+        table, pooled = partly_pooled(groups.fits)
+    except Refused as error:
+        return ["", f"Partial pooling: none, {error}"]
+    cells = [
+        [row.parameter, f"{row.mean:.4g}", f"{row.between:.3g}", f"{row.within:.3g}"]
+        + [f"{row.p_same:.2g}", *(f"{pooled[name][row.parameter]:.4g}" for name in groups.names)]
+        for row in table.itertuples()
+    ]
+    titles = ["parameter", "mean", "between groups", "within", "p if all are one"]
+    told = "Each group's own fit, drawn towards the mean by as much as the groups agree (in log):"
+    return ["", "## Partial pooling", "", told, "", tables.aligned([*titles, *groups.names], cells)]
 
 
 def _speed_lines(groups: Groups) -> list[str]:

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from scipy.stats import chi2
 
 from fitting.evidence import akaike
-from fitting.fit import Fit, fit
+from fitting.fit import Fit, fit, problem_of
 from fitting.law import Law
 from fitting.laws import law_named
 from fitting.observations import Observations
@@ -69,6 +70,56 @@ class Groups:
             optimum=replace(self.joint.optimum, point=self.joint.optimum.point[places]),
             observations=observations.only(rows),
         )
+
+
+def partly_pooled(fits: Mapping[str, Fit]) -> tuple[pd.DataFrame, dict[str, dict[str, float]]]:
+    """Each group's parameters drawn towards the mean of all, by as much as the groups agree.
+
+    Groups are draws from a normal distribution in search coordinates, independent between
+    parameters, its variance by moments (DerSimonian and Laird 1986); the estimate of a group is the
+    posterior mean given its own fit and the covariance of that (empirical Bayes; Morris 1983).
+
+    Args:
+      fits: {group: Fit} of one law, each with intervals.
+
+    Returns:
+      DataFrame(parameter, mean, between: standard deviation between groups in log, within: typical
+      error of a group's own, p_same: chance of such differences between groups that are one), and
+      {group: {parameter: value}}.
+
+    Raises:
+      Refused: a fit without intervals.
+    """
+    for result in fits.values():
+        result.parameter_draws()  # Refuses a fit without them.
+    first = next(iter(fits.values()))
+    law, free = first.law, problem_of(first).free
+    own = np.stack([result.optimum.point[free] for result in fits.values()])
+    errors = [np.cov(result.draws.points[:, free].T) for result in fits.values()]
+    errors = np.stack([np.atleast_2d(error) for error in errors])
+    precision = 1 / np.maximum(np.stack([np.diag(error) for error in errors]), 1e-12)
+    centre = np.sum(precision * own, axis=0) / precision.sum(axis=0)
+    excess = np.sum(precision * (own - centre) ** 2, axis=0)
+    scale = precision.sum(axis=0) - np.sum(precision**2, axis=0) / precision.sum(axis=0)
+    between = np.maximum(excess - (len(own) - 1), 0) / np.maximum(scale, 1e-300)
+    weight = 1 / (1 / precision + between)
+    centre = np.sum(weight * own, axis=0) / weight.sum(axis=0)
+    pooled, spread = {}, np.diag(between)
+    for name, point, error in zip(fits, own, errors, strict=True):
+        moved = point - error @ np.linalg.pinv(error + spread) @ (point - centre)
+        whole = fits[name].optimum.point.copy()
+        whole[free] = moved
+        pooled[name] = {
+            p.name: float(p.from_search(x)) for p, x in zip(law.parameters, whole, strict=True)
+        }
+    rows = []
+    for place, index in enumerate(np.flatnonzero(free)):
+        parameter = law.parameters[index]
+        row = {"parameter": parameter.name, "mean": float(parameter.from_search(centre[place]))}
+        row |= {"between": float(np.sqrt(between[place]))}
+        row |= {"within": float(np.sqrt(np.mean(1 / precision[:, place])))}
+        rows.append(row | {"p_same": float(chi2.sf(excess[place], len(own) - 1))})
+    return pd.DataFrame(rows), pooled
 
 
 def joint_law(law: Law, names, share, starts: Mapping[str, Mapping] | None = None) -> Law:
@@ -145,6 +196,23 @@ def joint_law(law: Law, names, share, starts: Mapping[str, Mapping] | None = Non
     )
 
 
+def group_labels(obs: Observations, column: str) -> tuple[pd.Series, tuple[str, ...]]:
+    """The group of each row as text, and the groups in the order in which they come.
+
+    Raises:
+      Refused: no such column, an empty cell, or fewer than two groups.
+    """
+    if column not in obs.frame:
+        raise Refused("by", column, f"one of {', '.join(map(str, obs.frame))}")
+    if obs.frame[column].isna().any():
+        raise Refused(column, "an empty value", "a group in each row")
+    labels = obs.frame[column].map(lambda v: f"{v:g}" if isinstance(v, float) else str(v))
+    names = tuple(dict.fromkeys(labels))
+    if len(names) < 2:
+        raise Refused("by", f"{column} with {len(names)} group", "two groups or more")
+    return labels, names
+
+
 def by_group(law, obs: Observations, column: str, share=(), options=None, **changes) -> Groups:
     """Fit a law to each group of runs, with some parameters in common.
 
@@ -157,14 +225,7 @@ def by_group(law, obs: Observations, column: str, share=(), options=None, **chan
     """
     law = law_named(law)
     options = (options or Options()).change(**changes)
-    if column not in obs.frame:
-        raise Refused("by", column, f"one of {', '.join(map(str, obs.frame))}")
-    if obs.frame[column].isna().any():
-        raise Refused(column, "an empty value", "a group in each row")
-    labels = obs.frame[column].map(lambda v: f"{v:g}" if isinstance(v, float) else str(v))
-    names = tuple(dict.fromkeys(labels))
-    if len(names) < 2:
-        raise Refused("by", f"{column} with {len(names)} group", "two groups or more")
+    labels, names = group_labels(obs, column)
     share = tuple(share)
     joint_law(law, names, share)  # Refuses what cannot be shared before anything is fitted.
     fits = {}

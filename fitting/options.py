@@ -29,7 +29,7 @@ class Options:
         read.
     """
 
-    objective: str = _option("huber", "huber, lad, least_squares or least_squares_log")
+    objective: str = _option("huber", "huber, lad, least_squares, least_squares_log or quantile")
     delta: float = _option(1e-3, "of the Huber loss, in log loss")
     quantile: float = _option(0.5, "of the objective quantile")
     overestimate_penalty: float = _option(1.0, "times that a prediction above its run costs")
@@ -42,10 +42,12 @@ class Options:
     draws: int = _option(DRAWS, "bootstrap refits")
     point_only: bool = _option(False, "no intervals")
     fixed: Any = _option(None, "parameters held constant, NAME=VALUE,...", str)
+    bounds: Any = _option(None, "bounds on parameters, NAME=LOW:HIGH,...", str)
     audits: int = _option(32, "random starts that check the optimum")
     seed: int = _option(0, "of every random choice")
 
     def __post_init__(self):
+        from fitting.bounds import read_bounds
         from fitting.objective import OBJECTIVES
 
         if self.objective not in OBJECTIVES:
@@ -62,6 +64,7 @@ class Options:
         if self.audits < 0:
             raise Refused("audits", self.audits, "0 or more")
         object.__setattr__(self, "fixed", _constants(self.fixed))
+        object.__setattr__(self, "bounds", read_bounds(self.bounds))
 
     def change(self, **changes) -> "Options":
         """These options with some replaced; TypeError for a name that is none."""

@@ -9,8 +9,9 @@ import pandas as pd
 
 from fitting import evidence, figures, tables, use
 from fitting.choice import Choice, admitted, choose, extrapolating
+from fitting.expression import where as rows_where
 from fitting.fit import Fit, fit
-from fitting.group_report import group_report
+from fitting.group_report import chosen_for_groups, group_report
 from fitting.held_out import compute, seed_standard_deviation
 from fitting.isoflop import bias, isoflop
 from fitting.isoflop_report import exponent_line
@@ -37,6 +38,7 @@ def fit_report(
     ask=(),
     by: str | None = None,
     share=(),
+    where: str | None = None,
     **changes,
 ) -> str:
     """Fit a law to a table and report the fit with its evidence.
@@ -54,6 +56,7 @@ def fit_report(
       flops: budgets to allocate, FLOP; ask: questions to the fitted law, `QUESTION,NAME=VALUE,...`.
       by: column of groups to fit one by one; share: parameters that they have in common. The report
         is then `group_report.group_report`'s, with groups.csv.
+      where: condition on the rows that are taken, as `expression.where` reads it.
 
     Returns:
       the report, Markdown.
@@ -73,10 +76,11 @@ def fit_report(
         for name in [*(["allocation"] if len(flops) else []), *(name for name, _ in asked)]:
             use.question(one, name)
     obs = Observations.read(table, columns)
+    if where:
+        obs = obs.only(rows_where(obs.frame, where))
     if by is not None:
-        if len(named) != 1:
-            raise Refused("law", law, "one law by name, with by")
-        return group_report(named[0], obs, options, by, share, flops, out)
+        one = named[0] if len(named) == 1 else chosen_for_groups(named, obs, by, options)
+        return group_report(one, obs, options, by, share, flops, out)
     if len(share):
         raise Refused("share", ", ".join(share), "by, the column of the groups that share")
     if options.params is None:
@@ -130,6 +134,8 @@ def _count(named: list[Law], obs: Observations) -> str | None:
     if len(sizes) == 1:
         return sizes.pop()
     present = [name for name in PARAMETER_COUNTS if name in obs.frame]
+    if len(present) > 1 and not named:
+        return obs.params_column()  # Refused: which count all laws mean has to be said.
     return present[0] if len(present) == 1 else None
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from fitting.bfgs import curvature_inverse
 from fitting.fit import Fit, fit, predictor_columns, problem_of
@@ -133,13 +133,14 @@ def _inefficiency(objective: str, delta: float) -> float:
 
     For the Huber loss E psi^2 / (E psi')^2, psi clipped at delta noise deviations (Huber 1964).
     """
-    if objective.startswith("least_squares"):
+    if objective.startswith("least_squares") or (objective == "huber" and delta > 10):
         return 1.0
     if objective != "huber" or delta < 1e-3:
         return float(np.pi / 2)
     delta = min(delta, 100.0)  # Nothing is clipped there, and squares of more may overflow.
-    inner = 2 * norm.cdf(delta) - 1
-    square = inner - 2 * delta * norm.pdf(delta) + 2 * delta**2 * norm.sf(delta)
+    inner = 2 * ndtr(delta) - 1
+    density = np.exp(-(delta**2) / 2) / np.sqrt(2 * np.pi)
+    square = inner - 2 * delta * density + 2 * delta**2 * ndtr(-delta)
     return float(square / inner**2)
 
 

@@ -88,6 +88,27 @@ class Schedule:
         rest = steps - self.steps[place]
         return whole[place] + rest * (self.rates[place] + self.rate(steps)) / 2
 
+    def simpler(self, tolerance: float = 0.005) -> "Schedule":
+        """With as few knots as keep every rate within `tolerance` of the highest one.
+
+        Source: Douglas and Peucker 1973, by the vertical distance.
+        """
+        kept, allowed = {0, len(self.steps) - 1}, tolerance * self.rates.max()
+        spans = [(0, len(self.steps) - 1)]
+        while spans:
+            first, last = spans.pop()
+            if last - first < 2:
+                continue
+            inner = np.arange(first + 1, last)
+            ends = (self.steps[[first, last]], self.rates[[first, last]])
+            apart = np.abs(self.rates[inner] - np.interp(self.steps[inner], *ends))
+            if apart.max() > allowed:
+                place = int(inner[np.argmax(apart)])
+                kept.add(place)
+                spans += [(first, place), (place, last)]
+        places = sorted(kept)
+        return Schedule(self.steps[places], self.rates[places])
+
     def pieces(self) -> list[tuple[int, float, float]]:
         """(steps, first rate, last rate) of each straight piece, whole steps, jumps left out."""
         ends = np.round(self.steps).astype(int)

@@ -31,7 +31,7 @@ def assert_golden(name: str, values: dict, close) -> None:
     assert golden["numerics"] == numerics(), hint
     assert golden["values"].keys() == values.keys(), hint
     for key, value in values.items():
-        assert close(golden["values"][key], value), (
+        assert close(key, golden["values"][key], value), (
             f"{key}: {golden['values'][key]} → {value}: {hint}"
         )
 

@@ -34,3 +34,16 @@ CONFIGS: dict[str, ModelConfig] = {
     ),
     "experts_streams": model(feed_forward=Experts(4, 2, 1), streams=Streams(2, prefix=4)),
 }
+
+# Every part at least once in few models, for what is the same code for all and costs a program
+# each; `tests/models/test_parts.py` holds it to the list above.
+COVER = (
+    "default",
+    "tied",
+    "stem_dense",
+    "streams_neutral",
+    "experts_bias",
+    "codes_tokenformer",
+    "codes_stem_streams",
+    "experts_streams",
+)

@@ -78,7 +78,10 @@ def declared(command):
 
 
 @click.command(cls=Command)
-@click.option("--law", required=True, metavar="NAME", help="a law's name, several, or auto")
+@click.option("--law", metavar="NAME", help="a law's name, several, or auto")
+@click.option(
+    "--formula", metavar="TEXT", help="a law of your own, as in 'E + A*params**-a'; see --bounds"
+)
 @click.option(
     "--table",
     type=Place("file"),
@@ -97,6 +100,7 @@ def declared(command):
     metavar="QUESTION,NAME=VALUE,...",
     help="a question to the fitted law; repeatable",
 )
+@click.option("--where", metavar="CONDITION", help="rows to take, as in 'params > 1e6'")
 @click.option("--by", metavar="COLUMN", help="groups of runs to fit one by one")
 @click.option(
     "--share",
@@ -106,7 +110,7 @@ def declared(command):
     help="parameters that the groups have in common",
 )
 @declared
-def command(law, table, columns, out, flops, ask, by, share, **asked) -> None:
+def command(law, formula, table, columns, out, flops, ask, where, by, share, **asked) -> None:
     """Fit a law to anybody's table of losses.
 
     Prints intervals and how they were made, what the data do not identify, errors on held-out
@@ -117,9 +121,20 @@ def command(law, table, columns, out, flops, ask, by, share, **asked) -> None:
     espalier fit --law=over_training --table=published:over_training:c4
     espalier fit --law=chinchilla --table=published:chinchilla:240 --flops=1e21,5.76e23
     espalier fit --law=auto --table=mine.csv --by=corpus --share=alpha,beta
+    espalier fit --formula='E + A*params**-a' --bounds=a=.1:1 --table=mine.csv
     """
     from fitting.options import Options
     from fitting.report import fit_report
 
-    where = dict(columns=columns or None, out=out, flops=flops, ask=ask, by=by, share=share)
-    print(fit_report(law, table, Options(**asked), **where))
+    if (law is None) == (formula is None):
+        given = "nothing" if law is None else "both"
+        raise Refused("--law", given, "--law=NAME or --formula=TEXT")
+    options = Options(**asked)
+    if formula is not None:
+        from fitting.formula import formula_law
+        from fitting.observations import Observations
+
+        known = Observations.read(table, columns or None).frame.columns
+        law = formula_law(formula, options.bounds, known)
+    rest = dict(flops=flops, ask=ask, where=where, by=by, share=share)
+    print(fit_report(law, table, options, columns=columns or None, out=out, **rest))

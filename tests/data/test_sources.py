@@ -111,7 +111,7 @@ def test_a_file_is_read_as_it_is_told_to_be(tmp_path):
     [
         ("a.txt", b""),
         ("a.txt", b"\xef\xbb\xbf \n"),
-        ("a.txt.gz", gzip.compress(b"")),
+        ("a.txt.gz", gzip.compress(b"", mtime=0)),
         ("a.jsonl.xz", lzma.compress(b"\n")),
         ("a.jsonl.zst", b""),
         ("a.json", b" [ ]\n"),

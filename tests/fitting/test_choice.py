@@ -74,8 +74,18 @@ def test_what_lies_beyond_every_rolling_test_is_warned_of():
 
 def test_auto_takes_the_laws_that_the_columns_admit():
     names = {law.name for law in admitted(planted(), Options())}
-    assert {"chinchilla", "over_training", "data"} <= names
-    assert not names & {"parscale", "routed", "repetition", "downstream", "over_training_exact"}
+    assert {"chinchilla", "over_training", "skaling"} <= names
+    assert not names & {
+        "data",
+        "parscale",
+        "routed",
+        "repetition",
+        "downstream",
+        "over_training_exact",
+    }
+    one = planted().frame
+    one["tokens"] = 20 * one["params_total"]  # One dial: laws of one predictor see it all.
+    assert "data" in {law.name for law in admitted(Observations(one), Options())}
     with pytest.raises(Refused, match="auto"):
         admitted(Observations(pd.DataFrame({"loss": [1.0, 2.0]})), Options())
 

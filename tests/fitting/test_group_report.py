@@ -28,8 +28,14 @@ def test_a_report_by_groups_has_parameters_evidence_and_speed_up(table, tmp_path
 def test_what_groups_share_needs_groups(table):
     with pytest.raises(Refused, match="share"):
         fit_report("chinchilla", table, share=["E"])
-    with pytest.raises(Refused, match="one law"):
-        fit_report("auto", table, by="corpus")
+    with pytest.raises(Refused, match="gamma"):
+        fit_report("chinchilla", table, by="corpus", share=["gamma"])
+
+
+def test_the_law_of_groups_is_chosen_by_the_rolling_errors_of_each(table):
+    names = "data,chinchilla,chinchilla_no_floor"
+    text = fit_report(names, table, by="corpus", share=["alpha", "beta"], point_only=True, audits=0)
+    assert text.startswith("# chinchilla by corpus: c4, web")
 
 
 def test_groups_fitted_as_one_are_told_as_contradicting_rows_with_their_column(table):

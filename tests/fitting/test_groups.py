@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from fitting import LAWS, Observations, fit
-from fitting.groups import by_group, joint_law
+from fitting.groups import by_group, joint_law, partly_pooled
 from refused import Refused
 from tests.fitting.planted import TRUTH
 
@@ -102,3 +102,19 @@ def test_the_joint_law_is_each_groups_law_on_its_rows():
     ]
     plain = [LAWS["chinchilla"].predict(columns, v)[i] for i, v in enumerate(own)]
     assert found == pytest.approx(plain, rel=1e-14)
+
+
+def test_partial_pooling_draws_groups_that_agree_together_and_leaves_others_apart():
+    alike = by_group("chinchilla", two(noise=0.01, other=TRUTH), "corpus", **QUICK)
+    table, pooled = partly_pooled(alike.fits)
+    assert (table["p_same"] > 0.01).all()
+    own = [result.parameters["alpha"] for result in alike.fits.values()]
+    drawn = [values["alpha"] for values in pooled.values()]
+    assert np.ptp(drawn) < 0.7 * np.ptp(own)
+    apart = by_group("chinchilla", two(), "corpus", **QUICK)
+    table, pooled = partly_pooled(apart.fits)
+    assert table.set_index("parameter")["p_same"]["E"] < 1e-4
+    kept = pooled["web"]["E"] - pooled["c4"]["E"]
+    assert kept == pytest.approx(0.21, abs=0.06)
+    with pytest.raises(Refused, match="intervals"):
+        partly_pooled(by_group("chinchilla", two(), "corpus", point_only=True, audits=0).fits)

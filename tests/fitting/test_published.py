@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from fitting import LAWS, Observations, fit
+from fitting.chain import chain
 from fitting.chinchilla import allocation
-from fitting.downstream import chain
 from fitting.mixtures import Proxies, lightgbm, rank_correlation
 
 # The objective, then E, A, B, alpha, beta; 240 runs unless the name says 245.

@@ -64,6 +64,16 @@ def test_decays_start_at_the_peak_and_end_at_the_end(shape):
     assert sum(steps for steps, _, _ in schedule.pieces()) == 1000
 
 
+def test_a_simpler_schedule_has_few_knots_and_the_same_rates():
+    schedule = cosine(5000, 3e-4, 3e-5, warmup=500)
+    few = schedule.simpler(0.005)
+    every = np.arange(5001)
+    assert len(few.steps) < 15 < len(schedule.steps)
+    assert np.max(np.abs(few.rate(every) - schedule.rate(every))) <= 0.005 * 3e-4 * 1.001
+    jump = Schedule.read(JUMP)
+    assert np.array_equal(jump.simpler().steps, jump.steps)
+
+
 @pytest.mark.parametrize("text", ["", "0:1", "5:1 9:1", "0:1 9:-1", "0:1 9:1 8:1", "a:b c:d"])
 def test_schedules_that_do_not_read_are_refused(text):
     with pytest.raises(Refused, match="schedule"):

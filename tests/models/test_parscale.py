@@ -61,7 +61,7 @@ class Fixed:
         spread = lambda x: jnp.broadcast_to(x.astype(dtype), (batch, *x.shape))
         return spread(self.key), spread(self.value)
 
-    def gates(self, batch, dtype):
+    def gates(self, batch):
         return None
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from models.parts import product
+from tests.zoo import CONFIGS, COVER
 
 
 @pytest.mark.parametrize("lead", [(6,), (2, 3), (2, 3, 4)])
@@ -36,3 +37,26 @@ def test_products_of_a_fleet_are_those_of_its_members():
     together = jax.vmap(one)(kernels, x)
     alone = [one(kernel, rows) for kernel, rows in zip(kernels, x, strict=True)]
     np.testing.assert_allclose(together, jnp.stack(alone), rtol=1e-5)
+
+
+def test_the_cover_of_the_zoo_has_every_part_of_it():
+    kind = lambda part: part if isinstance(part, str) else type(part).__name__
+
+    def parts(config):
+        streams, experts = config.streams, config.feed_forward
+        return {
+            ("embedding", kind(config.embedding)),
+            ("attention", kind(config.attention)),
+            ("feed_forward", kind(experts)),
+            ("router", getattr(experts, "router", None)),
+            ("lazy", getattr(experts, "lazy", None)),
+            ("streams", None if streams is None else streams.neutral),
+            ("quantised", config.quantization is not None),
+            ("tied", config.tied),
+            ("documents", config.separator is not None),
+            ("qk_norm", config.qk_norm),
+        }
+
+    every = set().union(*map(parts, CONFIGS.values()))
+    covered = set().union(*(parts(CONFIGS[name]) for name in COVER))
+    assert every - covered == {("feed_forward", "gelu")}  # Two products where others have three.

@@ -13,6 +13,7 @@ from models import ModelConfig, held_out_nll, loss, skeleton
 from models import transformer as module
 from refused import Refused
 from tests.corpora import model
+from tests.rounding import NUDGES, assert_same_step, nudged
 from tests.zoo import CONFIGS
 
 
@@ -84,18 +85,19 @@ def test_positions_enter_only_by_their_difference_within_a_document():
     )
 
 
+@pytest.mark.equality
 @pytest.mark.parametrize("name", ["default", "grouped", "streams"])
 def test_a_scan_over_stacked_layers_equals_the_loop(name, monkeypatch):
     config = replace(CONFIGS[name], depth=3)
     params, buffers = skeleton(config).initialise(0)
     batch = windows(config)
     value = lambda p: loss(config, p, buffers, batch)[0]
-    looped = jax.jit(jax.value_and_grad(value))(params)
+    loop = jax.jit(jax.value_and_grad(value))
+    looped = loop(params)
     monkeypatch.setattr(module, "LOOPED_LAYERS", 1)
     scanned = jax.jit(jax.value_and_grad(lambda p: value(p)))(params)
-    assert looped[0] == pytest.approx(float(scanned[0]), rel=1e-6)
-    for path, gradient in looped[1].items():
-        np.testing.assert_allclose(gradient, scanned[1][path], rtol=2e-3, atol=1e-6, err_msg=path)
+    moved = [loop(nudged(params, seed)) for seed in NUDGES]
+    assert_same_step(scanned, looped, moved)
 
 
 def test_cross_entropy_in_chunks_equals_that_at_once():

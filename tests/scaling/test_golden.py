@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from data import Mixture, Order, Piece
 from models import skeleton
@@ -12,11 +13,15 @@ from scaling.state import initial
 from scaling.train import Program, advance, on_mesh
 from tests.corpora import recipe, small_corpus
 from tests.golden import assert_golden
+from tests.rounding import FACTOR, NUDGES, state_nudged
 from tests.zoo import CONFIGS
 
 
-def steps() -> dict:
-    """Returns losses, gradient norms and a parameter sum of three steps of each configuration."""
+def steps(seed: int | None = None) -> dict:
+    """Returns losses, gradient norms and a parameter sum of three steps of each configuration.
+
+    With a seed, parameters start one unit in the last place from where they would.
+    """
     values = {}
     for name, config in CONFIGS.items():
         program = Program(
@@ -26,7 +31,8 @@ def steps() -> dict:
         )
         rng = np.random.default_rng(0)
         windows = rng.integers(0, 256, (3, 4, config.context + 1))
-        state = on_mesh(program, initial(recipe(config), 0))
+        state = initial(recipe(config), 0)
+        state = on_mesh(program, state if seed is None else state_nudged(state, seed))
         state, metrics = advance(program, state, windows, np.full(3, 0.01), 0.1)
         for step in range(3):
             values[f"{name} loss {step}"] = float(metrics["nll"][step])
@@ -52,9 +58,18 @@ def orders() -> dict:
         }
 
 
+@pytest.mark.equality
 def test_one_step_is_what_it_was():
-    assert_golden("steps", steps(), lambda old, new: np.isclose(old, new, rtol=2e-5))
+    # Units of the last place change most values by less than 1e-6; where gradients nearly vanish
+    # Adam moves parameters by their signs, and AVX2 and SSE4.2 gave up to 1.2e-5.
+    found, moved = steps(), [steps(seed) for seed in NUDGES]
+
+    def close(key, old, new):
+        effect = max(abs(other[key] - new) for other in moved)
+        return abs(new - old) <= max(2e-5 * abs(old), FACTOR * effect)
+
+    assert_golden("steps", found, close)
 
 
 def test_the_order_is_what_it_was():
-    assert_golden("order", orders(), lambda old, new: old == new)
+    assert_golden("order", orders(), lambda key, old, new: old == new)

@@ -15,7 +15,8 @@ from scaling.growth import first_rows
 from scaling.state import State, fresh, initial
 from scaling.train import Program, advance, on_mesh
 from tests.corpora import STEP, model, recipe, study_runs, tokenformer
-from tests.scaling.test_fleet import held_out, work
+from tests.rounding import NUDGES, assert_same_step, assert_same_trajectory, state_nudged
+from tests.scaling.test_fleet import ends, with_nudged, work
 
 CONFIG = tokenformer()
 EXACT = GrowParameterTokens(20, 48)
@@ -148,6 +149,7 @@ def test_moments_of_old_rows_are_carried_and_new_ones_are_zero(trained):
     assert_same(train(after, state, 0), state)
 
 
+@pytest.mark.equality
 def test_the_next_step_of_old_rows_is_that_of_the_model_that_was_not_grown(trained):
     unclipped = replace(OPTIMIZER, clip=1e9)  # New rows add to the norm that clipping sees.
 
@@ -160,9 +162,8 @@ def test_the_next_step_of_old_rows_is_that_of_the_model_that_was_not_grown(train
 
     after, state = grow(EXACT, trained)
     grown, plain = step(after, state), step(CONFIG, trained)
-    cut = first_rows(grown, recipe(CONFIG))
-    for path, value in plain.params.items():
-        np.testing.assert_allclose(cut.params[path], value, rtol=1e-4, atol=2e-6, err_msg=path)
+    moved = [step(CONFIG, state_nudged(trained, seed)) for seed in NUDGES]
+    assert_same_step(first_rows(grown, recipe(CONFIG)), plain, moved)
     keys = "layers.1.feed_forward.only.keys"
     assert np.asarray(grown.params[keys])[:, 32:].any()  # New keys leave zero at once.
 
@@ -207,14 +208,12 @@ def test_a_sharded_state_grows_to_the_same_bits(trained):
     assert_same(jax.tree.map(np.asarray, placed), alone)
 
 
+@pytest.mark.equality
 def test_growth_and_looks_right_after_it_are_the_same_in_a_fleet(corpus, mesh, tmp_path):
     runs = [replace(run, seed=seed) for run in study_runs("grown", corpus) for seed in range(2)]
-    alone, together = (
-        work(corpus, mesh, tmp_path / "a", runs),
-        work(corpus, mesh, tmp_path / "b", runs, most=4),
-    )
-    for left, right in zip(held_out(alone), held_out(together), strict=True):
-        assert left == pytest.approx(right, rel=1e-4)
+    reference, *moved = map(ends, with_nudged(corpus, mesh, tmp_path, runs))
+    together = work(corpus, mesh, tmp_path / "fleet", runs, most=4)
+    assert_same_trajectory(ends(together), reference, moved)
     sizes = {f.segments[0].steps: f.size for f in planned(plan(runs), mesh, lambda program: 4)}
     assert sizes[0] == sizes[6] == 2
 

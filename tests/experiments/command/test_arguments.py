@@ -82,7 +82,10 @@ def test_flags_stand_before_both_words_of_a_command():
         ("run --config=stem --config.a=1 --config.a=2", "config.a: got 1 and 2; accepted: one"),
         ("run --config=stem x", "argument: got x; accepted: flags only"),
         ("run --config=stem -- --store", "argument: got --store; accepted: flags only"),
-        ("run --config=stem --law=x", "--law: got x; accepted: espalier fit, not espalier run"),
+        (
+            "run --config=stem --law=x",
+            "--law: got x; accepted: espalier fit, isoflop, schedule, not espalier run",
+        ),
         ("fit --law=a --table=b --config.c=1", "config.c: got a value; accepted: espalier fit has"),
         ("fit --law=chinchilla", "--table: got nothing; accepted: FILE: a CSV"),
         ("rnu", "command: got rnu; accepted: plan, run, .*; did you mean run?"),

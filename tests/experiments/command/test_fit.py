@@ -41,6 +41,7 @@ def test_what_is_asked_reaches_the_fit(capsys, monkeypatch):
         "--ask=a",
         "--ask=b",
         "--by=c",
+        "--where=params > 3",
     )
     assert call(capsys, *CHINCHILLA, *options, *where) == (0, "the report\n", "")
     (((law, table, found), more),) = asked
@@ -52,8 +53,22 @@ def test_what_is_asked_reaches_the_fit(capsys, monkeypatch):
         flops=[1e21, 2e21],
         ask=("a", "b"),
         by="c",
+        where="params > 3",
         share=["alpha"],
     )
+
+
+def test_a_formula_is_a_law_of_the_table(capsys, tmp_path):
+    rows = [f"{x:g},{2 + 50 * x**-0.3!r},{x > 3e3}" for x in (1e2, 1e3, 1e4, 1e5, 1e6, 1e7)]
+    file = tmp_path / "runs.csv"
+    file.write_text("\n".join(["depth,loss,kept", *rows]))
+    given = ("fit", "--formula=E + A*depth**-a", "--bounds=a=.1:1", f"--table={file}")
+    code, text, _ = call(capsys, *given, "--point-only", "--where=kept", "--audits=2")
+    assert code == 0 and "loss = E + A * depth ** (-a)" in text and "4 runs" in text
+    code, _, told = call(capsys, *given, "--law=chinchilla")
+    assert code == 2 and "--law: got both" in told
+    code, _, told = call(capsys, "fit", f"--table={file}", "--formula=E + A*deepth**-a")
+    assert code == 2 and "depth" in told
 
 
 def test_columns_and_budgets_are_read():

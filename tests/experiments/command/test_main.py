@@ -303,7 +303,8 @@ def test_help_and_mistakes_need_none_of_the_heavy_libraries():
 def test_a_plan_starts_without_what_only_training_or_a_corpus_of_its_own_needs():
     code = (
         "import sys, scaling, data, models; "
-        "assert not {'orbax', 'scipy', 'matplotlib', 'fitting'} & set(sys.modules)"
+        "assert not {'orbax', 'scipy', 'matplotlib', 'fitting'} & set(sys.modules); "
+        "import fitting; assert 'scipy.stats' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
