@@ -51,7 +51,8 @@ class Setup:
 
     def rung(self, width: int, tokens: int | None = None, **model) -> Rung:
         """Returns the ladder's rung of a width, for the configuration's tokens unless told."""
-        return ladder(width, tokens or self.config.tokens, **self.shape | model)
+        tokens = self.config.tokens if tokens is None else tokens
+        return ladder(width, tokens, **self.shape | model)
 
     def phases(self, tokens: int | None = None, decay_fraction: float = 0.2) -> tuple[Phase, ...]:
         """Returns a warmup–stable–decay schedule, of the configuration's tokens unless told."""
@@ -81,7 +82,7 @@ class Setup:
 
         Rates are rounded to three digits, as the ladder's are.
         """
-        phases = phases or self.phases()
+        phases = self.phases() if phases is None else phases
         return lambda rate, seed: self.run(model, float(f"{rate * peak:.3g}"), seed, phases)
 
     def study(self, report: Callable, runs: Iterable[Labelled], **more) -> Study:
