@@ -109,13 +109,7 @@ def study(config) -> Study:
     return setup.study(report, runs)
 
 
-def held_out_largest(runs):
-    """Marks the largest width at its two largest token counts."""
-    largest = runs["width"] == runs["width"].max()
-    return largest & runs["tokens"].isin(sorted(runs["tokens"].unique())[-2:])
-
-
-def held_out_compute(runs):
+def held_out_compute(runs: pd.DataFrame) -> pd.Series:
     """Marks all runs above a quarter of the largest compute (6·params_total·tokens)."""
     return runs["flops_6nd"] > runs["flops_6nd"].max() / 4
 
@@ -126,7 +120,7 @@ def report(results: Results) -> list[Block]:
     observations = Observations(runs)
     spread, degrees = seed_standard_deviation(observations, params="params_total")
     spread = spread / runs["loss"].mean() if spread else 0.0
-    mask, hard = (split(runs).to_numpy(bool) for split in (held_out_largest, held_out_compute))
+    mask, hard = (runs["role"] == "held out").to_numpy(), held_out_compute(runs).to_numpy()
     fits, near = held_out(observations, mask, LAWS, "params_total")
     _, far = held_out(observations, hard, LAWS, "params_total")
     law, rival = fits.values()

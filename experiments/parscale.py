@@ -21,8 +21,8 @@ import pandas as pd
 from experiments.evidence.claim import counted, scale
 from experiments.evidence.comparison import best_rates, comparison
 from experiments.evidence.report import Block, Picture, Text
-from experiments.evidence.setup import Setup
-from experiments.evidence.streams import flops_picture, kept_table, law_blocks, named
+from experiments.evidence.setup import Setup, matched
+from experiments.evidence.streams import flops_picture, kept_table, law_blocks
 from experiments.evidence.study import CPU, GPU, Results, Study, configured
 from models import ModelConfig, Streams, count
 from refused import Refused
@@ -136,21 +136,15 @@ class Bench(Setup):
 
     def equal_params(self) -> ModelConfig:
         """Widens the one-stream feed-forward to the non-embedding parameters of most streams."""
-        width = self.config.main_width
-        plain, goal = self.model(width), count(self.model(width, self.most)).params_non_embedding
-        size = lambda inner: count(replace(plain, ff_width=inner)).params_non_embedding
-        inner = plain.inner_width
-        each = (size(inner + 8) - size(inner)) / 8
-        return replace(plain, ff_width=inner + round((goal - size(inner)) / each))
+        goal = count(self.model(self.config.main_width, self.most)).params_non_embedding
+        return matched(self.model(self.config.main_width), "params_non_embedding", goal)
 
     def equal_flops(self) -> ModelConfig:
         """Returns the one-stream model of the width nearest in FLOPs per token to most streams."""
         start = self.config.main_width
         goal = count(self.model(start, self.most)).flops_train
-        if self.config.published_shapes:
-            widths = PUBLISHED
-        else:
-            widths = range(start, 4 * self.most * start, 8)
+        wider = range(start, 4 * self.most * start, 8)
+        widths = PUBLISHED if self.config.published_shapes else wider
         miss = lambda width: abs(math.log(count(self.model(width)).flops_train / goal))
         return self.model(min(widths, key=miss))
 
@@ -164,7 +158,7 @@ class Bench(Setup):
 def scratch_arms(bench: Bench) -> dict:
     """Returns the arms that are trained as what they are from the start, at the main width."""
     width, most = bench.config.main_width, bench.most
-    arms = {named(p): bench.train(bench.model(width, p)) for p in bench.config.streams}
+    arms = {counted(p, "stream"): bench.train(bench.model(width, p)) for p in bench.config.streams}
     arms[f"1 stream, params of {most}"] = bench.train(bench.equal_params())
     arms[f"1 stream, FLOPs of {most}: wider"] = bench.train(bench.equal_flops())
     for p in bench.config.streams[1:]:
@@ -173,32 +167,34 @@ def scratch_arms(bench: Bench) -> dict:
     return arms
 
 
-def staged_arms(bench: Bench) -> dict:
-    """Returns the arms that get their streams when the rate begins to fall."""
-    plain, most = bench.model(bench.config.main_width), bench.streams(bench.most)
-    gated = bench.streams(bench.most, neutral=True)
-    changes = {
+def stages(bench: Bench) -> dict[str, AddStreams]:
+    """Returns the ways to get all streams when the rate begins to fall."""
+    most = bench.streams(bench.most)
+    return {
         "second stage": AddStreams(most),
-        "second stage, gated": AddStreams(gated),
+        "second stage, gated": AddStreams(bench.streams(bench.most, neutral=True)),
         "second stage, backbone frozen": AddStreams(most, freeze=True),
     }
-    return {name: bench.train(plain, stage=change) for name, change in changes.items()}
+
+
+def staged_arms(bench: Bench) -> dict:
+    """Returns the arms that get their streams in a second stage."""
+    plain = bench.model(bench.config.main_width)
+    return {name: bench.train(plain, stage=change) for name, change in stages(bench).items()}
 
 
 def kept_arms(bench: Bench) -> dict:
     """Returns the arms that are evaluated at fewer streams than they were trained with."""
-    plain = bench.model(bench.config.main_width)
-    several = bench.model(bench.config.main_width, bench.most)
-    second = AddStreams(bench.streams(bench.most))
-    arms = {}
-    for fewer in bench.config.streams[:-1]:
-        keep = KeepStreams(fewer)
-        arms[f"{named(bench.most)}: {fewer} kept"] = bench.train(several, then=keep)
-        arms[f"second stage: {fewer} kept"] = bench.train(plain, stage=second, then=keep)
-        if fewer > 1:  # A frozen backbone alone is what the first stage ended with.
-            frozen = bench.train(plain, stage=replace(second, freeze=True), then=keep)
-            arms[f"second stage, backbone frozen: {fewer} kept"] = frozen
-    return arms
+    width, some = bench.config.main_width, ("second stage", "second stage, backbone frozen")
+    ways = {counted(bench.most, "stream"): (bench.model(width, bench.most), None)}
+    ways |= {name: (bench.model(width), stages(bench)[name]) for name in some}
+    return {
+        f"{name}: {fewer} kept": bench.train(start, stage=change, then=KeepStreams(fewer))
+        for fewer in bench.config.streams[:-1]
+        for name, (start, change) in ways.items()
+        # A frozen backbone alone is what the first stage ended with.
+        if fewer > 1 or not (change and change.freeze)
+    }
 
 
 def all_runs(bench: Bench) -> tuple[Labelled, ...]:
@@ -211,7 +207,8 @@ def all_runs(bench: Bench) -> tuple[Labelled, ...]:
         made += sweep(arms(bench), config.rates, range(config.seeds), role=role)
     for width in config.widths:
         cells = {
-            f"width {width}, {named(p)}": bench.train(bench.model(width, p)) for p in config.streams
+            f"width {width}, {counted(p, 'stream')}": bench.train(bench.model(width, p))
+            for p in config.streams
         }
         seeds = range(config.seeds if width == config.main_width else 1)
         made += sweep(cells, config.rates, seeds, role="grid")
@@ -228,7 +225,11 @@ def report(results: Results) -> list[Block]:
     """Writes the law, the comparisons at equal cost, the stages, and fewer streams."""
     config, every = results.config, unfolded(results.runs)
     found = {role: table.reset_index(drop=True) for role, table in every.groupby("role")}
-    most, scratch, staged = named(max(config.streams)), found["scratch"], found["staged"]
+    most, scratch, staged = (
+        counted(max(config.streams), "stream"),
+        found["scratch"],
+        found["staged"],
+    )
     largest = results.runs["params_non_embedding"].max()
     stages = pd.concat([scratch[scratch["arm"].isin([most, "1 stream"])], staged])
     plain = best_rates(scratch).set_index("arm").loc["1 stream", "mean"]

@@ -25,7 +25,7 @@ from experiments.evidence.claim import bullets, scale
 from experiments.evidence.comparison import against, at_best, best_rates, comparison, edges
 from experiments.evidence.figures import finish, means, panels
 from experiments.evidence.report import Block, Picture, Table, Text
-from experiments.evidence.setup import Setup
+from experiments.evidence.setup import Setup, matched
 from experiments.evidence.study import CPU, GPU, Results, Study, configured
 from models import ModelConfig, Stem
 from models.ladder import learning_rate
@@ -114,7 +114,7 @@ def arms(setup: Setup) -> dict[str, ModelConfig]:
     for layers in config.layers:
         model = replace(dense, feed_forward=Stem(layers, config.table_init, config.lazy))
         if config.match_active:
-            model = fitted(model, "params_active", models.count(dense).params_active)
+            model = matched(model, "params_active", models.count(dense).params_active)
         found[NAMES[layers]] = model
     for layers in config.layers:
         total = models.count(found[NAMES[layers]]).params_total
@@ -125,12 +125,6 @@ def arms(setup: Setup) -> dict[str, ModelConfig]:
 def counterpart(arm: str) -> str:
     """Names the dense arm with a STEM arm's total params."""
     return f"dense, total of {arm.removeprefix('STEM ')}"
-
-
-def fitted(model: ModelConfig, column: str, target: int) -> ModelConfig:
-    """Sets the feed-forward's width, in which counts are linear, to bring one to a target."""
-    one, two = (getattr(models.count(replace(model, ff_width=width)), column) for width in (1, 2))
-    return replace(model, ff_width=max(1, 1 + round((target - one) / (two - one))))
 
 
 def with_total(dense: ModelConfig, target: int) -> ModelConfig:
@@ -150,7 +144,7 @@ def with_total(dense: ModelConfig, target: int) -> ModelConfig:
         more = models.count(wide(middle)).params_total > target
         low, high = (low, middle) if more else (middle, high)
     nearest = min(map(wide, (low, high)), key=lambda m: abs(models.count(m).params_total - target))
-    return fitted(nearest, "params_total", target)
+    return matched(nearest, "params_total", target)
 
 
 def report(results: Results) -> list[Block]:

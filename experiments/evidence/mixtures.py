@@ -133,15 +133,10 @@ def both_sizes(design, runs: pd.DataFrame) -> pd.DataFrame:
     """Sampled mixtures trained at both sizes: columns mixture, small and large (nats/token)."""
     sound = runs[runs["diverged_step"].isna()].set_index("run")
     losses = target_loss(sound, design.target)
-    rows = [
-        {
-            "mixture": mixture,
-            "small": losses.get(design.proxy(mixture).identity),
-            "large": losses.get(design.larger(mixture).identity),
-        }
-        for mixture in design.transferred
-    ]
-    return pd.DataFrame(rows, columns=["mixture", "small", "large"]).dropna()
+    pairs = pd.DataFrame({"mixture": design.transferred})
+    for size, run in (("small", design.proxy), ("large", design.larger)):
+        pairs[size] = [losses.get(run(mixture).identity) for mixture in design.transferred]
+    return pairs.dropna()
 
 
 def transfer_blocks(design, found, names, pairs: pd.DataFrame) -> list[Block]:

@@ -1,7 +1,7 @@
 """What the runs of a study have in common, read from its configuration in one place."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from data import Corpus, Mixture, load
 from experiments.evidence.study import Study
-from models import ModelConfig, ladder
+from models import ModelConfig, count, ladder
 from models.ladder import Rung
 from scaling import AdamW, Data, Evaluation, Labelled, Optimizer, Phase, Run, wsd
 
@@ -51,7 +51,8 @@ class Setup:
 
     def rung(self, width: int, tokens: int | None = None, **model) -> Rung:
         """Returns the ladder's rung of a width, for the configuration's tokens unless told."""
-        return ladder(width, tokens or self.config.tokens, **self.shape | model)
+        tokens = self.config.tokens if tokens is None else tokens
+        return ladder(width, tokens, **self.shape | model)
 
     def phases(self, tokens: int | None = None, decay_fraction: float = 0.2) -> tuple[Phase, ...]:
         """Returns a warmup–stable–decay schedule, of the configuration's tokens unless told."""
@@ -81,7 +82,7 @@ class Setup:
 
         Rates are rounded to three digits, as the ladder's are.
         """
-        phases = phases or self.phases()
+        phases = self.phases() if phases is None else phases
         return lambda rate, seed: self.run(model, float(f"{rate * peak:.3g}"), seed, phases)
 
     def study(self, report: Callable, runs: Iterable[Labelled], **more) -> Study:
@@ -93,3 +94,12 @@ class Setup:
             repeat=self.config.repeat,
         )
         return Study(report=report, runs=tuple(runs), **fields | more)
+
+
+def matched(model: ModelConfig, column: str, target: int) -> ModelConfig:
+    """Sets the feed-forward's width to bring a count, which is linear in it, to a target.
+
+    `column` is a field of `models.count`, such as `params_active`.
+    """
+    one, two = (getattr(count(replace(model, ff_width=width)), column) for width in (1, 2))
+    return replace(model, ff_width=max(1, 1 + round((target - one) / (two - one))))

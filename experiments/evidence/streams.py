@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from experiments.evidence.claim import counted
 from experiments.evidence.comparison import at_best, best_rates
 from experiments.evidence.figures import finish, means, panels
 from experiments.evidence.law import identified, law_table, parameter
@@ -21,11 +22,6 @@ SHOWN = {
     "bits_per_byte": "bits/byte",
 }
 MARKS = {"longer": "s", "wider": "^", "params": "D", "stream": "o"}  # By a word in an arm's name.
-
-
-def named(streams: int) -> str:
-    """Names an arm by its streams."""
-    return "1 stream" if streams == 1 else f"{streams:g} streams"
 
 
 def law_blocks(grid: pd.DataFrame) -> list[Block]:
@@ -84,7 +80,7 @@ def law_picture(best: pd.DataFrame, found: Fit) -> Figure:
     size = np.geomspace(best["params_non_embedding"].min(), best["params_non_embedding"].max(), 60)
     for index, (p, group) in enumerate(best.groupby("streams")):
         x, y = group["params_non_embedding"], group["loss"]
-        (dots,) = axis.plot(x, y, "o", ms=5, label=named(p))
+        (dots,) = axis.plot(x, y, "o", ms=5, label=counted(p, "stream"))
         line = {"params_non_embedding": size, "streams": np.full(len(size), float(p))}
         law = found.law.predict(line, found.parameters)
         axis.plot(size, law, lw=6 / 2**index, color=dots.get_color())

@@ -49,7 +49,8 @@ def test_the_plan_saves_exactly_the_closed_form(study):
 def planted(study) -> pd.DataFrame:
     """Losses that follow the law, with a shared and an own error per trunk and run."""
     rng = np.random.default_rng(0)
-    runs = plan(study.runs).runs
+    tree = plan(study.runs)
+    runs = tree.runs
     shared = {run.trunk: rng.normal(0, 0.004) for run in runs}
     rows = []
     for run in runs:
@@ -60,6 +61,7 @@ def planted(study) -> pd.DataFrame:
             {
                 "run": run.identity,
                 "trunk": run.trunk,
+                **tree.cells(tree.segments[run.identity]),
                 "seed": run.seed,
                 "width": run.model.width,
                 "params_total": params,
@@ -99,8 +101,9 @@ def test_the_report_says_what_it_found(study, tmp_path):
 
 def test_held_out_runs_are_those_that_are_named(study):
     runs = planted(study)
-    near = over_training.held_out_largest(runs)
+    near = runs["role"] == "held out"
     assert set(runs[near]["width"]) == {runs["width"].max()}
+    assert set(runs[near]["tokens"]) == set(sorted(runs["tokens"].unique())[-2:])
     assert near.sum() == 2 * over_training.get_config("cpu").seeds[-1]
     far = over_training.held_out_compute(runs)
     assert far.sum() >= 3 and runs[~far]["flops_6nd"].max() <= runs["flops_6nd"].max() / 4

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from experiments.evidence.claim import Claim, bullets, counted, listed, scale
+from experiments.evidence.claim import Claim, bullets, counted, listed, rows, scale
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,9 @@ def test_lists_and_counts_read_as_sentences():
 def test_only_runs_below_the_published_sizes_prove_no_more_than_the_machinery():
     assert "proves the machinery" in scale(10, 100, "tokens")
     assert scale(200, 100, "tokens") == "At most 200 tokens, where those published begin at 100."
+
+
+def test_claims_become_rows_under_their_keys():
+    table = rows({3: Claim(1.0, 0.5, 1.5), 4: Claim(2.0, 1.0, 3.0)}, "seed", "E (nats/token)")
+    assert list(table) == ["seed", "E (nats/token)", "90 % low", "90 % high"]
+    assert table.to_numpy().tolist() == [[3, 1.0, 0.5, 1.5], [4, 2.0, 1.0, 3.0]]

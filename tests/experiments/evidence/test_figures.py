@@ -3,7 +3,15 @@
 import numpy as np
 import pandas as pd
 
-from experiments.evidence.figures import finish, means, panels, per_panel, plan_tree, shades
+from experiments.evidence.figures import (
+    finish,
+    intervals,
+    means,
+    panels,
+    per_panel,
+    plan_tree,
+    shades,
+)
 from scaling import plan
 from tests.corpora import study_runs
 
@@ -52,3 +60,13 @@ def test_a_plan_is_drawn_with_a_line_per_segment_and_a_dot_per_run(corpus):
     drawn = [line for line in axis.get_lines() if line.get_linewidth() == 1.8]
     ends = [line for line in axis.get_lines() if line.get_marker() == "o"]
     assert len(drawn) == len(planned.segments) and len(ends) == len(planned.leaves)
+
+
+def test_bars_reach_from_the_low_to_the_high_end():
+    _, (axis,) = panels()
+    value, low, high = (np.array(some) for some in ([1.0, 2.0], [0.5, 2.5], [3.0, 3.0]))
+    intervals(axis, [1, 2], value, low, high, label="seen")
+    (bars,) = axis.collections
+    # A value outside its interval has no bar on that side.
+    ends = [segment[:, 1].tolist() for segment in bars.get_segments()]
+    assert ends == [[0.5, 3.0], [2.0, 3.0]]

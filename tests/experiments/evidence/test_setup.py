@@ -1,12 +1,14 @@
 """What a configuration says for all runs of a study."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from ml_collections import ConfigDict
 
 from data import Mixture
-from experiments.evidence.setup import Setup
+from experiments.evidence.setup import Setup, matched
+from models import count
 from models.ladder import ladder, learning_rate, weight_decay
 from scaling import Lion, labelled, sweep
 from tests.corpora import STEP
@@ -80,3 +82,12 @@ def test_a_study_is_called_after_the_file_of_its_report(config, corpus):
 
 def test_a_vocabulary_is_enough_to_describe_models(config):
     assert Setup(config, SimpleNamespace(vocabulary=77)).rung(8).model.vocabulary == 77
+
+
+def test_a_feed_forward_is_widened_until_a_count_matches(config, corpus):
+    model = Setup(config, corpus).rung(16).model
+    for column in ("params_non_embedding", "params_active"):
+        target = 1.5 * getattr(count(model), column)
+        found = matched(model, column, target)
+        assert getattr(count(found), column) == pytest.approx(target, rel=0.01)
+        assert replace(found, ff_width=model.ff_width) == model

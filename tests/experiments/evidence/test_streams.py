@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from experiments.evidence.streams import kept_table, named
+from experiments.evidence.streams import kept_table
 
 
 def test_fewer_streams_are_read_at_the_rate_that_was_best_with_all():
@@ -17,7 +17,3 @@ def test_fewer_streams_are_read_at_the_rate_that_was_best_with_all():
     assert table.to_dict("records") == [
         {"trained": "4 streams", "all 4 streams": 2.5, "1 kept": 3.5, "2 kept": 3.5}
     ]
-
-
-def test_arms_are_named_by_their_streams():
-    assert [named(1), named(4)] == ["1 stream", "4 streams"]
