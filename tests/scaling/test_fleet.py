@@ -175,7 +175,7 @@ def test_trunks_branch_in_fleets_also_where_a_change_is_made(corpus, mesh, tmp_p
 SPREAD = ("default", "quantised", "experts")  # The others that decide and do not only sum.
 
 
-@pytest.mark.parametrize("name", SPREAD)
+@pytest.mark.parametrize("name", SPREAD, indirect=True)
 def test_the_end_agrees_within_a_third_of_the_seeds_spread(name, corpus, mesh, tmp_path):
     runs = seeds_of(members(corpus, 3, (120,), CONFIGS[name]), stable_rate(CONFIGS[name]))
     alone = ends(work(corpus, mesh, tmp_path / "alone", runs)).mean(axis=1)
