@@ -39,8 +39,9 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
-# A laptop of 8 GB runs two test processes beside a desktop.
-MOST_GIGABYTES = 1.5
+# A laptop of 8 GB runs two test processes beside a desktop. Allocators differ between machines by
+# a tenth or two, so a run fails only well above what is aimed at.
+AIMED_GIGABYTES, MOST_GIGABYTES = 1.5, 2.0
 PEAKS = pytest.StashKey[dict]()
 
 
@@ -65,7 +66,7 @@ def peak_gigabytes(who: int) -> float:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session):
-    """Tells the peak of this process and its children; fails a run that takes more than it may."""
+    """Tells the peak of this process and its children; fails a run far above what is aimed at."""
     config, peaks = session.config, session.config.stash[PEAKS]
     own = {"": peak_gigabytes(resource.RUSAGE_SELF)}
     own["'s children"] = peak_gigabytes(resource.RUSAGE_CHILDREN)
@@ -91,9 +92,11 @@ def pytest_terminal_summary(terminalreporter, config):
     """Prints the peak of every test process."""
     peaks = config.stash.get(PEAKS, {})
     said = ", ".join(f"{name} {size:.2f}" for name, size in sorted(peaks.items()))
-    over = max(peaks.values(), default=0) > MOST_GIGABYTES
-    verdict = "FAILED: more than" if over else "at most"
-    terminalreporter.write_line(f"peak memory in GB ({verdict} {MOST_GIGABYTES} each): {said}")
+    most = max(peaks.values(), default=0)
+    verdict = f"aimed at {AIMED_GIGABYTES} each, {'MORE' if most > AIMED_GIGABYTES else 'at most'}"
+    if most > MOST_GIGABYTES:
+        verdict = f"FAILED: more than {MOST_GIGABYTES}"
+    terminalreporter.write_line(f"peak memory in GB ({verdict}): {said}")
 
 
 def let_go() -> None:
