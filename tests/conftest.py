@@ -40,8 +40,8 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 # A laptop of 8 GB runs two test processes beside a desktop. Allocators differ between machines by
-# a tenth or two, so a run fails only well above what is aimed at.
-AIMED_GIGABYTES, MOST_GIGABYTES = 1.5, 2.0
+# a tenth or two, and so do the files that meet in a process: a run fails only far above the aim.
+AIMED_GIGABYTES, MOST_GIGABYTES = 1.5, 2.5
 PEAKS = pytest.StashKey[dict]()
 
 
@@ -110,6 +110,9 @@ def let_go() -> None:
                 getattr(value, "cache_clear", lambda: None)()
     if train is not None:
         train.WARM.clear()
+    if (trainer := sys.modules.get("scaling.trainer")) is not None:
+        trainer.USED.clear()
+        trainer.IDLE.clear()
     jax.clear_caches()
     gc.collect()
     if sys.platform == "linux":  # glibc keeps what is freed, and the peak would still grow.

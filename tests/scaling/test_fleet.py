@@ -24,6 +24,7 @@ from scaling import (
     constant,
     make_mesh,
     plan,
+    trainer,
     wsd,
 )
 from scaling.fleet import compiled
@@ -292,7 +293,9 @@ def test_a_member_that_diverges_is_recorded_and_harms_no_other(alone, corpus, me
     assert len(records) == record["diverged_step"] < 40
 
 
-def test_a_program_is_compiled_once_whatever_its_members(corpus, mesh, tmp_path):
+def test_a_program_is_compiled_once_whatever_its_members(corpus, mesh, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "IDLE", {})  # Idle programs of other tests would end this one.
+    monkeypatch.setattr(trainer, "USED", set())
     config = model(width=24)
     compiled.cache_clear()  # Other tests may have trained this shape in fleets of another size.
     work(corpus, mesh, tmp_path / "a", members(corpus, 2, (8,), config), most=2)
