@@ -24,6 +24,7 @@ from scaling import (
     Worker,
     plan,
     tables,
+    trainer,
     wsd,
 )
 from scaling import checkpoint as checkpoints
@@ -153,7 +154,9 @@ def test_a_killed_run_resumed_in_a_fresh_process_equals_the_uninterrupted_one(
         assert not any((store.folder(id) / "checkpoint").exists() for id in worker.plan.segments)
 
 
-def test_a_second_run_trains_nothing_and_compiles_nothing(corpus, mesh, tmp_path):
+def test_a_second_run_trains_nothing_and_compiles_nothing(corpus, mesh, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "IDLE", {})  # Idle programs of other tests would end this one.
+    monkeypatch.setattr(trainer, "USED", set())
     runs = study_runs("wsd", corpus)
     first = work(corpus, mesh, tmp_path, runs)
     assert first.trained == len(first.plan.segments)
@@ -308,7 +311,6 @@ def test_the_wsd_combinator_gives_what_the_tests_train():
 def test_a_program_is_let_go_when_no_segment_waits_for_it_and_not_before(
     corpus, mesh, tmp_path, monkeypatch
 ):
-    from scaling import trainer
 
     monkeypatch.setattr(trainer, "IDLE", {})
     monkeypatch.setattr(trainer, "USED", set())
