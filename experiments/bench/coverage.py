@@ -260,18 +260,24 @@ def bounds(covered: int, sets: int) -> tuple[float, float]:
     return found.low, found.high
 
 
+def asked(argv, about: str, plans, out: Path) -> tuple[argparse.Namespace, list[str]]:
+    """Reads what a bench of planted tables is told: options `sets` and `out`, and the plans."""
+    parser = argparse.ArgumentParser(description=about.split("\n")[0])
+    parser.add_argument("--sets", type=int, default=200)
+    parser.add_argument("--only", help="plans by name, with commas")
+    parser.add_argument("--out", type=Path, default=out)
+    options = parser.parse_args(argv)
+    chosen = options.only.split(",") if options.only else list(plans)
+    for name in chosen:
+        if name not in plans:
+            parser.error(str(Refused("--only", name, ", ".join(plans))))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    return options, chosen
+
+
 def main(argv=None):
     """Run the study and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--sets", type=int, default=200)
-    parser.add_argument("--only", help="plans by name, with commas; other rows of --out stay")
-    parser.add_argument("--out", type=Path, default=OUT)
-    options = parser.parse_args(argv)
-    chosen = options.only.split(",") if options.only else list(PLANS)
-    for name in chosen:
-        if name not in PLANS:
-            parser.error(str(Refused("--only", name, ", ".join(PLANS))))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options, chosen = asked(argv, __doc__, PLANS, OUT)
 
     def keep(row: dict):
         print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)

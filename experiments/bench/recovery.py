@@ -11,7 +11,6 @@ Beside `coverage`, which asks laws with a public table for a new run; here stand
 Noise is normal in log target, every run its own trunk.
 """
 
-import argparse
 import os
 import time
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from experiments.bench.coverage import LEVEL, bounds
+from experiments.bench.coverage import LEVEL, asked, bounds
 from fitting import LAWS, Observations, fit
 from fitting.kaplan import searched as kaplan_searched
 from fitting.repetition import C4_BASE
@@ -215,16 +214,7 @@ def write(out: Path, row: dict):
 
 def main(argv=None):
     """Run the study and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--sets", type=int, default=200)
-    parser.add_argument("--only", help="laws by name, with commas; other rows of --out stay")
-    parser.add_argument("--out", type=Path, default=OUT)
-    options = parser.parse_args(argv)
-    chosen = options.only.split(",") if options.only else list(PLANS)
-    for name in chosen:
-        if name not in PLANS:
-            parser.error(str(Refused("--only", name, ", ".join(PLANS))))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options, chosen = asked(argv, __doc__, PLANS, OUT)
     for name in chosen:
         row = recover(name, options.sets)
         print(", ".join(f"{key} {value}" for key, value in row.items()), flush=True)

@@ -10,7 +10,6 @@ Cost: 100 CPU-seconds for 40 sets of all plans, so 8 CPU-minutes for 200.
 Published numbers: none; `experiments/results/wrong_law.csv` holds the last run, of 40 sets.
 """
 
-import argparse
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,11 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from experiments.bench.coverage import bounds
+from experiments.bench.coverage import asked, bounds
 from fitting import LAWS, Observations, fit
 from fitting.choice import extrapolating
 from fitting.rolling import extrapolations
 from fitting.skaling import searched
-from refused import Refused
 
 LEVEL, DRAWS, TIMES, NOISE = 0.9, 300, (4, 16, 64), 0.003
 OUT = Path(__file__).parents[1] / "results" / "wrong_law.csv"
@@ -102,15 +100,7 @@ def run(plans=tuple(PLANS), sets: int = 200, echo=print) -> pd.DataFrame:
 
 def main(argv=None):
     """Run the plans and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--sets", type=int, default=200)
-    parser.add_argument("--only", help="plans by name, with commas")
-    parser.add_argument("--out", type=Path, default=OUT)
-    options = parser.parse_args(argv)
-    chosen = options.only.split(",") if options.only else list(PLANS)
-    for name in chosen:
-        if name not in PLANS:
-            parser.error(str(Refused("--only", name, ", ".join(PLANS))))
+    options, chosen = asked(argv, __doc__, PLANS, OUT)
     table = run(chosen, options.sets, lambda row: print(row, flush=True))
     header = (
         f"# {LEVEL:.0%} intervals of a new run `times` beyond the largest compute; noise, misfit: "
