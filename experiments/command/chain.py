@@ -2,8 +2,8 @@
 
 import click
 
+from experiments.command import options
 from experiments.command.arguments import Command
-from experiments.command.fit import Columns
 from experiments.command.options import Number, Place
 from refused import Refused
 
@@ -40,9 +40,7 @@ def _table(name, text):
     "--ceiling", type=Number(least=0, most=1), default=1.0, show_default=True, help="at zero loss"
 )
 @click.option("--where", metavar="CONDITION", help="rows of the losses, as in 'mode == train'")
-@click.option(
-    *("--columns",), type=Columns(), default="", metavar="THEIRS=OURS,...", help="column names"
-)
+@options.columns
 @click.option("--params", metavar="COLUMN", help="the parameter count that is meant")
 @click.option(
     "--draws", type=Number(int, least=1), default=400, show_default=True, help="resamples"
@@ -59,9 +57,9 @@ def command(losses, links, targets, columns, params, draws, **asked) -> None:
     from fitting.chain import LINK, chain_report
     from fitting.options import Options
 
-    options = dict(
+    limits = dict(
         loss_options=Options(params=params, draws=draws),
         link_options=Options(**LINK, draws=draws),
     )
     names = dict(columns=columns or None, link_columns=columns or None)
-    print(chain_report(losses, links, targets, **names, **asked, **options))
+    print(chain_report(losses, links, targets, **names, **asked, **limits))

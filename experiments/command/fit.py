@@ -5,22 +5,10 @@ from pathlib import Path
 
 import click
 
+from experiments.command import options
 from experiments.command.arguments import Command
 from experiments.command.options import Number, Place, switch
 from refused import Refused
-
-
-class Columns(click.ParamType):
-    """THEIRS=OURS,... as a mapping."""
-
-    name = "columns"
-
-    def convert(self, value, param, ctx):
-        """Returns the mapping."""
-        pairs = [item.partition("=") for item in value.split(",") if item]
-        if not all(theirs and ours for theirs, _, ours in pairs):
-            raise Refused(param.opts[0], value, "THEIRS=OURS,..., as in size=params_total")
-        return {theirs: ours for theirs, _, ours in pairs}
 
 
 class Names(click.ParamType):
@@ -82,16 +70,8 @@ def declared(command):
 @click.option(
     "--formula", metavar="TEXT", help="a law of your own, as in 'E + A*params**-a'; see --bounds"
 )
-@click.option(
-    "--table",
-    type=Place("file"),
-    required=True,
-    metavar="FILE",
-    help="a CSV or Parquet file, or published:NAME",
-)
-@click.option(
-    "--columns", type=Columns(), default="", metavar="THEIRS=OURS,...", help="column names"
-)
+@options.table
+@options.columns
 @click.option("--out", type=Place(), metavar="FOLDER", help="also write tables and figures there")
 @click.option("--flops", type=Budgets(), default="", metavar="FLOP,...", help="budgets to allocate")
 @click.option(

@@ -2,22 +2,14 @@
 
 import click
 
+from experiments.command import options
 from experiments.command.arguments import Command
-from experiments.command.fit import Columns
 from experiments.command.options import Number, Place
 
 
 @click.command(cls=Command)
-@click.option(
-    "--table",
-    type=Place("file"),
-    required=True,
-    metavar="FILE",
-    help="a CSV or Parquet file, or published:NAME",
-)
-@click.option(
-    "--columns", type=Columns(), default="", metavar="THEIRS=OURS,...", help="column names"
-)
+@options.table
+@options.columns
 @click.option("--where", metavar="CONDITION", help="rows to take, as in 'params > 1e6'")
 @click.option("--params", metavar="COLUMN", help="the parameter count that is meant")
 @click.option("--law", default="chinchilla", show_default=True, help="a law to fit beside")

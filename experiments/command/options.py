@@ -11,6 +11,19 @@ from experiments.command.arguments import OVERRIDES, listed
 from refused import Refused
 
 
+class Columns(click.ParamType):
+    """THEIRS=OURS,... as a mapping."""
+
+    name = "columns"
+
+    def convert(self, value, param, ctx):
+        """Returns the mapping."""
+        pairs = [item.partition("=") for item in value.split(",") if item]
+        if not all(theirs and ours for theirs, _, ours in pairs):
+            raise Refused(param.opts[0], value, "THEIRS=OURS,..., as in size=params_total")
+        return {theirs: ours for theirs, _, ours in pairs}
+
+
 class Place(click.ParamType):
     """A file or folder, whose `~` is the home folder; what `kind` says is completed by shells."""
 
@@ -170,3 +183,13 @@ join_seconds = click.option(
     help="several processes: how long the others are waited for",
 )
 run = click.option("--run", metavar="ID", help="the run's id, as in the run table")
+table = click.option(
+    "--table",
+    type=Place("file"),
+    required=True,
+    metavar="FILE",
+    help="a CSV or Parquet file, or published:NAME",
+)
+columns = click.option(
+    "--columns", type=Columns(), default="", metavar="THEIRS=OURS,...", help="column names"
+)

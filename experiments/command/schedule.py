@@ -2,8 +2,8 @@
 
 import click
 
+from experiments.command import options
 from experiments.command.arguments import Command
-from experiments.command.fit import Columns
 from experiments.command.options import Number, Place
 
 
@@ -15,9 +15,7 @@ from experiments.command.options import Number, Place
     metavar="FILE",
     help="curves: step, loss, and learning_rate in each row or schedule in words",
 )
-@click.option(
-    "--columns", type=Columns(), default="", metavar="THEIRS=OURS,...", help="column names"
-)
+@options.columns
 @click.option("--by", default="trunk", show_default=True, metavar="COLUMN", help="names the runs")
 @click.option("--where", metavar="CONDITION", help="rows that are fitted; others are predicted")
 @click.option("--law", default="multi_power", show_default=True, help="multi_power or momentum")

@@ -2,24 +2,16 @@
 
 import click
 
+from experiments.command import options
 from experiments.command.arguments import Command
-from experiments.command.fit import Columns
-from experiments.command.options import Number, Place
+from experiments.command.options import Number
 
 
 @click.command(cls=Command)
-@click.option(
-    "--table",
-    type=Place("file"),
-    required=True,
-    metavar="FILE",
-    help="a CSV or Parquet file, or published:NAME",
-)
+@options.table
 @click.option("--baseline", required=True, metavar="CONDITION", help="rows, as in 'arm == adamw'")
 @click.option("--variant", required=True, metavar="CONDITION", help="rows, as in 'arm == muon'")
-@click.option(
-    "--columns", type=Columns(), default="", metavar="THEIRS=OURS,...", help="column names"
-)
+@options.columns
 @click.option(
     "--along", default="tokens", show_default=True, metavar="COLUMN", help="what is saved"
 )

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.command.fit import Budgets, Columns, command, option_fields
-from experiments.command.options import Number
+from experiments.command.fit import Budgets, command, option_fields
+from experiments.command.options import Columns, Number
 from fitting.objective import OBJECTIVES
 from fitting.options import fields
 from refused import Refused
