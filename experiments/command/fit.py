@@ -109,12 +109,12 @@ def command(law, formula, table, columns, out, flops, ask, where, by, share, **a
     if (law is None) == (formula is None):
         given = "nothing" if law is None else "both"
         raise Refused("--law", given, "--law=NAME or --formula=TEXT")
-    options = Options(**asked)
+    chosen = Options(**asked)
     if formula is not None:
         from fitting.formula import formula_law
         from fitting.observations import Observations
 
         known = Observations.read(table, columns or None).frame.columns
-        law = formula_law(formula, options.bounds, known)
+        law = formula_law(formula, chosen.bounds, known)
     rest = dict(flops=flops, ask=ask, where=where, by=by, share=share)
-    print(fit_report(law, table, options, columns=columns or None, out=out, **rest))
+    print(fit_report(law, table, chosen, columns=columns or None, out=out, **rest))
