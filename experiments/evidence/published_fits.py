@@ -38,7 +38,8 @@ are in `published_fits.csv`.
 - verdicts: {MEANING}.
 - Chinchilla's published table and the published notebook are fits of two objectives; so are ours.
 - Optimizers (Wen et al. 2025, arXiv:2509.02046): a speed-up is how much longer AdamW trains to
-  Muon's loss, by AdamW's curve through its three losses at a size; losses rounded to three decimals give the second digit.
+  Muon's loss, by AdamW's curve through its three losses at a size. Losses are rounded to
+  three decimals, which leaves two digits.
 - Repetition: the published point is a local optimum. A lower one lies far from it, and the data
   leave R_D open.
 """
