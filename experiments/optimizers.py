@@ -71,6 +71,7 @@ GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
     "scion": dict(momentum=FAST, sign_rate=(0.05, 0.1, 0.25, 0.5)),
     "mars": dict(gamma=(0.0125, 0.025, 0.05), b1=FAST),
     "adam_mini": BETAS,
+    "kron": dict(b1=FAST, speed=(0.05, 0.1, 0.2)),
     "cosmos": dict(gamma=(0.1, 0.2, 0.4), adam_rate=THIRDS),
     "stosignsgd": dict(b1=FAST),
     "adafactor": dict(power=(0.6, 0.8, 1.0)),

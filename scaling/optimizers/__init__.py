@@ -10,6 +10,7 @@ from scaling.optimizers.ademamix import AdEMAMix
 from scaling.optimizers.adopt import ADOPT
 from scaling.optimizers.cautious import CautiousAdamW
 from scaling.optimizers.cosmos import COSMOS
+from scaling.optimizers.kron import Kron
 from scaling.optimizers.lion import Lion
 from scaling.optimizers.mars import MARS
 from scaling.optimizers.muon import Muon
@@ -31,6 +32,7 @@ OPTIMIZERS = {
     "scion": Scion,
     "mars": MARS,
     "adam_mini": AdamMini,
+    "kron": Kron,
     "cosmos": COSMOS,
     "stosignsgd": StoSignSGD,
     "adafactor": Adafactor,

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+import zlib
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, UInt32
 
 from models import Leaf
 from models.ladder import weight_decay
@@ -163,3 +164,14 @@ def by_row(transformation: optax.GradientTransformation) -> optax.GradientTransf
 def present(gradient: Float[Array, "V F"]) -> Bool[Array, " V"]:
     """Says which rows of a table the batch read: those whose gradient is not all zero."""
     return jnp.any(gradient != 0, axis=1)
+
+
+def key_of(path: str, value: Float[Array, "..."]) -> UInt32[Array, "2"]:
+    """Returns a key for draws, of a leaf's path and of the bits of its initial values.
+
+    So draws differ by leaf and by seed, and are the same on every device.
+    """
+    bits = jax.lax.bitcast_convert_type(value, jnp.uint32)
+    weights = 2 * jnp.arange(bits.size, dtype=jnp.uint32).reshape(bits.shape) + 1
+    name = jnp.uint32(zlib.crc32(path.encode()))
+    return jnp.stack([name, jnp.sum(bits * weights, dtype=jnp.uint32)])

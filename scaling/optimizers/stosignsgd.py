@@ -1,6 +1,5 @@
 """StoSignSGD: an unbiased sign of a momentum (arXiv:2604.15416)."""
 
-import zlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from models import Leaf
 from refused import Refused
-from scaling.optimizers.rule import Optimizer, Rule
+from scaling.optimizers.rule import Optimizer, Rule, key_of
 
 
 class Draws(NamedTuple):
@@ -59,14 +58,6 @@ class StoSignSGD(Optimizer):
             return jnp.sign(mu + largest * noise), after
 
         return Rule(transformation=optax.GradientTransformation(init, step))
-
-
-def key_of(path: str, value: Float[Array, "..."]) -> UInt32[Array, "2"]:
-    """Returns a key of a leaf's path and of the bits of its initial values."""
-    bits = jax.lax.bitcast_convert_type(value, jnp.uint32)
-    weights = 2 * jnp.arange(bits.size, dtype=jnp.uint32).reshape(bits.shape) + 1
-    name = jnp.uint32(zlib.crc32(path.encode()))
-    return jnp.stack([name, jnp.sum(bits * weights, dtype=jnp.uint32)])
 
 
 def drawn(key: UInt32[Array, "2"], step: Int[Array, ""], shape) -> Float[Array, "..."]:
