@@ -1,8 +1,8 @@
 """Planted truths for the study of coverage: a law, its parameters and noise, the runs, the ask.
 
-`PLANS` holds one for every law of the library, and two in which another law is fitted than the true one.
-Laws with a public table have its runs, its published or refitted parameters and the scale of its
-residuals; the others have grids of runs of the sizes that papers use.
+`PLANS` holds one for every law of the library, and two in which another law is fitted than the true
+one. Laws with a public table have its runs, its published or refitted parameters and the scale of
+its residuals; the others have grids of runs of the sizes that papers use.
 """
 
 from collections.abc import Callable
