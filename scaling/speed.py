@@ -15,6 +15,7 @@ import models
 from data import cache_folder
 from data.order import PERIOD, Tables
 from refused import Refused
+from scaling.devices import of_kind
 from scaling.environment import environment
 from scaling.fleet import Source, by_run
 from scaling.fleet import compiled as together
@@ -25,17 +26,6 @@ from scaling.recipe import Recipe
 from scaling.runs import canonical
 from scaling.state import abstract, array_bytes, initial, optimizer_bytes
 from scaling.train import WINDOW_TYPE, Program, advance, on_mesh
-
-# Dense bfloat16 peak in FLOP/s of one device, from the vendors' data sheets.
-PEAK = {
-    "NVIDIA A100-SXM4-80GB": 312e12,  # NVIDIA A100 data sheet, 2021.
-    "NVIDIA H100 80GB HBM3": 989e12,  # NVIDIA H100 data sheet, SXM, without sparsity.
-    "NVIDIA H200": 989e12,  # NVIDIA H200 data sheet, SXM, without sparsity.
-    "TPU v4": 275e12,  # Google Cloud documentation, TPU v4.
-    "TPU v5 lite": 197e12,  # Google Cloud documentation, TPU v5e.
-    "TPU v5": 459e12,  # Google Cloud documentation, TPU v5p.
-    "TPU v6 lite": 918e12,  # Google Cloud documentation, TPU v6e.
-}
 
 CALIBRATION_WIDTHS = (16, 64, 128)
 CALIBRATION_TOKENS = 1024
@@ -66,8 +56,9 @@ def peak_flops() -> tuple[float, str]:
     a few large float32 matrix products measured now.
     """
     kind, devices = jax.devices()[0].device_kind, jax.device_count()
-    if kind in PEAK:
-        return PEAK[kind] * devices, f"{devices} × {kind}, dense bf16 data sheet"
+    known = of_kind(kind)
+    if known is not None:
+        return known.peak * devices, f"{devices} × {kind}, dense bf16 data sheet"
     size = 1536
     product = jax.jit(lambda x: x @ x)
     x = jax.block_until_ready(product(np.ones((size, size), np.float32)))
