@@ -11,10 +11,8 @@ from jaxtyping import Array, Float, Int
 
 from models.config import ModelConfig, Settings
 from models.parts import EMBEDDING, HEAD, Count, normal, parameter, product
+from models.placement import BATCH_AXES
 from refused import Refused
-
-# Mesh axes over which a batch's sequences are split.
-BATCH_AXES = ("data", "fsdp", "expert")
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from models.config import ModelConfig, Settings
 from models.feed_forward import SwiGLU, residual
 from models.parts import MATRIX, Count, Group, buffer, constant, normal, parameter, summed
+from models.placement import BATCH_AXES, along, platform
 from refused import Refused
 
 # Score function, and the usual means of balancing that goes with it: coefficients of the
@@ -294,7 +294,7 @@ def back_end(settings: Experts, length: int) -> str:
         return settings.back_end
     if settings.slots(length) < length or settings.routed == settings.active:
         return "capacity"
-    return "dense" if jax.default_backend() == "cpu" else "ragged"
+    return "dense" if platform() == "cpu" else "ragged"
 
 
 def swiglu(x: Array, multiply, gate: Array, up: Array, down: Array) -> Array:
@@ -375,7 +375,7 @@ def capacity(x, routes, gate, up, down):
     rows = along(rows, "expert", ("data", "fsdp")).reshape(experts, batch * slots, width)
     y = swiglu(rows, functools.partial(paired, "eni,eio->eno"), gate, up, down)
     y = along(y.reshape(experts, batch, slots, width), "expert", ("data", "fsdp"))
-    y = along(jnp.swapaxes(y, 0, 1), ("data", "fsdp", "expert"))
+    y = along(jnp.swapaxes(y, 0, 1), BATCH_AXES)
     y = pick(y.reshape(batch, experts * slots, width), slot, source[..., None])
     return weighted(y.reshape(batch, length, active, width), routes.gates)
 
@@ -433,13 +433,3 @@ def pick_backward(back, gradient):
 
 
 pick.defvjp(pick_forward, pick_backward)
-
-
-def along(x: Array, *axes) -> Array:
-    """Keeps the leading dimensions split over mesh axes, where there is a mesh that has them."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if "expert" not in mesh.axis_names or mesh.size == 1:
-        return x
-    return jax.lax.with_sharding_constraint(
-        x, PartitionSpec(*axes, *(None,) * (x.ndim - len(axes)))
-    )

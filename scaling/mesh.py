@@ -7,11 +7,11 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from models import ModelConfig, skeleton
+from models.placement import BATCH_AXES
 from refused import Refused
 from scaling.state import State
 
 AXES = ("run", "data", "fsdp", "expert")
-BATCH_AXES = ("data", "fsdp", "expert")
 
 
 def make_mesh(spec: str = "", devices=None) -> Mesh:
