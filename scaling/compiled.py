@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from refused import Refused
 from scaling.collectives import Collective, collective, kind_of
 from scaling.hlo import Array, Computation, Instruction, Module, read
+from scaling.kernels import kernel_flops
 
 # What costs nothing: names, numbers, and the ends of what was counted at its start.
 FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all")
@@ -190,19 +191,11 @@ class Reader:
         return 0.0
 
     def kernel(self, inside: Computation, instruction: Instruction) -> float:
-        """Returns the FLOPs of a kernel: as it declares them, or by the formula of its target."""
-        target = instruction.attribute("custom_call_target", r'"[^"]*"').strip('"')
-        declared = re.search(r'"flops":"?(\d+)', instruction.rest)
-        if declared:
-            return float(declared.group(1))
-        if target.startswith("__cublas$"):
-            left = inside.arrays(instruction.operands[0])[0].shape
-            over = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', instruction.rest)
-            sizes = [left[int(i)] for i in re.findall(r"\d+", over.group(1))]
-            return 2.0 * instruction.arrays[0].size * np.prod(sizes, initial=1.0)
-        if "fmha" in target or target == "tpu_custom_call" or "matmul" in target:
-            self.account.unread.add(target)
-        return 0.0
+        """Returns the FLOPs of a kernel, and notes the name of one that has no formula."""
+        found = kernel_flops(inside, instruction)
+        if found is None:
+            self.account.unread.add(instruction.name.rstrip("0123456789."))
+        return found or 0.0
 
     def moved(self, inside: Computation, instruction: Instruction, called) -> float:
         """Returns the bytes that an instruction reads from and writes to the device's memory."""

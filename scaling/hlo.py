@@ -263,6 +263,18 @@ def instruction(line: str) -> Instruction | None:
     )
 
 
+def lines(text: str) -> Iterator[str]:
+    """Yields a text's lines, those of an instruction that goes over several as one."""
+    held = ""
+    for line in text.splitlines():
+        if held.startswith(" ") and not line.startswith(" ") and line != "}":
+            held += line
+        else:
+            yield held
+            held = line
+    yield held
+
+
 def read(text: str) -> Module:
     """Reads the text of a compiled program, or, as HLO, of one that is only lowered.
 
@@ -271,8 +283,8 @@ def read(text: str) -> Module:
     """
     computations: dict[str, Computation] = {}
     entry = current = None
-    for line in text.splitlines():
-        if line.startswith("}"):
+    for line in lines(text):
+        if line == "}":
             current = None
         elif current is None:
             found = COMPUTATION.match(line)
