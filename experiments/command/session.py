@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 import models
 from data import cache_folder
-from experiments.command.plan_view import plan_text
+from experiments.command.plan_view import plan_text, unsplit_line
 from experiments.evidence.report import Block, write_report
 from experiments.evidence.study import Results, Study
 from refused import Refused
@@ -128,6 +128,8 @@ def plan(study: Study, config: ConfigDict, settings: Settings) -> None:
         found = fleets_of(planned, work.mesh, sizes)
     unmeasured = len({fleet.program for fleet in found if not sizes(fleet.program)})
     print(plan_text(study, planned, epochs, work.missing(), rates, found, unmeasured))
+    if line := unsplit_line(planned, work.mesh):
+        print(line)
 
 
 @contextlib.contextmanager
