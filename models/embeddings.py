@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from models.config import ModelConfig, Settings
 from models.parts import EMBEDDING, HEAD, Count, normal, parameter, product
-from models.placement import BATCH_AXES, gathered
+from models.placement import gathered, split_axes
 from refused import Refused
 
 
@@ -96,8 +96,7 @@ def cross_entropy(
     more than `largest` elements: its rows are taken in equal chunks, whose logits are computed
     again in the backward pass.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    axes = tuple(name for name in BATCH_AXES if mesh.shape.get(name, 1) > 1)
+    axes = split_axes()
     if not axes:
         return by_chunks(x, kernel, targets, largest)
 

@@ -21,6 +21,12 @@ def platform() -> str:
     return "cuda" if device.device_kind.startswith("NVIDIA") else "rocm"
 
 
+def split_axes() -> tuple[str, ...]:
+    """Lists the axes of the mesh in force over which a batch's sequences really are split."""
+    shape = jax.sharding.get_abstract_mesh().shape
+    return tuple(name for name in BATCH_AXES if shape.get(name, 1) > 1)
+
+
 def along(x: Array, *axes: str | tuple[str, ...]) -> Array:
     """Keeps the leading dimensions split over axes of the mesh in force, the others whole.
 
