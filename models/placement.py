@@ -21,20 +21,36 @@ def platform() -> str:
     return "cuda" if device.device_kind.startswith("NVIDIA") else "rocm"
 
 
+def split_axes() -> tuple[str, ...]:
+    """Lists the axes of the mesh in force over which a batch's sequences really are split."""
+    shape = jax.sharding.get_abstract_mesh().shape
+    return tuple(name for name in BATCH_AXES if shape.get(name, 1) > 1)
+
+
 def along(x: Array, *axes: str | tuple[str, ...]) -> Array:
     """Keeps the leading dimensions split over axes of the mesh in force, the others whole.
 
-    Without a mesh, or on one device, it is `x`.
+    Where there is no mesh that has one of the axes it is `x`.
     """
     mesh = jax.sharding.get_abstract_mesh()
     present = lambda names: tuple(name for name in names if name in mesh.axis_names)
     split = [present((names,) if isinstance(names, str) else names) for names in axes]
-    if mesh.size <= 1 or not any(split):
-        return x
-    spec = PartitionSpec(*(names or None for names in split), *(None,) * (x.ndim - len(axes)))
-    return jax.lax.with_sharding_constraint(x, spec)
+    return constrained(x, *(names or None for names in split)) if any(split) else x
 
 
 def along_batch(x: Array) -> Array:
     """Keeps activations split by sequence over the mesh's batch axes."""
     return along(x, BATCH_AXES)
+
+
+def gathered(x: Array) -> Array:
+    """Has every device hold the whole of an array that is split."""
+    return constrained(x)
+
+
+def constrained(x: Array, *split) -> Array:
+    """Lays the leading dimensions out as said, and the others whole, unless there is one device."""
+    if jax.sharding.get_abstract_mesh().size <= 1:
+        return x
+    spec = PartitionSpec(*split, *(None,) * (x.ndim - len(split)))
+    return jax.lax.with_sharding_constraint(x, spec)

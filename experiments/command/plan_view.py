@@ -1,9 +1,11 @@
 """The plan as a person reads it: runs, the tree of segments, savings, cost, epochs."""
 
 import io
+import math
 from collections import Counter
 from collections.abc import Iterable
 
+from jax.sharding import Mesh
 from rich.console import Console
 from rich.table import Table
 from rich.tree import Tree
@@ -12,6 +14,7 @@ import models
 from experiments.evidence.study import Study
 from scaling.grouping import Fleet
 from scaling.labels import Label, words
+from scaling.mesh import unsplit
 from scaling.plan import Plan, Segment
 from scaling.plan import plan as make_plan
 from scaling.speed import largest, predicted_bytes, predicted_seconds
@@ -36,6 +39,23 @@ def duration(seconds: float) -> str:
     if seconds < 7200:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.1f} days"
+
+
+def unsplit_line(plan: Plan, mesh: Mesh) -> str:
+    """Says which parameters are whole on every device though fsdp splits others; empty if none."""
+    found = {}
+    for segment in plan.segments.values():
+        found |= {segment.config: unsplit(mesh, segment.config)}
+    found = {config: shapes for config, shapes in found.items() if shapes}
+    if not found:
+        return ""
+    most = max(found, key=lambda config: sum(map(math.prod, found[config].values())))
+    path, shape = max(found[most].items(), key=lambda item: math.prod(item[1]))
+    return (
+        f"whole on every device, because fsdp:{mesh.shape['fsdp']} divides none of their sizes: "
+        f"{len(found[most])} matrices and their optimizer state at width {most.width}, the largest "
+        f"{path} {list(shape)}"
+    )
 
 
 def plan_text(

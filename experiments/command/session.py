@@ -16,7 +16,7 @@ import models
 from data import cache_folder
 from data.stand_in import NAME as STAND_IN
 from experiments.command import plan_for as plan_for_view
-from experiments.command.plan_view import plan_text
+from experiments.command.plan_view import plan_text, unsplit_line
 from experiments.evidence.report import Block, write_report
 from experiments.evidence.study import Results, Study
 from refused import Refused
@@ -132,6 +132,8 @@ def plan(study: Study, config: ConfigDict, settings: Settings) -> None:
         found = fleets_of(planned, work.mesh, sizes)
     unmeasured = len({fleet.program for fleet in found if not sizes(fleet.program)})
     print(plan_text(study, planned, epochs, work.missing(), rates, found, unmeasured))
+    if line := unsplit_line(planned, work.mesh):
+        print(line)
 
 
 def plan_for(study: Study, config: ConfigDict, settings: Settings, target: Target, price) -> None:
