@@ -81,6 +81,7 @@ PRESETS = {
         warmup_tokens=1000 * 2_097_152,
         evaluation_tokens=1_048_576,
         corpus="",
+        vocabulary=128_256,  # Of Llama 3.
         mixture="code=1",
         repeat=False,
     ),
