@@ -44,7 +44,6 @@ class Program:
 
     def __post_init__(self):
         object.__setattr__(self, "recipe", self.recipe.static)
-        self.config.check_mesh(self.mesh.shape)
         if self.sequences % shards(self.mesh):
             raise Refused(
                 "phase.batch_tokens",

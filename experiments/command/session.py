@@ -14,11 +14,14 @@ from ml_collections import ConfigDict
 
 import models
 from data import cache_folder
-from experiments.command.plan_view import plan_text
+from data.stand_in import NAME as STAND_IN
+from experiments.command import plan_for as plan_for_view
+from experiments.command.plan_view import plan_text, unsplit_line
 from experiments.evidence.report import Block, write_report
 from experiments.evidence.study import Results, Study
 from refused import Refused
 from scaling import Stopped, Store, Worker, checkpoint, make_mesh, processes, tables
+from scaling.devices import Target
 from scaling.environment import compilation_cache
 from scaling.events import folder_name, write_events
 from scaling.grouping import planned as fleets_of
@@ -32,6 +35,7 @@ from scaling.sharing import Sharing
 from scaling.speed import calibration, fleet_sizes
 from scaling.state import State
 from scaling.tables import write_table
+from scaling.targeted import fitted, needs
 from scaling.trace import Trace
 
 ENDING = (signal.SIGTERM, signal.SIGUSR2)  # Signals that end training in good order.
@@ -154,6 +158,20 @@ def plan(study: Study, config: ConfigDict, settings: Settings) -> None:
         found = fleets_of(planned, work.mesh, sizes)
     unmeasured = len({fleet.program for fleet in found if not sizes(fleet.program)})
     print(plan_text(study, planned, epochs, work.missing(), rates, found, unmeasured))
+    if line := unsplit_line(planned, work.mesh):
+        print(line)
+
+
+def plan_for(study: Study, config: ConfigDict, settings: Settings, target: Target, price) -> None:
+    """Prints the plan of a study for devices that need not be here; trains nothing."""
+    planned = make_plan((*study.runs, *study.awaited))
+    found = needs(planned.segments.values())
+    print(plan_for_view.heading(study.name, found, target, study.corpus.name), flush=True)
+    fits = []
+    for index, need in enumerate(found, start=1):
+        fits.append(fitted(need, target, settings.mesh))
+        print(plan_for_view.program_text(index, len(found), fits[-1]), flush=True)
+    print(plan_for_view.total_text(fits, price))
 
 
 @contextlib.contextmanager
@@ -246,6 +264,8 @@ def work(study: Study, config: ConfigDict, settings: Settings) -> int:
 
 def refuse_early(study: Study, settings: Settings) -> None:
     """Refuses runs, and a mesh, that cannot be before anything is written."""
+    if study.corpus.tokenizer == STAND_IN:
+        raise Refused("corpus", study.corpus.name, "a corpus with tokens; a stand-in is for plans")
     study.check()
     worker(study, make_plan(study.runs), settings)
 
