@@ -108,10 +108,9 @@ def lowered(program: Program) -> jax.stages.Lowered:
     shape = (steps, program.sequences, config.context + 1)
     windows = jax.ShapeDtypeStruct(shape, WINDOW_TYPE, sharding=batched(mesh, 3, 1))
     rates = whole((steps,), np.float32)
+    settings = whole(program.recipe.optimizer.settings.shape, np.float32)
     with jax.set_mesh(mesh):
-        return compiled(program).lower(
-            state, windows, rates, whole((), np.float32), whole((), np.int32)
-        )
+        return compiled(program).lower(state, windows, rates, settings, whole((), np.int32))
 
 
 def result(job: Job) -> dict:
