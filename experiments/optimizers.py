@@ -78,6 +78,7 @@ GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
     "adafactor": dict(power=(0.6, 0.8, 1.0)),
     "adopt": dict(b1=FAST, b2=(0.99, 0.999, 0.9999)),
     "ademamix": dict(alpha=(4.0, 8.0, 16.0), b3=(0.99, 0.999, 0.9999)),
+    "schedule_free": BETAS,
 }
 # Starts are the classes' defaults, and AdamW's rate but where the direction has another size.
 START_RATES = {"lion": 0.25, "muon": 4.0, "scion": 4.0, "stosignsgd": 0.25}

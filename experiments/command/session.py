@@ -33,7 +33,7 @@ from scaling.progress import Silent, progress
 from scaling.schedule import in_fleets
 from scaling.sharing import Sharing
 from scaling.speed import calibration, fleet_sizes
-from scaling.state import State
+from scaling.state import State, evaluated
 from scaling.tables import write_table
 from scaling.targeted import fitted, needs
 from scaling.trace import Trace
@@ -346,7 +346,7 @@ def kept(
     if found is None:
         accepted = f"one that was trained with --keep-params into --store={settings.store}"
         raise Refused("--run", id, accepted)
-    return last.model, jax.tree.map(np.asarray, found[0])
+    return last.model, jax.tree.map(np.asarray, evaluated(last, found[0]))
 
 
 def curves(planned: Plan, store: Store, out: epath.Path) -> None:
