@@ -17,7 +17,6 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 import models
 from data import Corpus, Reader
@@ -260,7 +259,7 @@ def reading(setup: Setup) -> list[Block]:
     return [Text(said), Table("rows", pd.DataFrame(rows), "Rows of a table by tokens seen.")]
 
 
-def picture(table: pd.DataFrame, stems: list[str]) -> Figure:
+def picture(table: pd.DataFrame, stems: list[str]):
     """Draws bits per byte at the best rate over active and over total params."""
     best = at_best(table).assign(
         kind=lambda some: some["arm"].where(some["arm"].isin(stems), DENSE)

@@ -156,7 +156,7 @@ def alone(recipe: Recipe, batch_tokens: int, steps: int) -> Callable[[], None]:
 
     def train() -> None:
         nonlocal state
-        state, metrics = advance(program, state, windows, rates, 0.0)
+        state, metrics = advance(program, state, windows, rates, recipe.optimizer.settings)
         jax.block_until_ready(metrics)
 
     return train
@@ -184,7 +184,7 @@ def members(recipe: Recipe, batch_tokens: int, size: int, steps: int) -> Callabl
         nonlocal state
         with jax.set_mesh(mesh):
             state, metrics = together(program)(
-                state, source, rates, lead(np.float32(0)), np.int32(steps)
+                state, source, rates, lead(recipe.optimizer.settings), np.int32(steps)
             )
         jax.block_until_ready(metrics)
 

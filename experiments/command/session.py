@@ -112,11 +112,37 @@ def results(study: Study, config: ConfigDict, settings: Settings) -> Results:
 
 
 def grown(study: Study, config: ConfigDict, settings: Settings) -> Study:
-    """Adds the runs that follow from a study's results, once the store has all of these."""
-    if study.then is None or worker(study, make_plan(study.runs), settings).missing():
-        return study
-    further = study.then(results(study, config, settings))
-    return replace(study, runs=(*study.runs, *further), then=None, awaited=())
+    """Adds the runs that follow from a study's results, as often as the store has all of these."""
+    key = lambda item: (item.run.identity, *sorted(item.labels.items()))
+    while study.then is not None and not worker(study, make_plan(study.runs), settings).missing():
+        asked, known = study.then(results(study, config, settings)), {*map(key, study.runs)}
+        further = tuple(item for item in asked if key(item) not in known)
+        study = replace(study, runs=(*study.runs, *further))
+        if not further:
+            study = replace(study, then=None, awaited=())
+    return study
+
+
+def in_rounds(
+    study: Study,
+    config: ConfigDict,
+    settings: Settings,
+    once: Callable[[Study, float | None], bool],
+) -> tuple[Study, bool]:
+    """Trains a study, and again what follows from its losses, until nothing does.
+
+    `once(study, seconds left)` says whether it came to the end; returns the study and that.
+    """
+    began = time.monotonic()
+    study = grown(study, config, settings)
+    while True:
+        left = settings.stop_after and settings.stop_after - (time.monotonic() - began)
+        if not once(study, left):
+            return study, False
+        after = grown(study, config, settings)
+        if len(after.runs) == len(study.runs):
+            return after, True
+        study = after
 
 
 def plan(study: Study, config: ConfigDict, settings: Settings) -> None:
@@ -180,16 +206,14 @@ def run(study: Study, config: ConfigDict, settings: Settings) -> int:
     or 140 then in the process that it was sent to, otherwise 0.
     """
     refuse_early(study, settings)
-    began = time.monotonic()
     trace = Trace(settings.profile if jax.process_index() == 0 else None)
     with signalled() as told, alone(study, config, settings):
-        alive = lambda: not told
-        while True:
-            study = grown(study, config, settings)
-            left = settings.stop_after and settings.stop_after - (time.monotonic() - began)
-            ended = train(study, replace(settings, stop_after=left), None, alive, trace) is not None
-            if not ended or study.then is None:
-                break
+
+        def once(study: Study, left: float | None) -> bool:
+            some = replace(settings, stop_after=left)
+            return train(study, some, None, lambda: not told, trace) is not None
+
+        study, ended = in_rounds(study, config, settings, once)
     if trace.file is not None:
         print(f"trace: {trace.file} (open it in ui.perfetto.dev)")
     elif not trace.over:
@@ -220,7 +244,6 @@ def work(study: Study, config: ConfigDict, settings: Settings) -> int:
     """
     check_shared(settings)
     refuse_early(study, settings)
-    began = time.monotonic()
     store = Store.at(settings.store)
     with (
         store.reserved(full_name(study, config), shared=True),
@@ -228,12 +251,10 @@ def work(study: Study, config: ConfigDict, settings: Settings) -> int:
     ):
         sharing = Sharing(leases)
         with signalled(sharing.stop) as told:
-            while True:
-                study = grown(study, config, settings)
-                left = settings.stop_after and settings.stop_after - (time.monotonic() - began)
-                ended = train(study, replace(settings, stop_after=left), sharing) is not None
-                if not ended or study.then is None:
-                    break
+            once = lambda study, left: (
+                train(study, replace(settings, stop_after=left), sharing) is not None
+            )
+            study, ended = in_rounds(study, config, settings, once)
     count = len(sharing.trained)
     print(f"worker {leases.owner}: {count} segments finished here, no lease held", flush=True)
     if ended:
