@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AbstractMesh, Mesh
+from jax.sharding import AbstractDevice, AbstractMesh, Mesh
 
 import models
-from models import Experts, skeleton
+from models import Experts, ModelConfig, skeleton
+from models.fused import attention_of
 from models.placement import platform
 from scaling.footprint import KEPT_ABOVE, kept
 from scaling.mesh import BATCH_AXES, shards, state_shardings
@@ -96,7 +97,7 @@ def memory(program: Program) -> Memory:
         return gradients, after, metrics, sum(jnp.vdot(x, x) for x in gradients.values())
 
     windows = jax.ShapeDtypeStruct((rows, config.context + 1), WINDOW_TYPE)
-    with jax.sharding.use_abstract_mesh(alone(mesh)):
+    with jax.sharding.use_abstract_mesh(alone(mesh, config)):
         traced = jax.make_jaxpr(step)(train, rest, like.buffers, windows)
         above = KEPT_ABOVE.get(platform(), KEPT_ABOVE["cuda"])
     split = {i: share(layout.params[path], mesh) for i, path in enumerate(sorted(train))}
@@ -108,10 +109,18 @@ def memory(program: Program) -> Memory:
     )
 
 
-def alone(mesh: Mesh | AbstractMesh) -> AbstractMesh:
-    """Returns the mesh of one device of a mesh's kind."""
+def alone(mesh: Mesh | AbstractMesh, config: ModelConfig) -> AbstractMesh:
+    """Returns the mesh of one device of a mesh's kind.
+
+    cuDNN's attention can be traced only where cuDNN is installed; splash attention keeps the same.
+    """
     mesh = mesh if isinstance(mesh, AbstractMesh) else mesh.abstract_mesh
-    return mesh.update(axis_sizes=(1,) * len(mesh.axis_sizes))
+    one = mesh.update(axis_sizes=(1,) * len(mesh.axis_sizes))
+    if mesh.abstract_device.platform in ("cuda", "gpu"):
+        if attention_of(config, "cuda").kernel == "cudnn":
+            like = AbstractDevice(device_kind="TPU", num_cores=None, platform="tpu")
+            return one.update(abstract_device=like)
+    return one
 
 
 def gathered(program: Program, layout: dict) -> float:
