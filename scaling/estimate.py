@@ -100,11 +100,12 @@ def memory(program: Program) -> Memory:
     with jax.sharding.use_abstract_mesh(alone(mesh, config)):
         traced = jax.make_jaxpr(step)(train, rest, like.buffers, windows)
         above = KEPT_ABOVE.get(platform(), KEPT_ABOVE["cuda"])
+    # Trained parameters come first, in the order of their paths; so do their gradients.
     split = {i: share(layout.params[path], mesh) for i, path in enumerate(sorted(train))}
     return Memory(
         state=float(sum(jax.tree.leaves(parts))),
         inputs=float(program.dispatch_steps * rows * (config.context + 1) * 4),
-        activations=kept(traced.jaxpr, above, split),
+        activations=kept(traced.jaxpr, above, split, split),
         gathered=gathered(program, layout.params),
     )
 
