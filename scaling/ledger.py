@@ -8,8 +8,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+import models
 from data import Corpus, HeldOut
 from scaling import checkpoint
+from scaling.devices import of_kind
 from scaling.environment import differences, environment
 from scaling.evaluation import Evaluation, evaluate, finite
 from scaling.grouping import program_of
@@ -23,9 +25,18 @@ from scaling.train import Program
 DIVERGED_ABOVE = 2.0
 
 
+def peak_of(mesh: Mesh) -> float | None:
+    """Returns the FLOP/s of all devices of a mesh, None where the table of devices lacks them."""
+    known = of_kind(mesh.devices.flat[0].device_kind)
+    return None if known is None else known.peak * mesh.size
+
+
 @dataclass
 class Meter:
-    """Takes a segment's metrics: adds up its seconds, watches for divergence, writes lines."""
+    """Takes a segment's metrics: adds up its seconds, watches for divergence, writes lines.
+
+    Where the devices' peak is known, lines say the share of it that training reaches (`mfu`).
+    """
 
     segment: Segment
     progress: Silent
@@ -33,6 +44,7 @@ class Meter:
     seconds: float = 0.0
     loss: float | None = None
     diverged: int | None = None
+    peak: float | None = None  # FLOP/s of all devices, where the table of devices has them.
 
     def take(self, step: int, rates: np.ndarray, values: dict, seconds: float) -> None:
         """Takes the metrics of `len(rates)` steps after a step, and how long they took."""
@@ -54,6 +66,9 @@ class Meter:
                     "tokens_per_second": round(speed, 1),
                     "seconds": round(self.seconds, 4),
                 }
+                if self.peak is not None:
+                    flops = speed * models.count(segment.config).flops_train
+                    line["mfu"] = round(flops / self.peak, 4)
                 self.log.append(line | {name: finite(x) for name, x in now.items()})
             if not loss <= bound or not math.isfinite(norm):
                 self.diverged = after
@@ -117,7 +132,7 @@ class Ledger:
 
     def open(self, segment: Segment, step: int, seconds: float) -> Meter:
         """Takes up a segment at a step, after so many seconds; later lines are dropped."""
-        meter = Meter(segment, self.progress, seconds=seconds)
+        meter = Meter(segment, self.progress, seconds=seconds, peak=peak_of(self.mesh))
         if self.writes and segment.id in self.todo:
             self.store.begin(segment)
             meter.log = self.store.records(segment.id, "metrics", step)

@@ -5,7 +5,7 @@ import math
 import jax
 import numpy as np
 from jax.experimental.mesh_utils import create_device_mesh
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from models import Leaf, ModelConfig, skeleton
 from models.placement import BATCH_AXES
@@ -15,15 +15,12 @@ from scaling.state import State
 AXES = ("run", "data", "fsdp", "expert")
 
 
-def make_mesh(spec: str = "", devices=None) -> Mesh:
-    """Builds a mesh from a text such as "fsdp:4,data:2"; axes not named have size 1.
-
-    An empty text puts all devices on the `data` axis.
+def mesh_sizes(spec: str, devices: int) -> dict[str, int]:
+    """Reads a text such as "fsdp:4,data:2": axes not named have size 1; none, all on `data`.
 
     Raises:
       Refused: an unknown axis, a size that is no positive integer, or too many devices.
     """
-    devices = list(jax.devices() if devices is None else devices)
     sizes = dict.fromkeys(AXES, 1)
     for item in filter(None, spec.split(",")):
         name, _, size = item.partition(":")
@@ -33,15 +30,37 @@ def make_mesh(spec: str = "", devices=None) -> Mesh:
             raise Refused(f"mesh.{name}", size, "a positive integer")
         sizes[name] = int(size)
     if not spec:
-        sizes["data"] = len(devices)
+        sizes["data"] = devices
+    if math.prod(sizes.values()) > devices:
+        raise Refused("mesh", spec, f"a product of sizes of at most {devices} devices")
+    return sizes
+
+
+def make_mesh(spec: str = "", devices=None) -> Mesh:
+    """Builds a mesh from a text such as "fsdp:4,data:2" (`mesh_sizes`).
+
+    Raises:
+      Refused: what `mesh_sizes` refuses, or devices of some process that take no part.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    sizes = mesh_sizes(spec, len(devices))
     wanted = math.prod(sizes.values())
-    if wanted > len(devices):
-        raise Refused("mesh", spec, f"a product of sizes of at most {len(devices)} devices")
     if wanted < len(devices) and jax.process_count() > 1:
         accepted = f"a product of sizes of {len(devices)}: every process's devices take part"
         raise Refused("mesh", spec, accepted)
     grid = laid_out(devices[:wanted], tuple(sizes.values()))
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def absent_mesh(spec: str, devices: int, kind: str, platform: str) -> AbstractMesh:
+    """Builds the mesh of devices of a kind that are not here, for what is only traced."""
+    sizes = mesh_sizes(spec, devices)
+    return AbstractMesh(
+        tuple(sizes.values()),
+        AXES,
+        axis_types=(AxisType.Auto,) * len(AXES),
+        abstract_device=AbstractDevice(device_kind=kind, num_cores=None, platform=platform),
+    )
 
 
 def laid_out(devices: list, shape: tuple[int, ...]) -> np.ndarray:

@@ -3,6 +3,7 @@
 import io
 import math
 from collections import Counter
+from collections.abc import Iterable
 
 from jax.sharding import Mesh
 from rich.console import Console
@@ -19,6 +20,7 @@ from scaling.plan import plan as make_plan
 from scaling.speed import largest, predicted_bytes, predicted_seconds
 
 TABLE_WIDTH = 160  # Characters of the table of runs at most; labels may be long.
+BEYOND = 4  # Times the widest model that was measured up to which speeds are taken from it.
 MOST_LINES = 60  # Of runs, and of the tree, that are printed before the rest is only counted.
 
 
@@ -80,17 +82,15 @@ def plan_text(
     console.print(
         f"store: {len(plan.segments) - len(todo)} of {len(plan.segments)} segments are there; "
         f"to train: {number(sum(s.tokens for s in todo))} tokens, "
-        f"{number(sum(s.flops for s in todo))}FLOPs, about "
-        f"{duration(predicted_seconds(todo, rates))} on this device (measured on it; without "
-        "compiling and evaluating)"
+        f"{number(sum(s.flops for s in todo))}FLOPs, {time_text(todo, rates)}"
     )
     console.print(fleet_line(fleets, unmeasured))
     if study.awaited:
         later = make_plan(study.awaited)
         console.print(
             f"then: {len(later.runs)} runs that follow from the losses of these: "
-            f"{number(later.tokens)} tokens, {number(later.flops)}FLOPs, about "
-            f"{duration(predicted_seconds(later.segments.values(), rates))} more"
+            f"{number(later.tokens)} tokens, {number(later.flops)}FLOPs more, "
+            f"{time_text(later.segments.values(), rates)}"
         )
     most = largest(plan.segments.values())
     console.print(
@@ -100,6 +100,25 @@ def plan_text(
     shown = ", ".join(f"{name} {count:.2f}" for name, count in epochs.items() if count)
     console.print(f"epochs per domain, at most: {shown}")
     return stream.getvalue().rstrip()
+
+
+def like_calibration(segments: Iterable[Segment], rates: dict[int, float]) -> bool:
+    """Says whether segments are like what was measured here: as wide, and in float32."""
+    most = BEYOND * max(rates)
+    return all(s.config.dtype == "float32" and s.config.width <= most for s in segments)
+
+
+def time_text(segments: Iterable[Segment], rates: dict[int, float]) -> str:
+    """Says how long segments take here, or why that is not known."""
+    segments = list(segments)
+    if like_calibration(segments, rates):
+        time = duration(predicted_seconds(segments, rates))
+        return f"about {time} on this device (measured on it; without compiling and evaluating)"
+    widths = f"{min(rates)} to {max(rates)}"
+    return (
+        f"how long is not told: this device is measured at widths {widths} in float32, these "
+        "models are wider or in bfloat16; --for=DEVICE plans for a device that they are meant for"
+    )
 
 
 def fleet_line(fleets: list[Fleet], unmeasured: int) -> str:
@@ -195,14 +214,15 @@ def segment_line(segment: Segment, plan: Plan, done: bool) -> str:
 
 def saving(plan: Plan, rates: dict[int, float]) -> str:
     """Says what sharing prefixes saves against training every run alone with the same seeds."""
-    seconds = predicted_seconds(plan.segments.values(), rates)
     apart = [
         Segment(run.until(index), 0, None) for run in plan.runs for index in range(len(run.phases))
     ]
-    ratio = plan.tokens / plan.tokens_alone
+    ratio, times = plan.tokens / plan.tokens_alone, ""
+    if like_calibration(plan.segments.values(), rates):
+        two = (predicted_seconds(some, rates) for some in (plan.segments.values(), apart))
+        times = ", about {} instead of {}".format(*map(duration, two))
     return (
         f"sharing: {number(plan.tokens)} tokens instead of {number(plan.tokens_alone)} "
-        f"({ratio:.4f}), {number(plan.flops)}FLOPs instead of {number(plan.flops_alone)}FLOPs, "
-        f"about {duration(seconds)} instead of {duration(predicted_seconds(apart, rates))}; "
-        "alone means every run from its own start with the same seed"
+        f"({ratio:.4f}), {number(plan.flops)}FLOPs instead of {number(plan.flops_alone)}FLOPs"
+        f"{times}; alone means every run from its own start with the same seed"
     )

@@ -14,11 +14,14 @@ from ml_collections import ConfigDict
 
 import models
 from data import cache_folder
+from data.stand_in import NAME as STAND_IN
+from experiments.command import plan_for as plan_for_view
 from experiments.command.plan_view import plan_text, unsplit_line
 from experiments.evidence.report import Block, write_report
 from experiments.evidence.study import Results, Study
 from refused import Refused
 from scaling import Stopped, Store, Worker, checkpoint, make_mesh, processes, tables
+from scaling.devices import Target
 from scaling.environment import compilation_cache
 from scaling.events import folder_name, write_events
 from scaling.grouping import planned as fleets_of
@@ -32,6 +35,7 @@ from scaling.sharing import Sharing
 from scaling.speed import calibration, fleet_sizes
 from scaling.state import State
 from scaling.tables import write_table
+from scaling.targeted import fitted, needs
 from scaling.trace import Trace
 
 ENDING = (signal.SIGTERM, signal.SIGUSR2)  # Signals that end training in good order.
@@ -108,11 +112,37 @@ def results(study: Study, config: ConfigDict, settings: Settings) -> Results:
 
 
 def grown(study: Study, config: ConfigDict, settings: Settings) -> Study:
-    """Adds the runs that follow from a study's results, once the store has all of these."""
-    if study.then is None or worker(study, make_plan(study.runs), settings).missing():
-        return study
-    further = study.then(results(study, config, settings))
-    return replace(study, runs=(*study.runs, *further), then=None, awaited=())
+    """Adds the runs that follow from a study's results, as often as the store has all of these."""
+    key = lambda item: (item.run.identity, *sorted(item.labels.items()))
+    while study.then is not None and not worker(study, make_plan(study.runs), settings).missing():
+        asked, known = study.then(results(study, config, settings)), {*map(key, study.runs)}
+        further = tuple(item for item in asked if key(item) not in known)
+        study = replace(study, runs=(*study.runs, *further))
+        if not further:
+            study = replace(study, then=None, awaited=())
+    return study
+
+
+def in_rounds(
+    study: Study,
+    config: ConfigDict,
+    settings: Settings,
+    once: Callable[[Study, float | None], bool],
+) -> tuple[Study, bool]:
+    """Trains a study, and again what follows from its losses, until nothing does.
+
+    `once(study, seconds left)` says whether it came to the end; returns the study and that.
+    """
+    began = time.monotonic()
+    study = grown(study, config, settings)
+    while True:
+        left = settings.stop_after and settings.stop_after - (time.monotonic() - began)
+        if not once(study, left):
+            return study, False
+        after = grown(study, config, settings)
+        if len(after.runs) == len(study.runs):
+            return after, True
+        study = after
 
 
 def plan(study: Study, config: ConfigDict, settings: Settings) -> None:
@@ -130,6 +160,18 @@ def plan(study: Study, config: ConfigDict, settings: Settings) -> None:
     print(plan_text(study, planned, epochs, work.missing(), rates, found, unmeasured))
     if line := unsplit_line(planned, work.mesh):
         print(line)
+
+
+def plan_for(study: Study, config: ConfigDict, settings: Settings, target: Target, price) -> None:
+    """Prints the plan of a study for devices that need not be here; trains nothing."""
+    planned = make_plan((*study.runs, *study.awaited))
+    found = needs(planned.segments.values())
+    print(plan_for_view.heading(study.name, found, target, study.corpus.name), flush=True)
+    fits = []
+    for index, need in enumerate(found, start=1):
+        fits.append(fitted(need, target, settings.mesh))
+        print(plan_for_view.program_text(index, len(found), fits[-1]), flush=True)
+    print(plan_for_view.total_text(fits, price))
 
 
 @contextlib.contextmanager
@@ -164,16 +206,14 @@ def run(study: Study, config: ConfigDict, settings: Settings) -> int:
     or 140 then in the process that it was sent to, otherwise 0.
     """
     refuse_early(study, settings)
-    began = time.monotonic()
     trace = Trace(settings.profile if jax.process_index() == 0 else None)
     with signalled() as told, alone(study, config, settings):
-        alive = lambda: not told
-        while True:
-            study = grown(study, config, settings)
-            left = settings.stop_after and settings.stop_after - (time.monotonic() - began)
-            ended = train(study, replace(settings, stop_after=left), None, alive, trace) is not None
-            if not ended or study.then is None:
-                break
+
+        def once(study: Study, left: float | None) -> bool:
+            some = replace(settings, stop_after=left)
+            return train(study, some, None, lambda: not told, trace) is not None
+
+        study, ended = in_rounds(study, config, settings, once)
     if trace.file is not None:
         print(f"trace: {trace.file} (open it in ui.perfetto.dev)")
     elif not trace.over:
@@ -204,7 +244,6 @@ def work(study: Study, config: ConfigDict, settings: Settings) -> int:
     """
     check_shared(settings)
     refuse_early(study, settings)
-    began = time.monotonic()
     store = Store.at(settings.store)
     with (
         store.reserved(full_name(study, config), shared=True),
@@ -212,12 +251,10 @@ def work(study: Study, config: ConfigDict, settings: Settings) -> int:
     ):
         sharing = Sharing(leases)
         with signalled(sharing.stop) as told:
-            while True:
-                study = grown(study, config, settings)
-                left = settings.stop_after and settings.stop_after - (time.monotonic() - began)
-                ended = train(study, replace(settings, stop_after=left), sharing) is not None
-                if not ended or study.then is None:
-                    break
+            once = lambda study, left: (
+                train(study, replace(settings, stop_after=left), sharing) is not None
+            )
+            study, ended = in_rounds(study, config, settings, once)
     count = len(sharing.trained)
     print(f"worker {leases.owner}: {count} segments finished here, no lease held", flush=True)
     if ended:
@@ -227,6 +264,8 @@ def work(study: Study, config: ConfigDict, settings: Settings) -> int:
 
 def refuse_early(study: Study, settings: Settings) -> None:
     """Refuses runs, and a mesh, that cannot be before anything is written."""
+    if study.corpus.tokenizer == STAND_IN:
+        raise Refused("corpus", study.corpus.name, "a corpus with tokens; a stand-in is for plans")
     study.check()
     worker(study, make_plan(study.runs), settings)
 
