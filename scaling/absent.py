@@ -57,17 +57,23 @@ FULL = re.compile(r"Used ([\d.]+)([KMGT])(?:iB)? of", re.ASCII)  # Of XLA's mess
 
 @dataclass(frozen=True)
 class Job:
-    """A program to compile: a recipe in batches of so many tokens, on a mesh of some devices."""
+    """A program to compile: a recipe in batches of so many tokens, on a mesh of some devices.
+
+    The last two are the program's own.
+    """
 
     recipe: Recipe
     batch_tokens: int
     mesh: str
     target: Target
+    accumulate: int = 1
+    recompute: str = "auto"
 
     @property
     def key(self) -> str:
         """Names the result: by all that it depends on, the code of models and training included."""
         given = [canonical(self.recipe.static), self.batch_tokens, self.mesh, self.target.name]
+        given += [self.accumulate, self.recompute]
         text = json.dumps([given, versions(self.target), code()], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -168,7 +174,13 @@ def devices(target: Target) -> list:
 def compile_job(job: Job) -> dict:
     """Compiles a job in this process."""
     mesh = make_mesh(job.mesh, devices(job.target))
-    program = Program(recipe=job.recipe, batch_tokens=job.batch_tokens, mesh=mesh)
+    program = Program(
+        recipe=job.recipe,
+        batch_tokens=job.batch_tokens,
+        mesh=mesh,
+        accumulate=job.accumulate,
+        recompute=job.recompute,
+    )
     began = time.process_time()
     try:
         done = lowered(program).compile()
