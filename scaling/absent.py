@@ -70,17 +70,23 @@ FULL = re.compile(r"Used ([\d.]+)([KMGT])(?:iB)? of", re.ASCII)  # Of XLA's mess
 
 @dataclass(frozen=True)
 class Job:
-    """A program to compile: a recipe in batches of so many tokens, on a mesh of some devices."""
+    """A program to compile: a recipe in batches of so many tokens, on a mesh of some devices.
+
+    The last two are the program's own.
+    """
 
     recipe: Recipe
     batch_tokens: int
     mesh: str
     target: Target
+    accumulate: int = 1
+    recompute: str = "auto"
 
     @property
     def key(self) -> str:
         """Names the result: by all that it depends on, the code of models and training included."""
         given = [canonical(self.recipe.static), self.batch_tokens, self.mesh, self.target.name]
+        given += [self.accumulate, self.recompute]
         text = json.dumps([given, versions(self.target), code()], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -121,10 +127,9 @@ def lowered(program: Program) -> jax.stages.Lowered:
     shape = (steps, program.sequences, config.context + 1)
     windows = jax.ShapeDtypeStruct(shape, WINDOW_TYPE, sharding=batched(mesh, 3, 1))
     rates = whole((steps,), np.float32)
+    settings = whole(np.shape(program.recipe.optimizer.settings), np.float32)
     with jax.set_mesh(mesh):
-        return compiled(program).lower(
-            state, windows, rates, whole((), np.float32), whole((), np.int32)
-        )
+        return compiled(program).lower(state, windows, rates, settings, whole((), np.int32))
 
 
 def result(job: Job) -> dict:
@@ -224,7 +229,13 @@ def cuda_folder() -> Path | None:
 def compile_job(job: Job) -> dict:
     """Compiles a job in this process."""
     mesh = make_mesh(job.mesh, devices(job.target))
-    program = Program(recipe=job.recipe, batch_tokens=job.batch_tokens, mesh=mesh)
+    program = Program(
+        recipe=job.recipe,
+        batch_tokens=job.batch_tokens,
+        mesh=mesh,
+        accumulate=job.accumulate,
+        recompute=job.recompute,
+    )
     began = time.process_time()
     try:
         done = lowered(program).compile()

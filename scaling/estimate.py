@@ -26,8 +26,9 @@ def wire(program: Program) -> dict[tuple[str, ...], float]:
     twice that to sum it whole. An array split over `fsdp` is gathered for the forward and for the
     backward pass, and its gradient is summed into parts; the part's gradient is summed over the
     other batch axes, as that of a whole array is over all. Gradients are float32, gathered arrays
-    of the type that the model computes in. Experts split over `expert` get their tokens, and send
-    their results, by an exchange in which each device keeps its own n-th: four, with gradients.
+    of the type that the model computes in. All that is sent once for every micro-batch. Experts
+    split over `expert` get their tokens, and send their results, by an exchange in which each
+    device keeps its own n-th: four, with gradients.
     """
     mesh, config = program.mesh, program.config
     layout = state_shardings(mesh, config, abstract(program.recipe)).params
@@ -43,6 +44,7 @@ def wire(program: Program) -> dict[tuple[str, ...], float]:
         rest = tuple(a for a in BATCH_AXES if mesh.shape[a] > 1 and a not in split)
         group = np.prod([mesh.shape[axis] for axis in rest], initial=1)
         sent[rest] += 2 * 4 * size * (1 - 1 / group)
+    sent = Counter({axes: program.accumulate * count for axes, count in sent.items()})
     over = mesh.shape["expert"]
     for layer in map(config.layer, range(config.depth if over > 1 else 0)):
         if isinstance(layer.feed_forward, Experts):
@@ -80,19 +82,21 @@ def share(layout, mesh) -> float:
 def memory(program: Program) -> Memory:
     """Predicts the memory of a program on one device; nothing is compiled.
 
-    A step is traced for the sequences that one device has, and what it keeps at once is counted
-    (`scaling.footprint`). Gradients of arrays that are split over `fsdp` are split as well.
+    A step is traced for the sequences that one device has, of a micro-batch where there are some,
+    and what it keeps at once is counted (`scaling.footprint`). Gradients of arrays that are split
+    over `fsdp` are split as well; with micro-batches there is their sum beside them.
     """
     mesh, config, recipe = program.mesh, program.config, program.recipe
     like = abstract(recipe)
     layout = state_shardings(mesh, config, like)
     parts = jax.tree.map(lambda x, at: array_bytes(x) * share(at, mesh), like, layout)
-    rows = program.sequences // shards(mesh)
+    held = program.sequences // shards(mesh)
+    rows = held // program.accumulate
     train = {path: like.params[path] for path in like.moments}
     rest = {path: x for path, x in like.params.items() if path not in train}
 
     def step(train, rest, buffers, windows):
-        loss = lambda train: models.loss(config, rest | train, buffers, windows)
+        loss = lambda train: models.loss(config, rest | train, buffers, windows, program.recompute)
         gradients, (after, metrics) = jax.grad(loss, has_aux=True)(train)
         return gradients, after, metrics, sum(jnp.vdot(x, x) for x in gradients.values())
 
@@ -100,12 +104,14 @@ def memory(program: Program) -> Memory:
     with jax.sharding.use_abstract_mesh(alone(mesh, config)):
         traced = jax.make_jaxpr(step)(train, rest, like.buffers, windows)
         above = KEPT_ABOVE.get(platform(), KEPT_ABOVE["cuda"])
+    trained = (array_bytes(x) * share(layout.params[path], mesh) for path, x in train.items())
+    sums = sum(trained) if program.accumulate > 1 else 0.0
     # Trained parameters come first, in the order of their paths; so do their gradients.
     split = {i: share(layout.params[path], mesh) for i, path in enumerate(sorted(train))}
     return Memory(
         state=float(sum(jax.tree.leaves(parts))),
-        inputs=float(program.dispatch_steps * rows * (config.context + 1) * 4),
-        activations=kept(traced.jaxpr, above, split, split),
+        inputs=float(program.dispatch_steps * held * (config.context + 1) * 4),
+        activations=kept(traced.jaxpr, above, split, split) + sums,
         gathered=gathered(program, layout.params),
     )
 
