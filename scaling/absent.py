@@ -137,6 +137,9 @@ def result(job: Job) -> dict:
 
     Either `full`, the bytes that a device lacks the memory for, or memory by kind in bytes,
     `compile_seconds` of CPU time, `warnings` of the compiler, and what `roofline.told` tells.
+
+    Raises:
+      Refused: a program that does not compile, or whose text cannot be read, with what was said.
     """
     file = cache_folder() / "compiled-for" / f"{job.key}.json"
     if file.exists():
@@ -158,8 +161,9 @@ def result(job: Job) -> dict:
     )
     said = done.stderr.decode(errors="replace")
     if done.returncode:
-        last = said.strip().splitlines()[-1:] or ["nothing"]
-        raise RuntimeError(f"compiling for {job.target.name} failed: {last[0]}")
+        last = said.strip().splitlines()[-1:] or ["it said nothing"]
+        accepted = f"devices for which this program compiles and is read ({last[0]})"
+        raise Refused("--for", job.target.name, accepted)
     found = json.loads(done.stdout.decode().splitlines()[-1])
     found["warnings"] = len(re.findall("nvoluntary full rematerialization", said))
     file.parent.mkdir(parents=True, exist_ok=True)

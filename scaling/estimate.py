@@ -1,5 +1,6 @@
 """What a program needs, by accounting alone: nothing is compiled, no device is there."""
 
+import functools
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Jaxpr
 from jax.sharding import AbstractDevice, AbstractMesh, Mesh
 
 import models
@@ -15,6 +17,7 @@ from models.fused import attention_of
 from models.placement import platform
 from scaling.footprint import KEPT_ABOVE, kept
 from scaling.mesh import BATCH_AXES, shards, state_shardings
+from scaling.recipe import Recipe
 from scaling.state import abstract, array_bytes
 from scaling.train import WINDOW_TYPE, Program
 
@@ -93,17 +96,7 @@ def memory(program: Program) -> Memory:
     held = program.sequences // shards(mesh)
     rows = held // program.accumulate
     train = {path: like.params[path] for path in like.moments}
-    rest = {path: x for path, x in like.params.items() if path not in train}
-
-    def step(train, rest, buffers, windows):
-        loss = lambda train: models.loss(config, rest | train, buffers, windows, program.recompute)
-        gradients, (after, metrics) = jax.grad(loss, has_aux=True)(train)
-        return gradients, after, metrics, sum(jnp.vdot(x, x) for x in gradients.values())
-
-    windows = jax.ShapeDtypeStruct((rows, config.context + 1), WINDOW_TYPE)
-    with jax.sharding.use_abstract_mesh(alone(mesh, config)):
-        traced = jax.make_jaxpr(step)(train, rest, like.buffers, windows)
-        above = KEPT_ABOVE.get(platform(), KEPT_ABOVE["cuda"])
+    step, above = traced(recipe, rows, program.recompute, alone(mesh, config))
     trained = (array_bytes(x) * share(layout.params[path], mesh) for path, x in train.items())
     sums = sum(trained) if program.accumulate > 1 else 0.0
     # Trained parameters come first, in the order of their paths; so do their gradients.
@@ -111,9 +104,27 @@ def memory(program: Program) -> Memory:
     return Memory(
         state=float(sum(jax.tree.leaves(parts))),
         inputs=float(program.dispatch_steps * held * (config.context + 1) * 4),
-        activations=kept(traced.jaxpr, above, split, split) + sums,
+        activations=kept(step, above, split, split) + sums,
         gathered=gathered(program, layout.params),
     )
+
+
+@functools.lru_cache(maxsize=16)  # Of one program on several meshes, and its ways to fit.
+def traced(recipe: Recipe, rows: int, recompute: str, mesh: AbstractMesh) -> tuple[Jaxpr, float]:
+    """Traces a step on some rows of one device; returns it with what its platform keeps above."""
+    like, config = abstract(recipe), recipe.model
+    train = {path: like.params[path] for path in like.moments}
+    rest = {path: x for path, x in like.params.items() if path not in train}
+
+    def step(train, rest, buffers, windows):
+        loss = lambda train: models.loss(config, rest | train, buffers, windows, recompute)
+        gradients, (after, metrics) = jax.grad(loss, has_aux=True)(train)
+        return gradients, after, metrics, sum(jnp.vdot(x, x) for x in gradients.values())
+
+    windows = jax.ShapeDtypeStruct((rows, config.context + 1), WINDOW_TYPE)
+    with jax.sharding.use_abstract_mesh(mesh):
+        found = jax.make_jaxpr(step)(train, rest, like.buffers, windows)
+        return found.jaxpr, KEPT_ABOVE.get(platform(), KEPT_ABOVE["cuda"])
 
 
 def alone(mesh: Mesh | AbstractMesh, config: ModelConfig) -> AbstractMesh:
