@@ -42,6 +42,7 @@ NEEDED = {
 CHILD = {
     "JAX_PLATFORMS": "cpu",
     "JAX_TRACEBACK_FILTERING": "off",
+    "JAX_ENABLE_COMPILATION_CACHE": "false",  # A program from the cache would not warn.
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-1",
     "TPU_WORKER_HOSTNAMES": "localhost",
