@@ -8,6 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+
+PRODUCT = "product"  # Products with parameters, by name: what recomputation may spare.
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ class Count:
 
 def project(x: jax.Array, kernel: nnx.Param) -> jax.Array:
     """Multiplies [..., in] by a kernel [in, out] in the type of `x`."""
-    return product(x.dtype, x, kernel[...])
+    return checkpoint_name(product(x.dtype, x, kernel[...]), PRODUCT)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
