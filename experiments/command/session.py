@@ -33,7 +33,7 @@ from scaling.progress import Silent, progress
 from scaling.schedule import in_fleets
 from scaling.sharing import Sharing
 from scaling.speed import calibration, fleet_sizes
-from scaling.state import State
+from scaling.state import State, evaluated
 from scaling.tables import write_table
 from scaling.targeted import fitted, needs
 from scaling.trace import Trace
@@ -117,9 +117,8 @@ def grown(study: Study, config: ConfigDict, settings: Settings) -> Study:
     while study.then is not None and not worker(study, make_plan(study.runs), settings).missing():
         asked, known = study.then(results(study, config, settings)), {*map(key, study.runs)}
         further = tuple(item for item in asked if key(item) not in known)
-        study = replace(study, runs=(*study.runs, *further))
-        if not further:
-            study = replace(study, then=None, awaited=())
+        then = study.then if further else None
+        study = replace(study, runs=(*study.runs, *further), then=then, awaited=())
     return study
 
 
@@ -346,7 +345,7 @@ def kept(
     if found is None:
         accepted = f"one that was trained with --keep-params into --store={settings.store}"
         raise Refused("--run", id, accepted)
-    return last.model, jax.tree.map(np.asarray, found[0])
+    return last.model, jax.tree.map(np.asarray, evaluated(last, found[0]))
 
 
 def curves(planned: Plan, store: Store, out: epath.Path) -> None:
