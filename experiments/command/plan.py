@@ -11,6 +11,10 @@ from experiments.command.arguments import Command
 @options.store
 @options.mesh
 @options.fleet
+@options.keep
+@options.keep_params
+@options.named
+@options.prune
 def command(chosen, **settings) -> int:
     """Show what a study would train, its cost and what is there.
 

@@ -2,6 +2,7 @@
 
 import io
 from collections import Counter
+from collections.abc import Mapping
 
 from rich.console import Console
 from rich.table import Table
@@ -10,6 +11,7 @@ from rich.tree import Tree
 import models
 from experiments.evidence.study import Study
 from scaling.grouping import Fleet
+from scaling.keeping import Kept
 from scaling.labels import Label, words
 from scaling.plan import Plan, Segment
 from scaling.plan import plan as make_plan
@@ -44,11 +46,15 @@ def plan_text(
     rates: dict[int, float],
     fleets: list[Fleet],
     unmeasured: int = 0,
+    begins: Mapping[str, int] | None = None,
+    kept: Kept | None = None,
 ) -> str:
     """Returns the printed plan.
 
-    `missing` are the segments to train, `rates` this device's measured FLOP/s by width, `fleets`
-    how the plan is trained together, in which `unmeasured` programs train alone.
+    `missing` are the segments that are lacking, `rates` this device's measured FLOP/s by width,
+    `fleets` how the plan is trained together, in which `unmeasured` programs train alone. `begins`
+    has the step at which each segment begins that is to be trained (default: `missing`, whole), and
+    `kept` the end states that stay in the store.
     """
     stream = io.StringIO()
     console = Console(file=stream, width=110, highlight=False)
@@ -56,14 +62,12 @@ def plan_text(
     Console(file=stream, width=TABLE_WIDTH, highlight=False).print(run_table(plan))
     console.print(segment_tree(plan, missing))
     console.print(saving(plan, rates))
-    todo = [plan.segments[id] for id in plan.segments if id in missing]
-    console.print(
-        f"store: {len(plan.segments) - len(todo)} of {len(plan.segments)} segments are there; "
-        f"to train: {number(sum(s.tokens for s in todo))} tokens, "
-        f"{number(sum(s.flops for s in todo))}FLOPs, about "
-        f"{duration(predicted_seconds(todo, rates))} on this device (measured on it; without "
-        "compiling and evaluating)"
-    )
+    console.print(store_line(plan, missing, rates, begins))
+    if kept is not None:
+        console.print(
+            f"keep: {kept.bytes:,} bytes more, end states of {len(kept.ids)} segments from which "
+            f"the study can grow ({kept.rule}; --keep=auto|all|none|BYTES)"
+        )
     console.print(fleet_line(fleets, unmeasured))
     if study.awaited:
         later = make_plan(study.awaited)
@@ -80,6 +84,28 @@ def plan_text(
     shown = ", ".join(f"{name} {count:.2f}" for name, count in epochs.items() if count)
     console.print(f"epochs per domain, at most: {shown}")
     return stream.getvalue().rstrip()
+
+
+def store_line(
+    plan: Plan, missing: set[str], rates: dict[int, float], begins: Mapping[str, int] | None
+) -> str:
+    """Says what the store has, and what is to be trained, to the token."""
+    if begins is None:
+        begins = {id: plan.segments[id].first_step for id in missing}
+    tokens = flops = seconds = again = 0
+    for segment in map(plan.segments.get, begins):
+        share = 1 - (begins[segment.id] - segment.first_step) / max(segment.steps, 1)
+        tokens += round(share * segment.tokens)
+        flops += share * segment.flops
+        seconds += share * predicted_seconds([segment], rates)
+        again += 0 if segment.id in missing else round(share * segment.tokens)
+    there = len(plan.segments) - len(missing)
+    return (
+        f"store: {there} of {len(plan.segments)} segments are there; to train: {tokens:,} tokens"
+        + (f" ({again:,} of them again: end states that are not there)" if again else "")
+        + f", {number(flops)}FLOPs, about {duration(seconds)} on this device (measured on it; "
+        "without compiling and evaluating)"
+    )
 
 
 def fleet_line(fleets: list[Fleet], unmeasured: int) -> str:

@@ -9,7 +9,8 @@ from experiments.command.arguments import Command
 @click.command(cls=Command)
 @options.config
 @options.store
-def command(chosen, store: str) -> int:
+@options.named
+def command(chosen, **settings) -> int:
     """Write tables, fit and report from what the store has.
 
     \b
@@ -17,4 +18,4 @@ def command(chosen, store: str) -> int:
     """
     from experiments.command import session
 
-    return session.called(session.report, chosen.open(), session.Settings(store=store))
+    return session.called(session.report, chosen.open(), session.Settings(**settings))

@@ -15,6 +15,10 @@ from experiments.command.options import Number
 @options.checkpoint_seconds
 @options.stop_after
 @options.keep_params
+@options.keep
+@options.named
+@options.prune
+@options.lease_seconds
 @options.profile
 @click.option(
     "--coordinator", metavar="HOST:PORT", help="several processes: of process 0; auto on a pod"

@@ -1,6 +1,7 @@
 """One call of the command on a study: plan it, run it, report it."""
 
 import contextlib
+import inspect
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -8,19 +9,20 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 
 import jax
-import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-import models
 from data import cache_folder
+from experiments.command import faults, named
 from experiments.command.plan_view import plan_text
-from experiments.evidence.report import Block, write_report
+from experiments.command.studies import of_study
+from experiments.evidence.report import Table, Text, write_report
 from experiments.evidence.study import Results, Study
 from refused import Refused
-from scaling import Stopped, Store, Worker, checkpoint, make_mesh, processes, tables
+from scaling import Stopped, Store, Worker, checkpoint, keeping, make_mesh, processes, tables
 from scaling.environment import compilation_cache
-from scaling.events import folder_name, write_events
+from scaling.events import Curves
+from scaling.files import sweep
 from scaling.grouping import planned as fleets_of
 from scaling.leases import Leases
 from scaling.mesh import shards
@@ -30,11 +32,11 @@ from scaling.progress import Silent, progress
 from scaling.schedule import in_fleets
 from scaling.sharing import Sharing
 from scaling.speed import calibration, fleet_sizes
-from scaling.state import State
 from scaling.tables import write_table
 from scaling.trace import Trace
 
 ENDING = (signal.SIGTERM, signal.SIGUSR2)  # Signals that end training in good order.
+RUN_COLUMNS = ("seed", "width", "params_total", "tokens", "loss", "bits_per_byte", "diverged_step")
 
 
 @dataclass(frozen=True)
@@ -49,23 +51,58 @@ class Settings:
     fleet: str = "auto"
     lease_seconds: float = 60.0
     profile: str | None = None
+    keep: str = "none"
+    prune: bool = False
+    named: str | None = None
+    file: str | None = None
 
 
 def called(action: Callable, opened: tuple[ModuleType, ConfigDict], settings: Settings) -> int:
-    """Does what a command does with an opened study; returns its exit code."""
+    """Does what a command does with an opened study; returns its exit code.
+
+    What fails of the disk, the store or the study's file is told in one line.
+    """
     compilation_cache(cache_folder() / "compiled")
     module, config = opened
-    return action(module.study(config), config, settings) or 0
+    faults.reachable(settings.store)
+    settings = replace(settings, file=named.file_of(module))
+    try:
+        with faults.of_disk(settings.store):
+            try:
+                study = module.study(config)
+            except Exception as error:
+                raise of_study(error, module.__file__) from error
+            return action(study, config, settings) or 0
+    except faults.Failed as failed:
+        faults.say(f"espalier: {failed}")
+        return faults.FAILED
+
+
+def of_store(action: Callable, chosen, store: str) -> int:
+    """Calls an action with a store, and with a study where one was chosen; returns its exit code.
+
+    What fails of the disk, the store or the study's file is told in one line.
+    """
+    if chosen is not None:
+        act = lambda study, config, settings: action(Store.at(store), study)
+        return called(act, chosen.open(), Settings(store=store))
+    faults.reachable(store)
+    try:
+        with faults.of_disk(store):
+            return action(Store.at(store), None) or 0
+    except faults.Failed as failed:
+        faults.say(f"espalier: {failed}")
+        return faults.FAILED
 
 
 def folder(study: Study, config: ConfigDict, settings: Settings) -> epath.Path:
     """Returns where a study's tables and report are written."""
-    return epath.Path(settings.store) / "studies" / full_name(study, config)
+    return Store.at(settings.store).study(full_name(study, config, settings))
 
 
-def full_name(study: Study, config: ConfigDict) -> str:
-    """Returns the name of a study with its preset."""
-    return f"{study.name}-{config.preset}"
+def full_name(study: Study, config: ConfigDict, settings: Settings) -> str:
+    """Returns the name of a study in the store."""
+    return named.name_of(study, config, Store.at(settings.store), settings.named)
 
 
 def worker(
@@ -76,6 +113,7 @@ def worker(
     way=None,
     alive=lambda: True,
     trace: Trace | None = None,
+    leases: Leases | None = None,
 ) -> Worker:
     """Returns the worker that trains a study's plan, in fleets where they pay unless told how."""
     mesh = make_mesh(settings.mesh)
@@ -97,7 +135,13 @@ def worker(
         way=way or (None if alone else in_fleets(most)),
         alive=alive,
         trace=trace or Trace(),
+        leases=leases,
     )
+
+
+def kept_by(work: Worker, settings: Settings) -> keeping.Kept:
+    """Returns the end states that a plan keeps in the store."""
+    return keeping.choose(work.plan, settings.keep, work.store, work.has_end)
 
 
 def results(study: Study, config: ConfigDict, settings: Settings) -> Results:
@@ -121,13 +165,52 @@ def plan(study: Study, config: ConfigDict, settings: Settings) -> None:
     epochs = study.check()
     planned = make_plan(study.runs)
     work = worker(study, planned, settings)
+    store, name = work.store, full_name(study, config, settings)
+    if (said := named.renamed(study, config, store, name)) is not None:
+        print(said)
     rates = calibration(cache_folder() / "speed")
     found = []
     sizes = fleet_sizes(settings.fleet, planned.segments.values(), work.mesh, measuring=False)
     if work.way is not None:
         found = fleets_of(planned, work.mesh, sizes)
     unmeasured = len({fleet.program for fleet in found if not sizes(fleet.program)})
-    print(plan_text(study, planned, epochs, work.missing(), rates, found, unmeasured))
+    missing = work.missing()
+    print(
+        plan_text(
+            study,
+            planned,
+            epochs,
+            missing,
+            rates,
+            found,
+            unmeasured,
+            begins=work.begins(missing),
+            kept=kept_by(work, settings),
+        )
+    )
+    if settings.prune:
+        print(pruned(work, settings, dry=True))
+    for line in foreseen(study):
+        print(line)
+
+
+def pruned(work: Worker, settings: Settings, dry: bool) -> str:
+    """Gives back the room of states that `--keep` would not keep; says how much that is.
+
+    Parameters of runs count as such without `--keep-params`. `dry` only says it.
+    """
+    kept = keeping.choose(work.plan, settings.keep, work.store, lambda segment: False).ids
+    count = size = 0
+    for segment in work.plan.segments.values():
+        folder = work.store.folder(segment.id)
+        leaf = settings.keep_params and segment.id in work.plan.leaves
+        if segment.id in kept or leaf or work.lacks(segment) or work.taken(segment):
+            continue
+        if checkpoint.steps(folder):
+            count, size = count + 1, size + checkpoint.total_bytes(folder)
+            if not dry:
+                checkpoint.discard(folder)
+    return f"prune: {size:,} bytes of {count} states {'would be' if dry else 'were'} given back"
 
 
 @contextlib.contextmanager
@@ -161,34 +244,56 @@ def run(study: Study, config: ConfigDict, settings: Settings) -> int:
     SIGTERM or SIGUSR2, to any of several processes, has it write a checkpoint and end; returns 143
     or 140 then in the process that it was sent to, otherwise 0.
     """
-    refuse_early(study, settings)
-    began = time.monotonic()
+    refuse_early(study, config, settings)
     trace = Trace(settings.profile if jax.process_index() == 0 else None)
-    with signalled() as told, alone(study, config, settings):
-        alive = lambda: not told
-        while True:
-            study = grown(study, config, settings)
-            left = settings.stop_after and settings.stop_after - (time.monotonic() - began)
-            ended = train(study, replace(settings, stop_after=left), None, alive, trace) is not None
-            if not ended or study.then is None:
-                break
+    first = jax.process_index() == 0
+    with (
+        signalled() as told,
+        alone(study, config, settings),
+        Leases(Store.at(settings.store), settings.lease_seconds)
+        if first
+        else contextlib.nullcontext() as leases,
+    ):
+        ended = in_rounds(
+            lambda study, settings: train(
+                study, config, settings, None, lambda: not told, trace, leases
+            ),
+            study,
+            config,
+            settings,
+        )
+        study = grown(study, config, settings)
+        if ended is not None and settings.prune and first:
+            print(pruned(ended, settings, dry=False))
     if trace.file is not None:
         print(f"trace: {trace.file} (open it in ui.perfetto.dev)")
     elif not trace.over:
         print("no trace: no segment to train had steps enough")
-    if not ended:
+    if ended is None:
         return code(told)
-    if jax.process_index() == 0:
+    if first:
         report(study, config, settings)
     processes.barrier("report written")
     return 0
+
+
+def in_rounds(train: Callable, study: Study, config: ConfigDict, settings: Settings):
+    """Trains a study, then what follows from its results; None when the time allowed ended."""
+    began = time.monotonic()
+    while True:
+        study = grown(study, config, settings)
+        left = settings.stop_after and settings.stop_after - (time.monotonic() - began)
+        ended = train(study, replace(settings, stop_after=left))
+        if ended is None or study.then is None:
+            return ended
 
 
 def alone(study: Study, config: ConfigDict, settings: Settings):
     """Keeps a study to this run while it trains, which its first process sees to."""
     if jax.process_index() > 0:
         return contextlib.nullcontext()
-    return Store.at(settings.store).reserved(full_name(study, config), shared=False)
+    name = full_name(study, config, settings)
+    return Store.at(settings.store).reserved(name, shared=False)
 
 
 def work(study: Study, config: ConfigDict, settings: Settings) -> int:
@@ -201,32 +306,38 @@ def work(study: Study, config: ConfigDict, settings: Settings) -> int:
       Refused: settings that a worker of several cannot have.
     """
     check_shared(settings)
-    refuse_early(study, settings)
-    began = time.monotonic()
+    refuse_early(study, config, settings)
     store = Store.at(settings.store)
     with (
-        store.reserved(full_name(study, config), shared=True),
+        store.reserved(full_name(study, config, settings), shared=True),
         Leases(store, settings.lease_seconds) as leases,
     ):
         sharing = Sharing(leases)
         with signalled(sharing.stop) as told:
-            while True:
-                study = grown(study, config, settings)
-                left = settings.stop_after and settings.stop_after - (time.monotonic() - began)
-                ended = train(study, replace(settings, stop_after=left), sharing) is not None
-                if not ended or study.then is None:
-                    break
+            ended = in_rounds(
+                lambda study, settings: train(study, config, settings, sharing),
+                study,
+                config,
+                settings,
+            )
     count = len(sharing.trained)
     print(f"worker {leases.owner}: {count} segments finished here, no lease held", flush=True)
-    if ended:
-        print("the plan is done; espalier report writes tables, fit and report", flush=True)
-    return 0 if ended else code(told)
+    if ended is None:
+        return code(told)
+    print("the plan is done; espalier report writes tables, fit and report", flush=True)
+    return 0
 
 
-def refuse_early(study: Study, settings: Settings) -> None:
-    """Refuses runs, and a mesh, that cannot be before anything is written."""
+def refuse_early(study: Study, config: ConfigDict, settings: Settings) -> None:
+    """Refuses runs, a mesh or a place for the report that cannot be before anything is written."""
     study.check()
-    worker(study, make_plan(study.runs), settings)
+    work = worker(study, make_plan(study.runs), settings)
+    keeping.budget(settings.keep, work.store)
+    out = folder(study, config, settings)
+    for name in ("", "figures", "report.md", "report.html", "runs.csv", "runs.parquet"):
+        path, is_folder = out / name, not name or name == "figures"
+        if path.exists() and path.is_dir() != is_folder:
+            raise Refused("--store", path, "a folder" if is_folder else "a file, not a folder")
 
 
 def check_shared(settings: Settings) -> None:
@@ -240,19 +351,26 @@ def check_shared(settings: Settings) -> None:
 
 def train(
     study: Study,
+    config: ConfigDict,
     settings: Settings,
     sharing: Sharing | None = None,
     alive=lambda: True,
     trace: Trace | None = None,
+    leases: Leases | None = None,
 ) -> Worker | None:
     """Trains a study's missing segments; None when the time allowed ended first."""
     study.check()
     planned = make_plan(study.runs)
-    show = progress() if jax.process_index() == 0 else None
-    work = worker(study, planned, settings, show, sharing, alive, trace)
+    first = jax.process_index() == 0
+    work = worker(
+        study, planned, settings, progress() if first else None, sharing, alive, trace, leases
+    )
+    say = print if first else lambda *_: None
+    work.keep = kept_by(work, settings).ids
     missing = work.missing()
-    say = print if jax.process_index() == 0 else lambda *_: None
     say(f"{study.name}: {len(planned.segments)} segments, {len(missing)} to train")
+    if first:
+        work.curves = announced(work, study, config, settings, bool(missing))
     began, cpu = time.monotonic(), time.process_time()
     try:
         work.run()
@@ -266,8 +384,29 @@ def train(
     return work
 
 
+def announced(
+    work: Worker, study: Study, config: ConfigDict, settings: Settings, training: bool
+) -> Curves:
+    """Writes down what a study is before it is trained, and says where its curves are to be seen.
+
+    Returns what writes them.
+    """
+    name = full_name(study, config, settings)
+    for line in (named.renamed(study, config, work.store, name), *foreseen(study)):
+        if line is not None:
+            print(line)
+    due = named.due(work.plan, study.evaluation, study.corpus)
+    named.write(work.store, name, study, config, work.plan, due, settings.file)
+    logs = work.store.study(name) / "tensorboard"
+    if training:
+        print(f"curves: tensorboard --logdir={logs}", flush=True)
+    return Curves(logs, work.plan, work.store)
+
+
 def report(study: Study, config: ConfigDict, settings: Settings) -> None:
     """Writes tables, TensorBoard files and the report from what the store has.
+
+    What the study cannot write of it, such as a law that its runs do not admit, is a sentence.
 
     Raises:
       Refused: nothing of the study is there.
@@ -276,47 +415,40 @@ def report(study: Study, config: ConfigDict, settings: Settings) -> None:
     found, out = results(study, config, settings), folder(study, config, settings)
     store = Store.at(settings.store)
     if not any(store.folder(id).exists() for id in found.plan.segments):
-        accepted = f"a store in which {full_name(study, config)} has been trained"
+        accepted = f"a store in which {full_name(study, config, settings)} has been trained"
         raise Refused("--store", settings.store, accepted)
+    sweep(out)
     write_table(found.runs, out, "runs")
     write_table(found.evals, out, "evals")
-    curves(found.plan, store, out)
+    named.seal_tables(store, out.name)
+    Curves(out / "tensorboard", found.plan, store).rewrite()
     absent = len(found.plan.runs) + len(study.awaited) - len(found.runs)
-    blocks: list[Block] = study.report(found)
-    write_report(out, study, config, blocks, absent)
+    write_report(out, study, config, answer(study, found, settings), absent)
     print(f"report: {out / 'report.html'} (and report.md, runs.csv, runs.parquet)")
 
 
-def kept(
-    study: Study, config: ConfigDict, settings: Settings, id: str | None
-) -> tuple[models.ModelConfig, State]:
-    """Returns the model of one run of a study as it ended, its values as numpy arrays.
+def foreseen(study: Study) -> list[str]:
+    """Says which laws of a study's report its runs cannot give, before they are trained."""
+    if study.laws is None:
+        return []
+    from experiments.evidence.law import foreseen
 
-    Raises:
-      Refused: a run that is not the study's, or one whose parameters were not kept.
-    """
-    runs = {item.run.identity: item.run for item in grown(study, config, settings).runs}
-    if id not in runs:
-        some = ", ".join(list(runs)[:3])
-        got = "nothing" if id is None else id
-        raise Refused("--run", got, f"one of the study's {len(runs)} runs, such as {some}")
-    last = runs[id].recipe_at(-1)
-    found = checkpoint.restore(Store.at(settings.store).folder(id), last, make_mesh("data:1"))
-    if found is None:
-        accepted = f"one that was trained with --keep-params into --store={settings.store}"
-        raise Refused("--run", id, accepted)
-    return last.model, jax.tree.map(np.asarray, found[0])
+    return foreseen(study)
 
 
-def curves(planned: Plan, store: Store, out: epath.Path) -> None:
-    """Writes one TensorBoard run per run of the study: its segments as one curve."""
-    for index, run in enumerate(planned.runs):
-        records = [
-            record
-            for segment in planned.path(run.identity)
-            for name in ("metrics", "eval")
-            for record in store.read(segment.id, name)
-        ]
-        if records:
-            name = folder_name(planned, index)
-            write_events(out / "tensorboard" / name, records, replace=True)
+def answer(study: Study, found: Results, settings: Settings) -> list:
+    """Returns the blocks of a study's report; where it has none, why, and the runs."""
+    try:
+        return study.report(found)
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001 — of a study's file anything may be raised.
+        told = of_study(error, inspect.getsourcefile(study.report) or "")
+        if told is error and not isinstance(error, Refused):
+            raise
+        faults.say(f"espalier: the report has no law: {told}")
+    shown = [name for name in RUN_COLUMNS if name in found.runs]
+    return [
+        Text(f"**These runs do not give what the report is about.** {told}."),
+        Table("run_table", found.runs[[*found.plan.label_names, *shown]], "The runs."),
+    ]

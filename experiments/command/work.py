@@ -14,6 +14,8 @@ from experiments.command.arguments import Command
 @options.checkpoint_seconds
 @options.stop_after
 @options.keep_params
+@options.keep
+@options.named
 @options.lease_seconds
 def command(chosen, **settings) -> int:
     """Train what is missing beside other workers on one store.

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from experiments.evidence.study import Study
 from scaling.environment import environment
-from scaling.store import write_atomically
+from scaling.files import write_atomically
 
 
 @dataclass(frozen=True)

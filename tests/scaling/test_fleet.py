@@ -89,7 +89,7 @@ def curves(worker: Worker, runs) -> np.ndarray:
     read = lambda run: [
         record["loss"]
         for segment in worker.plan.path(run.identity)
-        for record in worker.store.read(segment.id, "metrics")
+        for record in worker.store.metrics(segment.id)
     ]
     return np.array([read(run) for run in runs])
 
@@ -141,8 +141,8 @@ def test_a_member_trains_as_it_would_alone(count, alone, corpus, mesh, tmp_path)
     for run in runs:
         first, second = (w.store.done(run.identity) for w in (alone[0], together))
         assert first.keys() == second.keys()
-        for name in ("metrics", "eval"):
-            left, right = (list(w.store.read(run.identity, name)) for w in (alone[0], together))
+        for name in ("metrics", "evals"):
+            left, right = (getattr(w.store, name)(run.identity) for w in (alone[0], together))
             assert [r.keys() for r in left] == [r.keys() for r in right]
             if name == "metrics":
                 assert [[r[k] for k in KEEP] for r in left] == [[r[k] for k in KEEP] for r in right]
@@ -274,7 +274,7 @@ def test_a_killed_fleet_goes_on_to_the_same_bits_in_a_fresh_process(corpus, mesh
 def curves_by_run(worker: Worker) -> list:
     return [
         [
-            [(r["step"], r["loss"], r["grad_norm"]) for r in worker.store.read(s.id, "metrics")]
+            [(r["step"], r["loss"], r["grad_norm"]) for r in worker.store.metrics(s.id)]
             for s in worker.plan.path(run.identity)
         ]
         for run in worker.plan.runs

@@ -8,7 +8,8 @@ from etils import epath
 from refused import Refused
 from scaling import Store, plan
 from scaling import store as module
-from scaling.store import Records, lines, parts, write_atomically
+from scaling.seals import read_lines
+from scaling.store import Records, parts
 from tests.corpora import study_runs
 
 
@@ -56,34 +57,35 @@ def test_a_relative_store_holds_checkpoints_too(tmp_path, corpus, mesh, monkeypa
 def test_lines_after_the_checkpoint_are_dropped_on_resume(tmp_path, monkeypatch, local):
     monkeypatch.setattr(module, "is_local", lambda path: local)
     folder = epath.Path(tmp_path)
-    first = Records(folder, "metrics")
+    first = Records(folder, "place")
     for step in range(1, 7):
         first.append({"step": step})
         if step % 2 == 0:
             first.flush()
-    read = lambda: [r["step"] for part in parts(folder, "metrics") for r in lines(part)]
+    read = lambda: [r["step"] for r in read_lines(parts(folder, "metrics"), "place").records]
     assert read() == [1, 2, 3, 4, 5, 6]
     assert len(parts(folder, "metrics")) == (1 if local else 3)
-    resumed = Records(folder, "metrics", before_step=4)
+    resumed = Records(folder, "place", before_step=4)
     resumed.append({"step": 5})
     resumed.flush()
     assert read() == [1, 2, 3, 4, 5]
-    Records(folder, "metrics", before_step=0).flush()
+    Records(folder, "place", before_step=0).flush()
     assert read() == []
 
 
-def test_a_line_cut_short_ends_the_file(tmp_path):
-    file = epath.Path(tmp_path) / "metrics.jsonl"
-    file.write_text('{"step": 1}\n{"step": 2}\n{"ste')
-    assert [r["step"] for r in lines(file)] == [1, 2]
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path):
-    file = epath.Path(tmp_path) / "a.json"
-    write_atomically(file, "one")
-    write_atomically(file, "two")
-    assert file.read_text() == "two"
-    assert [f.name for f in tmp_path.iterdir()] == ["a.json"]
+def test_a_flush_that_failed_half_way_leaves_no_line_twice(tmp_path, monkeypatch):
+    records = Records(epath.Path(tmp_path), "place")
+    for step in range(1, 4):
+        records.append({"step": step})
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os, "fsync", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            records.flush()
+    records.append({"step": 4})
+    records.flush()
+    found = read_lines(parts(epath.Path(tmp_path), "metrics"), "place")
+    assert [r["step"] for r in found.records] == [1, 2, 3, 4] and found.why is None
+    assert found.head == records.head
 
 
 def test_a_study_is_one_process_s_or_that_of_several_that_share_it(tmp_path):
