@@ -107,10 +107,10 @@ def seal(path: epath.Path, step: int, kept: bool) -> None:
     write_atomically(path / SUMS, seals.sealed(f"{segment} checkpoint {step}", record))
 
 
-def fault(folder: epath.Path, step: int) -> str | None:
-    """Says what is wrong with a checkpoint, None where nothing is."""
+def fault(folder: epath.Path, step: int, afresh: bool = True) -> str | None:
+    """Says what is wrong with a checkpoint, None where nothing is, or was unless `afresh`."""
     path = place(folder, step)
-    if os.fspath(path) in SOUND:
+    if not afresh and os.fspath(path) in SOUND:
         return None
     try:
         record = sums_of(folder, step)
@@ -178,7 +178,7 @@ def newest(
     """
     there = steps(folder)
     for step in reversed(there):
-        why = fault(folder, step)
+        why = fault(folder, step, afresh=False)
         if why is None:
             if wanted(said(folder, step)):
                 return step
