@@ -5,11 +5,13 @@ says whether it is a state that is kept. Orbax is imported where it is used: a p
 start without a checkpoint need none.
 """
 
+import contextlib
 import errno
 import json
+import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 from etils import epath
@@ -78,8 +80,9 @@ def save_tree(folder: epath.Path, step: int, tree: dict, meta: dict, kept: bool 
             clean(folder, steps(folder)[-KEEP:])
         processes.barrier("checkpoint written")
     except Exception as error:
-        if first:
-            remove(beside)
+        for path in final.parent.iterdir() if first and final.parent.exists() else ():
+            if not path.name.isdecimal():
+                remove(path)
         raise of_disk(error, final) from error
 
 
@@ -88,8 +91,19 @@ def write(path: epath.Path, tree: dict, meta: dict) -> None:
     import orbax.checkpoint as ocp
 
     args = ocp.args.Composite(state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta))
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
+    with quiet(), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
         writer.save(path, args=args, force=True)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps orbax from printing the stack of an error in its threads, which is raised as well."""
+    logger = logging.getLogger("absl")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def of_disk(error: Exception, path: epath.Path) -> Exception:

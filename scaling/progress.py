@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from scaling.plan import Segment
@@ -96,7 +97,7 @@ class Bars(Silent):
 
     def start(self, segment, step):
         """Turns the lower bar to a segment."""
-        self.bars.reset(self.part, total=segment.steps, description=title(segment), note="")
+        self.bars.reset(self.part, total=segment.steps, description=escape(title(segment)), note="")
 
     def update(self, segment, step, loss, speed):
         """Moves both bars."""

@@ -52,7 +52,7 @@ def digest(*parts: str | bytes) -> str:
 
 def sealed(place: str, record: dict) -> str:
     """Returns a record as JSON with its checksum at the end."""
-    text = json.dumps(record, indent=1)[: -len("\n}")]
+    text = json.dumps({"sealed": True} | record, indent=1)[: -len("\n}")]
     return f'{text}{RECORD_MARK}{digest(place, text)}"\n}}\n'
 
 
@@ -69,7 +69,8 @@ def opened(content: bytes, place: str, file, store) -> dict:
         raise Damaged(file, "no JSON" if content.strip() else "empty") from None
     if not isinstance(record, dict):
         raise Damaged(file, "no record")
-    if record.pop("checksum", None) is None and RECORD_MARK not in text:
+    marks = [record.pop(name, None) for name in ("sealed", "checksum")]
+    if marks == [None, None]:
         tell_old(store)
         return record
     inside = text.rpartition(RECORD_MARK)[0]

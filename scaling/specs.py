@@ -59,8 +59,13 @@ def decoded(kind, value):
         kind = AdamW
     if not dataclasses.is_dataclass(kind):
         return value
-    hints = typing.get_type_hints(kind)
+    hints = {name: told(name, hint) for name, hint in typing.get_type_hints(kind).items()}
     return kind(**{name: decoded(hints[name], x) for name, x in value.items()})
+
+
+def told(name: str, hint):
+    """Returns the type of a field: where it says any object, the class of the field's name."""
+    return classes().get(name.title(), hint) if object in typing.get_args(hint) else hint
 
 
 def matching(kinds: tuple, value):

@@ -368,13 +368,15 @@ def damages(stand: Stand, kinds=tuple(KINDS), ways=DAMAGES) -> None:
         shutil.rmtree(store)
 
 
+SHORT = (("metrics.jsonl", "a state's arrays"), (flip, swap))
+SHORT_CORPUS = (("corpus.json",), (flip, truncate))
 CORPUS_FILES = ("corpus.json", "low.train.bin", "high.held_out.bin")
 
 
-def damaged_corpora(stand: Stand, names=CORPUS_FILES) -> None:
+def damaged_corpora(stand: Stand, names=CORPUS_FILES, ways=DAMAGES) -> None:
     """Damages a corpus in every way: it is refused by the name of its folder, in one line."""
     sound = stand.corpus
-    for name, way in itertools.product(names, DAMAGES):
+    for name, way in itertools.product(names, ways):
         stand.corpus = stand.folder / "corpus"
         shutil.copytree(sound, stand.corpus)
         way(stand.corpus / name, sound / "low.held_out.bin", stand.rng)
@@ -405,14 +407,15 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--signals", type=int, default=40)
     parser.add_argument("--disks", type=int, default=12)
-    parser.add_argument("--no-damage", action="store_true")
+    parser.add_argument("--short", action="store_true", help="a little of everything")
     args = parser.parse_args()
+    if args.short:
+        args.kills, args.signals, args.disks = 4, 3, 1
     began = time.monotonic()
     with stand_at() as stand:
         print("damage", flush=True)
-        if not args.no_damage:
-            damages(stand)
-            damaged_corpora(stand)
+        damages(stand, *(SHORT if args.short else ()))
+        damaged_corpora(stand, *(SHORT_CORPUS if args.short else ()))
         print("full disks", flush=True)
         full_disks(stand, args.disks)
         print("kills", flush=True)

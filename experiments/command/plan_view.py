@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
@@ -58,7 +59,8 @@ def plan_text(
     """
     stream = io.StringIO()
     console = Console(file=stream, width=110, highlight=False)
-    console.print(f"[bold]{study.name}[/]: {len(plan.runs)} runs, {len(plan.segments)} segments")
+    counts = f"{len(plan.runs)} runs, {len(plan.segments)} segments"
+    console.print(f"[bold]{escape(study.name)}[/]: {counts}")
     Console(file=stream, width=TABLE_WIDTH, highlight=False).print(run_table(plan))
     console.print(segment_tree(plan, missing))
     console.print(saving(plan, rates))
@@ -82,7 +84,7 @@ def plan_text(
         f"(width {most.config.width}, batch {most.phase.batch_tokens} tokens)"
     )
     shown = ", ".join(f"{name} {count:.2f}" for name, count in epochs.items() if count)
-    console.print(f"epochs per domain, at most: {shown}")
+    console.print(f"epochs per domain, at most: {escape(shown)}")
     return stream.getvalue().rstrip()
 
 
@@ -155,7 +157,7 @@ def run_table(plan: Plan) -> Table:
             )
         ] += 1
     for line, count in list(lines.items())[:MOST_LINES]:
-        table.add_row(*line, str(count))
+        table.add_row(*map(escape, line), str(count))
     if len(lines) > MOST_LINES:
         gaps = [""] * (len(plan.label_names) + 7)
         table.add_row("…", *gaps, f"and {len(lines) - MOST_LINES} more", "")
@@ -177,7 +179,7 @@ def segment_tree(plan: Plan, missing: set[str]) -> Tree:
             left[0] -= 1
             if left[0] < 0:
                 continue
-            add(id, branch.add(segment_line(plan.segments[id], plan, id not in missing)))
+            add(id, branch.add(escape(segment_line(plan.segments[id], plan, id not in missing))))
 
     add(None, tree)
     if left[0] < 0:
