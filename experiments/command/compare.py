@@ -43,6 +43,8 @@ def write(store, first: str, second: str, law: str) -> None:
     if first == second:
         raise Refused("study", f"{first} twice", "two studies")
     law_named(law)
+    for name in (first, second):
+        store.study(name)
     tables = {name: named.table_of(store, name) for name in (first, second)}
     out = store.path / "comparisons" / f"{first}.{second}"
     write_blocks(out, f"{first} and {second}", side_by_side(tables, law))

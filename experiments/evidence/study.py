@@ -93,14 +93,13 @@ class Study:
           Refused: what a run asks of the corpus cannot be, a rate that its phase is too short to
             reach, evaluation windows that are not there, or more than four epochs.
         """
-        for item in self.runs:
-            check_rates(item.run)
-        for context in {item.run.model_at(-1).context for item in self.runs}:
-            self.evaluation.held_out(self.corpus, context)
         epochs: dict[str, float] = {}
         for item in self.runs:
             for domain, count in order(self.corpus, item.run).epochs().items():
                 epochs[domain] = max(epochs.get(domain, 0.0), count)
+            check_rates(item.run)
+        for context in {item.run.model_at(-1).context for item in self.runs}:
+            self.evaluation.held_out(self.corpus, context)
         for domain, count in epochs.items():
             if count > MOST_EPOCHS and not self.repeat:
                 accepted = f"at most {MOST_EPOCHS:g}, or config.repeat=True"
@@ -112,15 +111,18 @@ class Study:
 
 
 def check_rates(run: Run) -> None:
-    """Refuses a phase that ends before its rate is where it moves to, as in a long warm-up."""
-    for phase in run.phases:
-        over = phase.rate.over
-        if over is not None and over > phase.tokens > 0 and phase.rate.start != phase.rate.stop:
+    """Refuses a phase that ends before its rate is where it moves to, as in a long warm-up.
+
+    The last phase of a run may: a look at how far it has come.
+    """
+    for phase in run.phases[:-1]:
+        rate = phase.rate
+        if rate.over is not None and rate.over > phase.tokens > 0 and rate.start != rate.stop:
             accepted = (
                 f"at most the {phase.tokens:,} tokens of its phase, or more tokens: the rate would "
-                f"not reach {phase.rate.stop:g} times its peak"
+                f"not reach {rate.stop:g} times its peak"
             )
-            raise Refused("warmup_tokens", over, accepted)
+            raise Refused("warmup_tokens", rate.over, accepted)
 
 
 def configured(presets: Mapping[str, Mapping]) -> Callable[..., ConfigDict]:
