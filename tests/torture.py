@@ -217,6 +217,26 @@ def ended(stand: Stand, store: Path, what: str) -> None:
     shutil.rmtree(store, ignore_errors=True)
 
 
+def beside(stand: Stand) -> None:
+    """Runs two studies at once that share segments; each ends as it would have alone."""
+    store, longer = stand.folder / "beside", ("--config.steps=(8,16,24)", "--as=longer")
+    alone = stand.folder / "longer"
+    child = stand.run("run", alone, *longer)
+    assert child.code == 0, child.said
+    pair = [stand.start("run", store), stand.start("run", store, *longer)]
+    for child in pair:
+        stand.expect(child.wait(LIMIT) and child.code == 0, f"a run beside another: {child.said}")
+        no_traceback(stand, child, "a run beside another")
+    stand.count("pair of runs")
+    path = "studies/longer/runs.csv"
+    found, expected = (pd.read_csv(s / path).drop(columns=TIMES) for s in (store, alone))
+    stand.expect(found.equals(expected), "a run beside another: another table")
+    stand.expect(table(store).equals(table(whole(stand))), "a run beside another: another table")
+    stand.expect(lines(store) == lines(alone), "a run beside another: other lines")
+    shutil.rmtree(store)
+    shutil.rmtree(alone)
+
+
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGSTOP)
 
 
@@ -407,10 +427,11 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--signals", type=int, default=40)
     parser.add_argument("--disks", type=int, default=12)
+    parser.add_argument("--pairs", type=int, default=5, help="of runs at once")
     parser.add_argument("--short", action="store_true", help="a little of everything")
     args = parser.parse_args()
     if args.short:
-        args.kills, args.signals, args.disks = 4, 3, 1
+        args.kills, args.signals, args.disks, args.pairs = 4, 3, 1, 1
     began = time.monotonic()
     with stand_at() as stand:
         print("damage", flush=True)
@@ -420,6 +441,9 @@ def main() -> int:
         full_disks(stand, args.disks)
         print("kills", flush=True)
         kills(stand, args.kills)
+        print("two runs at once", flush=True)
+        for _ in range(args.pairs):
+            beside(stand)
         print("signals over three workers", flush=True)
         signals(stand, args.signals)
         counts = ", ".join(f"{count} × {kind}" for kind, count in stand.counts.items())

@@ -33,6 +33,97 @@ def test_a_segment_is_done_only_when_its_record_is_whole(tmp_path, corpus, monke
     assert store.done(segment.id) == {"loss": 1.0}
 
 
+def finished(tmp_path, corpus):
+    """Returns a store with one finished segment, and where its files are."""
+    store, segment = Store.at(tmp_path), next(plan(study_runs("wsd", corpus)).walk())
+    store.begin(segment)
+    records = store.records(segment.id)
+    for step in (1, 2, 3):
+        records.append({"step": step, "loss": 1 / step})
+    records.flush()
+    store.add_eval(segment.id, {"step": 3, "evaluation": "a", "loss": {"low": 1.0}})
+    store.finish(segment.id, {"id": segment.id, "diverged_step": None}, records)
+    return store, segment.id, tmp_path / "segments" / segment.id
+
+
+def damaged(file, how: str) -> None:
+    content = file.read_bytes()
+    changed = {
+        "flipped": content.replace(b"3", b"7", 1),
+        "truncated": content[: len(content) // 2],
+        "emptied": b"",
+        "shortened": b"".join(content.splitlines(keepends=True)[:-1]),
+    }
+    file.write_bytes(changed[how])
+    module.SOUND.clear()  # As in a new process.
+
+
+@pytest.mark.parametrize("how", ["flipped", "truncated", "emptied", "shortened"])
+@pytest.mark.parametrize("name", ["done.json", "metrics.jsonl"])
+def test_a_finished_segment_with_a_damaged_file_is_named_and_counts_as_not_trained(
+    name, how, tmp_path, corpus, caplog
+):
+    store, id, folder = finished(tmp_path, corpus)
+    assert store.done(id) == {"id": id, "diverged_step": None}
+    damaged(folder / name, how)
+    assert store.done(id) is None
+    assert f"{folder / name} is damaged" in caplog.text and "counts as not trained" in caplog.text
+
+
+def test_a_damaged_evaluation_is_named_and_the_others_are_not(tmp_path, corpus, caplog):
+    store, id, folder = finished(tmp_path, corpus)
+    store.add_eval(id, {"step": 3, "evaluation": "b", "loss": {"low": 2.0}})
+    store.add_eval(id, {"step": 3, "evaluation": "b", "loss": {"low": 2.5}})
+    assert [r["loss"]["low"] for r in store.evals(id)] == [1.0, 2.5]
+    file = folder / "eval.jsonl"
+    file.write_text(file.read_text().replace("1.0", "1.5"))
+    assert [r["evaluation"] for r in store.evals(id)] == ["b"]
+    assert f"{file} is damaged" in caplog.text
+
+
+def test_files_of_another_segment_are_none_of_this_one_s(tmp_path, corpus):
+    store, id, folder = finished(tmp_path, corpus)
+    other = tmp_path / "segments" / "0123456789abcdef"
+    other.mkdir()
+    for file in folder.iterdir():
+        (other / file.name).write_bytes(file.read_bytes())
+    assert store.done(other.name) is None and store.evals(other.name) == []
+
+
+def test_a_store_from_before_there_were_checksums_is_read_as_it_is(tmp_path, caplog):
+    id = "0123456789abcdef"
+    folder = tmp_path / "segments" / id
+    folder.mkdir(parents=True)
+    (folder / "done.json").write_text(json.dumps({"id": id, "diverged_step": None}, indent=1))
+    (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.5}\n')
+    (folder / "eval.jsonl").write_text('{"step": 2, "evaluation": "a"}\n')
+    store = Store.at(tmp_path)
+    assert store.done(id) == {"id": id, "diverged_step": None}
+    assert [r["loss"] for r in store.metrics(id)] == [2.0, 1.5] and len(store.evals(id)) == 1
+    assert caplog.text.count("note: ") == 1
+
+
+def test_seconds_follow_what_was_trained_however_a_study_cuts_it(tmp_path, corpus):
+    store = Store.at(tmp_path)
+    ids = [f"{number:016x}" for number in range(3)]
+    for id, parent in ((ids[0], None), (ids[1], ids[0]), (ids[2], None)):
+        store.folder(id).mkdir(parents=True)
+        store.finish(id, {"id": id, "parent": parent, "diverged_step": None})
+    assert [id for id, _ in store.chain(ids[1])] == ids[:2]
+    assert [id for id, _ in store.chain(ids[2])] == [ids[2]]
+
+
+def test_what_is_no_id_and_no_name_is_no_path(tmp_path):
+    store = Store.at(tmp_path)
+    for id in ("../../x", "", "0" * 15, "G" * 16):
+        with pytest.raises(Refused, match="run: got"):
+            store.folder(id)
+    for name in ("../../x", "<script>", "a b", ".hidden", ""):
+        with pytest.raises(Refused, match="study's name: got"), store.reserved(name, shared=False):
+            pass
+    assert list(tmp_path.iterdir()) in ([], [tmp_path / "locks"])
+
+
 def test_nothing_is_touched_by_naming_a_store(tmp_path):
     Store.at(tmp_path / "new").done("0" * 16)
     assert not (tmp_path / "new").exists()
