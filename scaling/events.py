@@ -1,5 +1,6 @@
 """TensorBoard files, written with tensorboard's own writer."""
 
+import os
 import re
 import time
 from collections import defaultdict
@@ -7,7 +8,7 @@ from collections.abc import Iterable
 
 from etils import epath
 
-from scaling.files import is_local
+from scaling.files import is_local, remove
 from scaling.labels import words
 from scaling.plan import Plan
 from scaling.store import Store
@@ -20,15 +21,16 @@ PAUSE = 2.0  # Seconds between two writes of a curve in training, at least.
 class Curves:
     """The curves of a plan's runs in a folder: one of TensorBoard's runs for each, by its labels.
 
-    While a segment trains, its lines go to all runs through it, where files can be appended to;
-    `rewrite` gives them from the store, with evaluations, as if nothing had been interrupted.
+    While a segment trains, its lines go to all runs through it, where files can be appended to; of
+    several workers (`shared`) each has a file of its own. `rewrite` gives them from the store, with
+    evaluations, as if nothing had been interrupted.
     """
 
-    def __init__(self, folder: epath.Path, plan: Plan, store: Store):
-        self.folder, self.plan, self.store = folder, plan, store
+    def __init__(self, folder: epath.Path, plan: Plan, store: Store, shared: bool = False):
+        self.folder, self.plan, self.store, self.shared = folder, plan, store, shared
         self.pending: dict[str, list[dict]] = defaultdict(list)
-        self.opened: set[int] = set()
-        self.last = 0.0
+        self.files: dict[int, epath.Path] = {}
+        self.last = -PAUSE
         self.through: dict[str, list[int]] = defaultdict(list)
         for index, run in enumerate(plan.runs):
             for segment in plan.path(run.identity):
@@ -49,16 +51,22 @@ class Curves:
             for index in self.through[id]:
                 by_run[index] += lines
         for index, lines in by_run.items():
-            before = [] if index in self.opened else self.records(index)
-            seen = {line["step"] for line in lines}
-            before = [line for line in before if line["step"] not in seen]
-            folder = self.folder / folder_name(self.plan, index)
-            if index not in self.opened:
-                write_events(folder, [*before, *lines], replace=True)
-                self.opened.add(index)
-            else:
-                append_events(folder, lines)
+            if index not in self.files:
+                self.files[index], before = self.begin(index), []
+                if not self.shared:
+                    seen = {line["step"] for line in lines}
+                    before = [line for line in self.records(index) if line["step"] not in seen]
+                lines = [*before, *lines]
+            append_events(self.files[index], lines)
         self.last = time.monotonic()
+
+    def begin(self, index: int) -> epath.Path:
+        """Returns the file that a run's curves go to from now on."""
+        folder = self.folder / folder_name(self.plan, index)
+        if not self.shared:
+            remove(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"events.out.tfevents.{int(time.time())}.{os.getpid()}"
 
     def records(self, index: int) -> list[dict]:
         """Returns what the store has of a run, its segments one after the other."""
@@ -95,14 +103,16 @@ def write_events(folder: epath.Path, records: Iterable[dict], replace: bool = Fa
     writer.close()
 
 
-def append_events(folder: epath.Path, records: Iterable[dict]) -> None:
-    """Adds metrics lines to the file that `write_events` made in a local folder."""
+def append_events(file: epath.Path, records: Iterable[dict]) -> None:
+    """Adds metrics lines to a local event file, which is begun where it is not there."""
+    from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.summary.writer.record_writer import RecordWriter
 
-    with open(max(folder.iterdir()), "ab") as file:
-        writer = RecordWriter(file)
-        for record in records:
-            writer.write(event(record).SerializeToString())
+    version = [] if file.exists() else [Event(wall_time=0.0, file_version="brain.Event:2")]
+    with open(file, "ab") as opened:
+        writer = RecordWriter(opened)
+        for one in (*version, *map(event, records)):
+            writer.write(one.SerializeToString())
 
 
 def event(record: dict):

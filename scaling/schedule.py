@@ -190,11 +190,12 @@ def claim(worker: Worker, segments: list[Segment]) -> list[Segment]:
       Stopped: the time allowed is over.
     """
     leases, wait, told = worker.leases, SHORTEST_WAIT, False
-    if leases is None:
+    if leases is None and jax.process_count() == 1:
         return segments
-    mine = worker.writes
+    mine = worker.writes  # The first of several processes has the leases of all.
+    got = lambda segment: mine and (leases is None or leases.claim(segment.id))
     for segment in sorted(segments, key=lambda s: s.id):
-        while not processes.any_of(mine and leases.claim(segment.id))[0]:
+        while not processes.any_of(got(segment))[0]:
             if processes.any_of(worker.clock.due()[1])[0]:
                 raise Stopped(f"stopped while segment {segment.id} is trained by another")
             if not told and mine:

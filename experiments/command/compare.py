@@ -23,9 +23,9 @@ def command(first: str, second: str, store: str, law: str) -> int:
     \b
     espalier compare over_training-cpu longer --store=runs
     """
-    from experiments.command import session
+    from experiments.command import opened
 
-    return session.of_store(lambda store, _: write(store, first, second, law), None, store)
+    return opened.of_store(lambda store, _: write(store, first, second, law), None, store)
 
 
 def write(store, first: str, second: str, law: str) -> None:

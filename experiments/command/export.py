@@ -27,9 +27,9 @@ def command(chosen, store: str, run: str, study: str, out: str) -> int:
     espalier export --store=runs --run=ID --out=model.safetensors
     espalier export --store=runs --study=qat_ratio-cpu --run=ID --out=model.safetensors
     """
-    from experiments.command import session
+    from experiments.command import opened
 
-    return session.of_store(lambda *opened: write(*opened, run, study, out), chosen, store)
+    return opened.of_store(lambda *found: write(*found, run, study, out), chosen, store)
 
 
 def write(store, study, run: str, name: str | None, out: str) -> None:

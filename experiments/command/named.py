@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from experiments.command import studies
 from experiments.evidence.study import Study
 from refused import Refused
-from scaling import Store, seals
+from scaling import Run, Store, seals
 from scaling.evaluation import Evaluation
 from scaling.files import write_atomically
 from scaling.plan import Plan
@@ -92,7 +92,7 @@ def write(
         "preset": config.preset,
         "file": file,
         "config": values(config),
-        "runs": {run.identity: planned.segments[run.identity].words for run in planned.runs},
+        "runs": {run.identity: described(planned, run) for run in planned.runs},
         "segments": {
             s.id: [s.parent, s.tokens, s.flops, evaluations.get(s.id)]
             for s in planned.segments.values()
@@ -102,6 +102,12 @@ def write(
     if (folder / RECORD).exists() and (folder / RECORD).read_bytes() == text.encode():
         return
     write_atomically(folder / RECORD, text)
+
+
+def described(planned: Plan, run: Run) -> str:
+    """Names a run of a study for a person: labels, seed, width and tokens."""
+    width = run.model_at(-1).width
+    return f"{planned.segments[run.identity].words}  width {width}  {run.tokens:,} tokens"
 
 
 TABLES = ("runs.csv", "runs.parquet", "evals.csv", "evals.parquet")

@@ -22,6 +22,6 @@ def command(chosen, **settings) -> int:
     espalier plan --config=over_training:cpu
     espalier plan --config=my_study.py --config.widths="(16,32)" --config.seeds="(1,1)"
     """
-    from experiments.command import session
+    from experiments.command import opened, session
 
-    return session.called(session.plan, chosen.open(), session.Settings(**settings))
+    return opened.called(session.plan, chosen.open(), session.Settings(**settings))

@@ -16,6 +16,6 @@ def command(chosen, **settings) -> int:
     \b
     espalier report --config=over_training:cpu --store=runs
     """
-    from experiments.command import session
+    from experiments.command import opened, session
 
-    return session.called(session.report, chosen.open(), session.Settings(**settings))
+    return opened.called(session.report, chosen.open(), session.Settings(**settings))

@@ -37,8 +37,9 @@ def command(chosen, coordinator, processes, process, join_seconds, **settings) -
     espalier run --config=over_training:gpu --mesh=fsdp:4,data:2 --profile=trace
     """
     from experiments.command import session
+    from experiments.command.opened import called
     from scaling.processes import joined
 
     opened = chosen.open()
     with joined(coordinator, processes, process, join_seconds):
-        return session.called(session.run, opened, session.Settings(**settings))
+        return called(session.run, opened, session.Settings(**settings))

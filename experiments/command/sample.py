@@ -43,9 +43,9 @@ def command(chosen, store: str, run: str, study: str, **asked) -> int:
     \b
     espalier sample --store=runs --run=ID --prompt="def " --samples=3
     """
-    from experiments.command import session
+    from experiments.command import opened
 
-    return session.of_store(lambda *opened: write(*opened, run, study, **asked), chosen, store)
+    return opened.of_store(lambda *found: write(*found, run, study, **asked), chosen, store)
 
 
 def write(

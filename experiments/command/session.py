@@ -1,162 +1,44 @@
 """One call of the command on a study: plan it, run it, report it."""
 
 import contextlib
-import inspect
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from types import ModuleType
+from dataclasses import replace
 
 import jax
-from etils import epath
 from ml_collections import ConfigDict
 
 from data import cache_folder
-from experiments.command import faults, named
+from experiments.command import named
+from experiments.command.opened import (
+    Settings,
+    answer,
+    folder,
+    foreseen,
+    full_name,
+    grown,
+    kept_by,
+    results,
+    worker,
+)
 from experiments.command.plan_view import plan_text
-from experiments.command.studies import of_study
-from experiments.evidence.report import Table, Text, write_report
-from experiments.evidence.study import Results, Study
+from experiments.evidence.report import write_report
+from experiments.evidence.study import Study
 from refused import Refused
-from scaling import Stopped, Store, Worker, checkpoint, keeping, make_mesh, processes, tables
-from scaling.environment import compilation_cache
+from scaling import Stopped, Store, Worker, checkpoint, keeping, processes
 from scaling.events import Curves
 from scaling.files import sweep
 from scaling.grouping import planned as fleets_of
 from scaling.leases import Leases
-from scaling.mesh import shards
-from scaling.plan import Plan
 from scaling.plan import plan as make_plan
-from scaling.progress import Silent, progress
-from scaling.schedule import in_fleets
+from scaling.progress import progress
 from scaling.sharing import Sharing
 from scaling.speed import calibration, fleet_sizes
 from scaling.tables import write_table
 from scaling.trace import Trace
 
 ENDING = (signal.SIGTERM, signal.SIGUSR2)  # Signals that end training in good order.
-RUN_COLUMNS = ("seed", "width", "params_total", "tokens", "loss", "bits_per_byte", "diverged_step")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a study is worked on; none of it changes a number."""
-
-    store: str = "runs"
-    mesh: str = ""
-    checkpoint_seconds: float = 60.0
-    stop_after: float | None = None
-    keep_params: bool = False
-    fleet: str = "auto"
-    lease_seconds: float = 60.0
-    profile: str | None = None
-    keep: str = "none"
-    prune: bool = False
-    named: str | None = None
-    file: str | None = None
-
-
-def called(action: Callable, opened: tuple[ModuleType, ConfigDict], settings: Settings) -> int:
-    """Does what a command does with an opened study; returns its exit code.
-
-    What fails of the disk, the store or the study's file is told in one line.
-    """
-    compilation_cache(cache_folder() / "compiled")
-    module, config = opened
-    faults.reachable(settings.store)
-    settings = replace(settings, file=named.file_of(module))
-    try:
-        with faults.of_disk(settings.store):
-            try:
-                study = module.study(config)
-            except Exception as error:
-                raise of_study(error, module.__file__) from error
-            return action(study, config, settings) or 0
-    except faults.Failed as failed:
-        faults.say(f"espalier: {failed}")
-        return faults.FAILED
-
-
-def of_store(action: Callable, chosen, store: str) -> int:
-    """Calls an action with a store, and with a study where one was chosen; returns its exit code.
-
-    What fails of the disk, the store or the study's file is told in one line.
-    """
-    if chosen is not None:
-        act = lambda study, config, settings: action(Store.at(store), study)
-        return called(act, chosen.open(), Settings(store=store))
-    faults.reachable(store)
-    try:
-        with faults.of_disk(store):
-            return action(Store.at(store), None) or 0
-    except faults.Failed as failed:
-        faults.say(f"espalier: {failed}")
-        return faults.FAILED
-
-
-def folder(study: Study, config: ConfigDict, settings: Settings) -> epath.Path:
-    """Returns where a study's tables and report are written."""
-    return Store.at(settings.store).study(full_name(study, config, settings))
-
-
-def full_name(study: Study, config: ConfigDict, settings: Settings) -> str:
-    """Returns the name of a study in the store."""
-    return named.name_of(study, config, Store.at(settings.store), settings.named)
-
-
-def worker(
-    study: Study,
-    planned: Plan,
-    settings: Settings,
-    show=None,
-    way=None,
-    alive=lambda: True,
-    trace: Trace | None = None,
-    leases: Leases | None = None,
-) -> Worker:
-    """Returns the worker that trains a study's plan, in fleets where they pay unless told how."""
-    mesh = make_mesh(settings.mesh)
-    most = fleet_sizes(settings.fleet, planned.segments.values(), mesh)
-    # Several data or fsdp devices, or processes, serve one segment after the other.
-    alone = settings.fleet == "loop" or (
-        settings.fleet == "auto" and (shards(mesh) > 1 or jax.process_count() > 1)
-    )
-    return Worker(
-        planned,
-        Store.at(settings.store),
-        study.corpus,
-        study.evaluation,
-        mesh,
-        checkpoint_seconds=settings.checkpoint_seconds,
-        stop_after=settings.stop_after,
-        keep_params=settings.keep_params,
-        progress=show or Silent(),
-        way=way or (None if alone else in_fleets(most)),
-        alive=alive,
-        trace=trace or Trace(),
-        leases=leases,
-    )
-
-
-def kept_by(work: Worker, settings: Settings) -> keeping.Kept:
-    """Returns the end states that a plan keeps in the store."""
-    return keeping.choose(work.plan, settings.keep, work.store, work.has_end)
-
-
-def results(study: Study, config: ConfigDict, settings: Settings) -> Results:
-    """Returns what the store has of a study."""
-    planned = make_plan(study.runs)
-    found = tables(planned, Store.at(settings.store), study.corpus, study.evaluation)
-    return Results(config, planned, study.corpus, *found)
-
-
-def grown(study: Study, config: ConfigDict, settings: Settings) -> Study:
-    """Adds the runs that follow from a study's results, once the store has all of these."""
-    if study.then is None or worker(study, make_plan(study.runs), settings).missing():
-        return study
-    further = study.then(results(study, config, settings))
-    return replace(study, runs=(*study.runs, *further), then=None, awaited=())
 
 
 def plan(study: Study, config: ConfigDict, settings: Settings) -> None:
@@ -185,7 +67,7 @@ def plan(study: Study, config: ConfigDict, settings: Settings) -> None:
             found,
             unmeasured,
             begins=work.begins(missing),
-            kept=kept_by(work, settings),
+            kept=keeping.choose(planned, settings.keep, store, work.has_end),
         )
     )
     if settings.prune:
@@ -262,7 +144,6 @@ def run(study: Study, config: ConfigDict, settings: Settings) -> int:
             config,
             settings,
         )
-        study = grown(study, config, settings)
         if ended is not None and settings.prune and first:
             print(pruned(ended, settings, dry=False))
     if trace.file is not None:
@@ -366,7 +247,7 @@ def train(
         study, planned, settings, progress() if first else None, sharing, alive, trace, leases
     )
     say = print if first else lambda *_: None
-    work.keep = kept_by(work, settings).ids
+    work.keep = kept_by(work, settings)
     missing = work.missing()
     say(f"{study.name}: {len(planned.segments)} segments, {len(missing)} to train")
     if first:
@@ -400,7 +281,7 @@ def announced(
     logs = work.store.study(name) / "tensorboard"
     if training:
         print(f"curves: tensorboard --logdir={logs}", flush=True)
-    return Curves(logs, work.plan, work.store)
+    return Curves(logs, work.plan, work.store, shared=work.leases is None)
 
 
 def report(study: Study, config: ConfigDict, settings: Settings) -> None:
@@ -425,30 +306,3 @@ def report(study: Study, config: ConfigDict, settings: Settings) -> None:
     absent = len(found.plan.runs) + len(study.awaited) - len(found.runs)
     write_report(out, study, config, answer(study, found, settings), absent)
     print(f"report: {out / 'report.html'} (and report.md, runs.csv, runs.parquet)")
-
-
-def foreseen(study: Study) -> list[str]:
-    """Says which laws of a study's report its runs cannot give, before they are trained."""
-    if study.laws is None:
-        return []
-    from experiments.evidence.law import foreseen
-
-    return foreseen(study)
-
-
-def answer(study: Study, found: Results, settings: Settings) -> list:
-    """Returns the blocks of a study's report; where it has none, why, and the runs."""
-    try:
-        return study.report(found)
-    except OSError:
-        raise
-    except Exception as error:  # noqa: BLE001 — of a study's file anything may be raised.
-        told = of_study(error, inspect.getsourcefile(study.report) or "")
-        if told is error and not isinstance(error, Refused):
-            raise
-        faults.say(f"espalier: the report has no law: {told}")
-    shown = [name for name in RUN_COLUMNS if name in found.runs]
-    return [
-        Text(f"**These runs do not give what the report is about.** {told}."),
-        Table("run_table", found.runs[[*found.plan.label_names, *shown]], "The runs."),
-    ]

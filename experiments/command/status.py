@@ -14,7 +14,7 @@ def command(store: str) -> int:
     \b
     espalier status --store=runs
     """
-    from experiments.command import session
+    from experiments.command import opened
     from experiments.command.store_view import status_text
 
-    return session.of_store(lambda store, _: print(status_text(store)), None, store)
+    return opened.of_store(lambda store, _: print(status_text(store)), None, store)

@@ -25,6 +25,6 @@ def command(chosen, **settings) -> int:
     \b
     espalier work --config=over_training:gpu --store=/shared/runs
     """
-    from experiments.command import session
+    from experiments.command import opened, session
 
-    return session.called(session.work, chosen.open(), session.Settings(**settings))
+    return opened.called(session.work, chosen.open(), session.Settings(**settings))
