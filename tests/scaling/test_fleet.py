@@ -195,7 +195,7 @@ def name(request, programs):
 @pytest.mark.parametrize("name", COVER, indirect=True)
 def test_every_part_trains_in_a_fleet_over_two_devices(name, corpus, mesh, tmp_path, monkeypatch):
     saved = {}  # States after one step, by store and segment.
-    keep = lambda folder, step, state, meta: saved.update({folder: jax.tree.map(np.array, state)})
+    keep = lambda folder, _, state, *more: saved.update({folder: jax.tree.map(np.array, state)})
     monkeypatch.setattr(checkpoint, "save", keep)
     long = members(corpus, 4, config=CONFIGS[name], rate=stable_rate(CONFIGS[name]))
     short = [replace(run, phases=(Phase(STEP, STEP, constant()),)) for run in long]
@@ -289,7 +289,7 @@ def test_a_member_that_diverges_is_recorded_and_harms_no_other(alone, corpus, me
     record = mixed.store.done(bad.identity)
     assert record["diverged_step"] is not None and record["loss"] == {}
     assert not mixed.missing()
-    records = list(mixed.store.read(mixed.plan.path(bad.identity)[0].id, "metrics"))
+    records = mixed.store.metrics(mixed.plan.path(bad.identity)[0].id)
     assert len(records) == record["diverged_step"] < 40
 
 
