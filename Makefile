@@ -3,7 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements.lock
 
-.PHONY: help install corpus study test test-isa torture lint bench coverage golden lock clean
+.PHONY: help install corpus study test test-isa torture lint bench coverage extrapolation golden \
+	lock clean
 
 help:
 	@echo "make study     install and run the over-training study (about 6 CPU-minutes)"
@@ -11,7 +12,8 @@ help:
 	@echo "make test-isa  equality and golden tests as on older processors, with one and two threads"
 	@echo "make torture   kills, signals, full disks and damage to a store (at most 15 minutes)"
 	@echo "make bench     speed of training, reading, fitting and starting, as ratios of one run"
-	@echo "make coverage  coverage of the fits' intervals on planted data (30 CPU-minutes)"
+	@echo "make coverage  coverage of the fits' intervals on planted data (an hour of one core)"
+	@echo "make extrapolation DATA=FOLDER  laws chosen and predictions beyond the data, public tables"
 	@echo "make golden    rewrite the golden tables on purpose"
 	@echo "make lint      ruff, as the tests' authors run it"
 	@echo "make lock      resolve the newest dependencies into $(LOCK)"
@@ -55,6 +57,10 @@ bench: corpus
 
 coverage: install
 	$(BIN)/python -m experiments.bench.coverage
+
+extrapolation: install
+	@test -n "$(DATA)" || { echo "give the folder of the public tables as DATA=..."; exit 2; }
+	$(BIN)/python -m experiments.bench.extrapolation --data="$(DATA)"
 
 golden: corpus
 	$(BIN)/python -m tests.golden

@@ -14,7 +14,6 @@ import itertools
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from data.markov import parse
 from experiments.evidence.claim import HIGH, LOW, counted, rows
@@ -117,7 +116,7 @@ def report(results: Results) -> list[Block]:
     ]
 
 
-def picture(wide: pd.DataFrame, fits: dict, entropy: float) -> Figure:
+def picture(wide: pd.DataFrame, fits: dict, entropy: float):
     """Draws the excess of the corrected losses over the entropy rate against tokens."""
     figure, (axis,) = panels()
     over = wide.assign(excess=wide["loss"] - entropy)

@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from experiments.evidence.claim import listed
 from experiments.evidence.figures import per_panel, shades
@@ -191,7 +190,7 @@ def write_ladder(choice: pd.DataFrame, results: Results) -> None:
     Path(RATES).write_text(text + choice.to_csv(index=False), encoding="utf-8")
 
 
-def picture(runs: pd.DataFrame) -> Figure:
+def picture(runs: pd.DataFrame):
     """Draws loss against rate, a panel per budget, a line per width."""
     labels, colours = ("peak learning rate", "held-out loss (nats/token)"), shades(runs["width"])
     how = dict(x="learning_rate", by="width", label="width {}".format, colours=colours)

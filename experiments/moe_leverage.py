@@ -83,6 +83,7 @@ PRESETS = {
         warmup_tokens=0,
         evaluation_tokens=1_048_576,
         corpus="",
+        vocabulary=126_464,  # Of Ling-lite.
         mixture="code=1",
     ),
 }

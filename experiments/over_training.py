@@ -74,6 +74,7 @@ PRESETS = {
         warmup_tokens=1000 * 524_288,
         evaluation_tokens=1_048_576,
         corpus="",
+        vocabulary=32_768,
         mixture="code=1",
         repeat=False,
     ),

@@ -72,6 +72,7 @@ PRESETS = {
         warmup_tokens=2000 * 1024 * 2048,
         evaluation_tokens=4_194_304,
         corpus="",
+        vocabulary=151_936,  # Of Qwen2.5, as released.
         mixture="code=1",
         published_shapes=True,
         repeat=False,

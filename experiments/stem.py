@@ -17,7 +17,6 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 import models
 from data import Corpus, Reader
@@ -82,6 +81,7 @@ PRESETS = {
         warmup_tokens=1000 * 2_097_152,
         evaluation_tokens=1_048_576,
         corpus="",
+        vocabulary=128_256,  # Of Llama 3.
         mixture="code=1",
         repeat=False,
     ),
@@ -259,7 +259,7 @@ def reading(setup: Setup) -> list[Block]:
     return [Text(said), Table("rows", pd.DataFrame(rows), "Rows of a table by tokens seen.")]
 
 
-def picture(table: pd.DataFrame, stems: list[str]) -> Figure:
+def picture(table: pd.DataFrame, stems: list[str]):
     """Draws bits per byte at the best rate over active and over total params."""
     best = at_best(table).assign(
         kind=lambda some: some["arm"].where(some["arm"].isin(stems), DENSE)

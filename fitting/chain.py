@@ -9,6 +9,7 @@ import pandas as pd
 from fitting.choice import Choice, choose, extrapolating
 from fitting.expression import where as rows_where
 from fitting.fit import Fit, fit
+from fitting.held_out import compute
 from fitting.intervals import quantiles, scatter, widen
 from fitting.laws import law_named
 from fitting.observations import Observations
@@ -188,7 +189,7 @@ def chain_report(
       by: a column of all three, such as the task; chance: a number, or {value of `by`: number}.
       where: condition on the rows of `losses`; columns, link_columns: {name in the file: ours},
         the first for `losses` and `targets`.
-      how: of `fit_chain`.
+      how: of `fit_chain`; the choice of the loss law asks about the distance of the targets.
 
     Returns:
       Markdown: one row for each target, and the mean relative error where the truth is known.
@@ -203,7 +204,8 @@ def chain_report(
     for group in groups:
         runs, checks, asked = (_part(table, by, group) for table in tables)
         floor = chance.get(group) if isinstance(chance, Mapping) else chance
-        found = fit_chain(runs, checks, chance=floor, **how)
+        far = {"distance": beyond(runs, asked, how.get("loss_options"))}
+        found = fit_chain(runs, checks, chance=floor, **far | how)
         table = found.predict(asked.frame)
         table.insert(0, "run", asked.frame["run"].to_numpy())
         table.insert(0, by or "group", str(group))
@@ -215,6 +217,15 @@ def chain_report(
             )
         )
     return report_lines(pd.concat(rows, ignore_index=True))
+
+
+def beyond(runs: Observations, targets: Observations, options: Options | None) -> float | None:
+    """Log compute of the largest target over that of the largest run; None where unknown."""
+    params = options.params if options else None
+    try:
+        return max(float(np.log(compute(targets, params).max() / compute(runs, params).max())), 0.0)
+    except Refused:
+        return None
 
 
 def report_lines(table: pd.DataFrame) -> str:

@@ -15,15 +15,13 @@ from fitting.laws import LAWS, law_named
 from fitting.misfit import Misfit, learn
 from fitting.observations import Observations
 from fitting.options import Options
-from fitting.rolling import PLAIN, extrapolations, spread
+from fitting.rolling import PLAIN, extrapolations, root_mean_square, spread
 from refused import Refused
 
 # Rule of the score, fixed on half of the public tables (results/extrapolation): a cut counts by
 # this power of the runs that its fits see, a row by its closeness to the distance asked about, and
-# the weights of the mean are drawn towards equal ones by this much.
-LATER, NEAR, EQUAL = 4.0, 0.5, 0.3
-
-
+# the weights of the mean are drawn by PULL towards the inverse of the scores to a power.
+LATER, NEAR, PULL, POWER = 3.0, 0.35, 0.6, 4.0
 ONE = 0.99  # correlation of log size and log tokens from which they vary as one
 
 
@@ -169,7 +167,7 @@ def choose(
     plain = {name: score(common[common["law"] == name], distance) for name in PLAIN}
     mean_score = score(mean, distance)
     kept = {name: fits[name] for name in fits if weights.get(name, 0) > 0}
-    told = _warnings(plain, mean_score, mean, misfit, distance)
+    told = _warnings(common, plain, mean_score, mean, misfit, distance)
     where = (direction, float(distance))
     return Choice(table, plain, mean_score, kept, rolled, mean, misfit, *where, left_out, told)
 
@@ -229,16 +227,18 @@ def _wide(rows: pd.DataFrame, names, values: str) -> pd.DataFrame:
 
 def stack(rows: pd.DataFrame, names: list[str], distance: float) -> dict[str, float]:
     """Weights on the simplex with the least rolling error of the mean (Breiman 1996), drawn a
-    little towards equal ones; {law: weight}.
+    little towards those that each law's own error gives it (Bates and Granger 1969, to a higher
+    power); {law: weight}.
     """
     errors = _wide(rows, names, "error")
     some = rows[rows["law"] == names[0]].set_index(["cut", "run"]).loc[errors.index]
     weights = row_weights(some.reset_index(), distance)
     matrix = errors.to_numpy(float) * np.sqrt(weights / weights.sum())[:, None]
-    least = max(float(np.sqrt(np.min(np.sum(matrix**2, axis=0)))), 1e-12)
-    count, pull, sure = len(names), np.sqrt(EQUAL) * least, 1e3 * least  # sure: they sum to one
-    left = np.vstack([matrix, sure * np.ones(count), pull * np.eye(count)])
-    right = np.concatenate([np.zeros(len(matrix)), [sure], np.full(count, pull / count)])
+    own = np.maximum(np.sqrt(np.sum(matrix**2, axis=0)), 1e-12)
+    least, alone = float(own.min()), (own.min() / own) ** POWER
+    pull, sure = np.sqrt(PULL) * least, 1e3 * least  # sure: they sum to one
+    left = np.vstack([matrix, sure * np.ones(len(names)), pull * np.eye(len(names))])
+    right = np.concatenate([np.zeros(len(matrix)), [sure], pull * alone / alone.sum()])
     found, _ = nnls(left, right)
     found = np.where(found < 1e-3 * found.sum(), 0.0, found)
     return dict(zip(names, (found / found.sum()).tolist(), strict=True))
@@ -287,7 +287,22 @@ def _verdict(rows, name: str, best: str, distance: float, draws: int = 1000) -> 
     return "cannot be told from it" if low <= 0 <= high else "worse"
 
 
-def _warnings(plain, mean_score, mean, misfit: Misfit, distance: float) -> tuple[str, ...]:
+def overtaking(rows: pd.DataFrame, mean: pd.DataFrame) -> str | None:
+    """The plain prediction that was better than the mean at both of the last two cuts, if any."""
+    last = sorted(mean["cut"].unique())[-2:]
+
+    def errors(table):
+        return [root_mean_square(table.loc[table["cut"] == cut, "error"]) for cut in last]
+
+    if len(last) < 2:
+        return None
+    found = {name: part for name, part in rows.groupby("law") if name in PLAIN}
+    found = {name: errors(part) for name, part in found.items()}
+    ahead = [name for name, size in found.items() if np.all(np.less_equal(size, errors(mean)))]
+    return min(ahead, key=lambda name: found[name][-1], default=None)
+
+
+def _warnings(rows, plain, mean_score, mean, misfit: Misfit, distance: float) -> tuple[str, ...]:
     out = []
     known = {name: value for name, value in plain.items() if np.isfinite(value)}
     if known and np.isfinite(mean_score):
@@ -297,6 +312,11 @@ def _warnings(plain, mean_score, mean, misfit: Misfit, distance: float) -> tuple
                 f"{best} alone predicts the runs beyond each cut better than every law: "
                 f"{known[best]:.2%} against {mean_score:.2%}"
             )
+    if not out and (ahead := overtaking(rows, mean)) is not None:
+        out.append(
+            f"{ahead} alone predicts better than every law beyond the last two cuts, as it did not "
+            "before: the laws may miss what comes"
+        )
     by_cut = mean.groupby("cut")["error"].apply(lambda e: float(np.sqrt(np.mean(e**2))))
     if len(by_cut) >= 3 and (np.diff(by_cut) > 0).all():
         out.append("the errors beyond the cuts rise with every cut: the laws fail where it matters")

@@ -29,7 +29,10 @@ def named_laws(law) -> list[Law]:
 
 
 def judged(named: list[Law], obs: Observations, options: Options, flops) -> Choice | str:
-    """The choice among the named laws, or for one or none among all that the table admits."""
+    """The choice among the named laws, or for one or none among all that the table admits.
+
+    A point fit of one law is judged alone: scoring the others costs several times the fit.
+    """
     distance = None
     if len(flops) and options.held_out is None:
         largest = compute(obs, options.params).max()
@@ -39,6 +42,8 @@ def judged(named: list[Law], obs: Observations, options: Options, flops) -> Choi
     if not named:
         return choose("auto", obs, options, distance)
     try:
+        if options.point_only:
+            return choose(named, obs, options, distance)
         others = [law for law in admitted(obs, options) if law.name != named[0].name]
         return choose([*named, *others], obs, options, distance)
     except Refused as error:
@@ -73,6 +78,8 @@ def choice_lines(chosen: Law, named: list[Law], choice) -> list[str]:
         tables.aligned(titles, cells),
     ]
     lines += [f"- left out, {name}: {why}" for name, why in choice.left_out.items()]
+    if len(choice.laws) + len(choice.left_out) == 1:
+        lines.append("- no other law was judged: --law=auto, or a fit with intervals, judges all")
     verdicts = dict(zip(choice.laws["law"], choice.laws["verdict"], strict=True))
     if len(named) == 1 and choice.name != chosen.name:
         told = {"worse": "predicts better", "cannot be told from it": "cannot be told from it"}

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy.stats import chi2
+from scipy.special import chdtrc
 
 from fitting.evidence import akaike
 from fitting.fit import Fit, fit, problem_of
@@ -118,7 +118,7 @@ def partly_pooled(fits: Mapping[str, Fit]) -> tuple[pd.DataFrame, dict[str, dict
         row = {"parameter": parameter.name, "mean": float(parameter.from_search(centre[place]))}
         row |= {"between": float(np.sqrt(between[place]))}
         row |= {"within": float(np.sqrt(np.mean(1 / precision[:, place])))}
-        rows.append(row | {"p_same": float(chi2.sf(excess[place], len(own) - 1))})
+        rows.append(row | {"p_same": float(chdtrc(len(own) - 1, excess[place]))})
     return pd.DataFrame(rows), pooled
 
 

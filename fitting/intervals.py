@@ -99,7 +99,8 @@ def draw(problem: Problem, point, trunks, settings, draws: int, seed: int = 0) -
 
     From `FEWEST_TRUNKS` trunks on, whole trunks are drawn with replacement; below, new losses are
     drawn around the law with the estimated between- and within-trunk variance, its own uncertainty
-    included by a chi-square scale.
+    included by a chi-square scale. Along a curve residuals follow one another: the noise of a trunk
+    is then autoregressive of first order, and counts as fewer runs (`independent`).
 
     Args:
       problem: one target (rows,), as solved; point: its optimum (parameters,).
@@ -111,7 +112,7 @@ def draw(problem: Problem, point, trunks, settings, draws: int, seed: int = 0) -
     miss = -residuals(problem, point[None])[0]
     fitted = int(problem.free.sum())
     rows = len(miss)
-    degrees = max(rows - fitted, 1)
+    degrees, follows, spread = max(rows - fitted, 1), 0.0, 1.0
     between, within, source = variances(miss, trunks, settings, fitted)
     if len(names) >= FEWEST_TRUNKS:
         weights = trunk_weights(problem, trunks, draws, rng)
@@ -121,10 +122,19 @@ def draw(problem: Problem, point, trunks, settings, draws: int, seed: int = 0) -
         method = f"trunk bootstrap, {len(names)} trunks, {draws} draws"
     else:
         factor = 1.0
+        order = along_trunks(problem.columns, trunks)
+        follows = autocorrelation(miss, trunks, order)
+        alone = independent(rows, follows)
+        degrees = max(int(alone) - fitted, 1)
+        # Residuals are too small by the fitted parameters, the more the fewer runs they amount to.
+        spread = np.sqrt(min(alone / degrees, 4.0) / (rows / max(rows - fitted, 1)))
+        spread = max(float(spread), 1.0)
+        between, within = between * spread, within * spread
         scale = np.sqrt(degrees / rng.chisquare(degrees, (draws, 1)))
         index = np.searchsorted(names, trunks)
         shared = between * rng.normal(size=(draws, len(names)))[:, index]
-        noise = scale * (shared + within * rng.normal(size=(draws, rows)))
+        own = rng.normal(size=(draws, rows))
+        noise = scale * (shared + within * _autoregressive(own, trunks, order, follows))
         fit = -miss + (problem.target if problem.objective == "least_squares" else 0)
         if problem.objective == "least_squares":
             targets = np.maximum(fit + noise, 1e-6 * np.min(problem.target))
@@ -135,6 +145,8 @@ def draw(problem: Problem, point, trunks, settings, draws: int, seed: int = 0) -
             f"parametric bootstrap, {len(names)} trunks, standard deviation between trunks "
             f"{between:.2g} and within {within:.2g} from {source}, {draws} draws"
         )
+        if follows:
+            method += f", neighbours on a trunk correlated by {follows:.2f}"
     smooth = replace(problem, delta=1e-4) if problem.absolute else problem
     points = []
     for first in range(0, draws, _CHUNK):
@@ -146,9 +158,47 @@ def draw(problem: Problem, point, trunks, settings, draws: int, seed: int = 0) -
         )
         start = np.tile(point, (part.stop - first, 1))
         points.append(minimise(resampled, start, iterations=120, tolerance=1e-7)[0])
-    spread = np.sqrt(rows / degrees)
-    pool = miss * spread
+    pool = miss * spread * np.sqrt(rows / max(rows - fitted, 1))
     return Draws(np.concatenate(points), method, between, within, degrees, pool, float(factor))
+
+
+def along_trunks(columns, trunks) -> np.ndarray:
+    """Order of the runs in which those of a trunk follow one another, by the product of their
+    predictors, (rows,).
+    """
+    place = sum(np.log(np.maximum(values, 1e-12)) for values in columns.values())
+    return np.lexsort((place, trunks))
+
+
+def autocorrelation(miss, trunks, order) -> float:
+    """Correlation of residuals that follow one another on a trunk, at most .98; 0 where it is
+    within two standard errors of none.
+    """
+    trunks, miss = np.asarray(trunks)[order], np.asarray(miss)[order]
+    same = trunks[1:] == trunks[:-1]
+    here, following = miss[:-1][same], miss[1:][same]
+    size = np.sum(here**2 / 2 + following**2 / 2)
+    if len(here) < 3 or not size > 0:
+        return 0.0
+    found = float(np.sum(here * following) / size)
+    return min(found, 0.98) if found > 2 / np.sqrt(len(here)) else 0.0
+
+
+def independent(rows: int, follows: float) -> float:
+    """How many independent runs as many correlated neighbours are worth (Bartlett 1946)."""
+    return rows * (1 - follows) / (1 + follows)
+
+
+def _autoregressive(noise, trunks, order, follows: float) -> np.ndarray:
+    """Standard normal noise (draws, rows) whose neighbours on a trunk correlate by `follows`."""
+    if not follows:
+        return noise
+    trunks, out = np.asarray(trunks)[order], noise[:, order]
+    for row in range(1, out.shape[1]):
+        if trunks[row] == trunks[row - 1]:
+            out[:, row] = follows * out[:, row - 1] + np.sqrt(1 - follows**2) * out[:, row]
+    noise[:, order] = out
+    return noise
 
 
 def trunk_weights(problem: Problem, trunks, draws: int, rng) -> np.ndarray:

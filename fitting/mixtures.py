@@ -11,7 +11,6 @@ from importlib.util import find_spec
 import numpy as np
 import pandas as pd
 from scipy.optimize import least_squares
-from scipy.stats import rankdata
 
 from refused import Refused
 
@@ -325,6 +324,8 @@ def cross_validate(
 
 def rank_correlation(predicted: np.ndarray, observed: np.ndarray) -> np.ndarray:
     """Spearman correlation along the last axis; NaN where either is constant."""
+    from scipy.stats import rankdata  # Here, since it takes half a second to import.
+
     a, b = rankdata(predicted, axis=-1), rankdata(observed, axis=-1)
     a, b = a - a.mean(axis=-1, keepdims=True), b - b.mean(axis=-1, keepdims=True)
     size = np.sqrt((a**2).sum(axis=-1) * (b**2).sum(axis=-1))

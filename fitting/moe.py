@@ -15,6 +15,27 @@ def _terms(columns, alpha, delta, gamma, beta, omega, zeta, start, most):
     return 1.0, by_size, by_data
 
 
+def _gradient(columns, terms, alpha, delta, gamma, beta, omega, zeta, start, most):
+    size, data = np.log(columns["params_active"]), np.log(columns["tokens"])
+    grown = effective_experts(columns["experts"], start, most)
+    routed = np.log(grown)
+    first = 1 / (1 / start - 1 / most)
+    # d ln E' in E_start and in E_max; `kept` is how much of the first expert's count is left.
+    kept = (first / (columns["experts"] - 1 + first)) ** 2
+    by_start, by_most = grown * kept / start**2, grown * (1 - kept) / most**2
+    in_size, in_data = (delta + gamma * size) * terms[1], (omega + zeta * data) * terms[2]
+    return (
+        (None, size * terms[1], None),
+        (None, routed * terms[1], None),
+        (None, routed * size * terms[1], None),
+        (None, None, data * terms[2]),
+        (None, None, routed * terms[2]),
+        (None, None, routed * data * terms[2]),
+        (None, in_size * by_start, in_data * by_start),
+        (None, in_size * by_most, in_data * by_most),
+    )
+
+
 def _signed(name, low, high):
     return Parameter(name, "1", 0.0, 3.0, (low, high), positive=False)
 
@@ -57,6 +78,7 @@ JOINT_MOE = Law(
         Parameter("E_max", "experts", 30.0, 1e5, (50.0, 1500.0)),
     ),
     terms=_terms,
+    gradient=_gradient,
     allocation=_allocation,
     identified_by="several sizes and tokens at each of several expert counts, dense ones included",
     source="Ludziejewski et al. 2025 (arXiv:2502.05172) eq. 6, table 3",

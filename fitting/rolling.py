@@ -10,7 +10,13 @@ from scipy.special import ndtr
 from fitting.bfgs import curvature_inverse
 from fitting.fit import Fit, fit, predictor_columns, problem_of
 from fitting.held_out import DIRECTIONS, along, held_out_mask
-from fitting.intervals import FEWEST_TRUNKS, NORMAL_90
+from fitting.intervals import (
+    FEWEST_TRUNKS,
+    NORMAL_90,
+    along_trunks,
+    autocorrelation,
+    independent,
+)
 from fitting.law import Law
 from fitting.laws import LAWS, law_named
 from fitting.objective import jacobian, residuals
@@ -116,7 +122,8 @@ def spread(result: Fit, frame) -> np.ndarray:
         _, index = np.unique(trunks, return_inverse=True)
         scores = np.stack([np.bincount(index, column) for column in scores.T], axis=1)
     else:
-        inflation = _autocorrelation(result, trunks, miss)
+        order = along_trunks(problem.columns, trunks)
+        inflation = 1 / independent(1, autocorrelation(miss, trunks, order))
     groups = len(scores)
     factor = inflation * groups / max(groups - fitted, groups / 4)
     factor *= _inefficiency(result.objective, result.delta / max(noise, 1e-300))
@@ -142,20 +149,6 @@ def _inefficiency(objective: str, delta: float) -> float:
     density = np.exp(-(delta**2) / 2) / np.sqrt(2 * np.pi)
     square = inner - 2 * delta * density + 2 * delta**2 * ndtr(-delta)
     return float(square / inner**2)
-
-
-def _autocorrelation(result: Fit, trunks, miss) -> float:
-    """(1 + r) / (1 - r) of the residuals that follow one another on a trunk, at least 1."""
-    place = np.zeros(len(miss))
-    for name in result.law.predictors:
-        place = place + np.log(np.maximum(result.columns(result.observations.frame)[name], 1e-12))
-    order = np.lexsort((place, trunks))
-    same = trunks[order][1:] == trunks[order][:-1]
-    here, following = miss[order][:-1][same], miss[order][1:][same]
-    if len(here) < 3 or not np.sum(miss**2) > 0:
-        return 1.0
-    r = float(np.clip(np.sum(here * following) / np.sum(here**2 / 2 + following**2 / 2), 0, 0.98))
-    return (1 + r) / (1 - r)
 
 
 def plain(obs: Observations, held_out, params=None, target: str = "loss") -> dict:

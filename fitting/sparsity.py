@@ -17,6 +17,16 @@ def _terms(columns, alpha, beta, lam, delta, gamma):
     )
 
 
+def _gradient(columns, terms, *shape):
+    size, data = np.log(columns["params_total"]), np.log(columns["tokens"])
+    used = np.log(columns["activation_ratio"])
+    # Every term is a power, so each derivative is minus a logarithm times the term.
+    moves = ((1, size), (2, data), (3, used), (4, used), (4, size))
+    return tuple(
+        tuple(-log * terms[k] if k == which else None for k in range(5)) for which, log in moves
+    )
+
+
 SPARSITY = Law(
     name="sparsity",
     formula=(
@@ -38,6 +48,7 @@ SPARSITY = Law(
         exponent("gamma"),
     ),
     terms=_terms,
+    gradient=_gradient,
     identified_by="several total sizes and tokens at each of several activation ratios",
     source="Abnar et al. 2025 (arXiv:2501.12370): optimal sparsity of mixtures of experts",
 )

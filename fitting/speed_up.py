@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from fitting.expression import where as rows_where
 from fitting.observations import Observations, finite
@@ -101,7 +101,7 @@ def speed_up(
         bent = value * reach * _bend(first, floor, exponent)
         curved = _curved(place, factors, weight) - value
         total = np.sqrt(error**2 + curved**2 + shaken + bent**2)
-        wide = student.ppf(0.5 + level / 2, freedom) * total
+        wide = stdtrit(freedom, 0.5 + level / 2) * total
         low, high, method = np.exp(value - wide), np.exp(value + wide), METHOD.format(along=along)
     table = pd.DataFrame({"x": second[0], "loss": second[1]})
     table["baseline"] = _measured(first, floor, exponent, np.log(second[0]))

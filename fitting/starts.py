@@ -3,7 +3,6 @@
 from itertools import product
 
 import numpy as np
-from scipy.optimize import lsq_linear
 
 from fitting.bfgs import solved
 from fitting.law import Law
@@ -107,6 +106,8 @@ def _bounded_least_squares(basis, goal, positive):
 
 def _by_active_set(gram, pull, positive):
     """One bounded solution by active sets, where there are too many subsets to try them all."""
+    from scipy.optimize import lsq_linear  # Here, since a plan needs no solver.
+
     root = np.linalg.cholesky(gram + 1e-12 * np.eye(len(gram))).T
     low = np.where(positive, 0.0, -np.inf)
     return lsq_linear(root, np.linalg.solve(root.T, pull), (low, np.inf)).x

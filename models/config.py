@@ -1,6 +1,5 @@
 """What a model is: one frozen dataclass for every architecture of the zoo."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -19,9 +18,6 @@ class Settings:
 
     def check(self, config: "ModelConfig") -> None:
         """Raises `Refused` where the settings do not fit the rest of the model."""
-
-    def check_mesh(self, sizes: Mapping[str, int]) -> None:
-        """Raises `Refused` where the settings do not fit a mesh with these axis sizes."""
 
     def at(self, layer: int, depth: int) -> "str | Settings":
         """Returns what fills the place in one layer: these settings, or another part."""
@@ -101,13 +97,6 @@ class ModelConfig:
             if isinstance(getattr(self, place), Settings)
         }
         return replace(self, **chosen) if chosen else self
-
-    def check_mesh(self, sizes: Mapping[str, int]) -> None:
-        """Raises `Refused` where a part does not fit a mesh with these axis sizes."""
-        for layer in map(self.layer, range(self.depth)):
-            for chosen in (getattr(layer, place) for place in PLACES):
-                if isinstance(chosen, Settings):
-                    chosen.check_mesh(sizes)
 
     @property
     def key_size(self) -> int:

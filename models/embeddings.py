@@ -11,10 +11,8 @@ from jaxtyping import Array, Float, Int
 
 from models.config import ModelConfig, Settings
 from models.parts import EMBEDDING, HEAD, Count, normal, parameter, product
+from models.placement import gathered, split_axes
 from refused import Refused
-
-# Mesh axes over which a batch's sequences are split.
-BATCH_AXES = ("data", "fsdp", "expert")
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,9 @@ class LearnedEmbedding(nnx.Module):
         self.table = parameter((config.vocabulary, config.width), normal(std), EMBEDDING, fsdp=1)
 
     def __call__(self, tokens: Int[Array, "B L"], dtype: jnp.dtype) -> Float[Array, "B L D"]:
-        # Rows are taken before they are rounded: gradients of a repeated token add in float32.
-        return jnp.take(self.table[...], tokens, axis=0).astype(dtype)
+        # The table is gathered, not what every device would look up of it for all sequences. Rows
+        # are taken before they are rounded: gradients of a repeated token add in float32.
+        return jnp.take(gathered(self.table[...]), tokens, axis=0).astype(dtype)
 
     @staticmethod
     def count(config: ModelConfig) -> Count:
@@ -97,8 +96,7 @@ def cross_entropy(
     more than `largest` elements: its rows are taken in equal chunks, whose logits are computed
     again in the backward pass.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    axes = tuple(name for name in BATCH_AXES if mesh.shape.get(name, 1) > 1)
+    axes = split_axes()
     if not axes:
         return by_chunks(x, kernel, targets, largest)
 

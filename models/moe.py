@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 from models.config import ModelConfig, Settings
 from models.feed_forward import SwiGLU, residual
 from models.parts import MATRIX, Count, Group, buffer, constant, normal, parameter, summed
+from models.placement import platform, split_axes
 from refused import Refused
 
 # Score function, and the usual means of balancing that goes with it: coefficients of the
@@ -197,7 +198,7 @@ class MixtureOfExperts(nnx.Module):
             load = jnp.sum(routes.counts, axis=0)
             self.bias.set_value(balanced(bias, load, settings.balancing()[2]))
         kernels = [k[...] for k in (self.gate, self.up, self.down)]
-        y = COMPUTE[back_end(settings, x.shape[1])](x, routes, *kernels)
+        y = computed(back_end(settings, x.shape[1]), x, routes, kernels)
         if settings.shared:
             y = y + self.shared(x, inputs)[0]
         return y, report
@@ -233,11 +234,41 @@ def route(
     `router.dropped` (share of assignments), `router.load` (busiest expert over the mean) and
     `router.entropy` (nats, of the normalised scores of a token).
     """
-    batch, length, experts = logits.shape
     balance, z_loss, _ = settings.balancing()
     scores = ROUTERS[settings.router][0](logits)
     chosen_by = scores if bias is None else scores + bias[None, None]
-    _, chosen = jax.lax.top_k(jax.lax.stop_gradient(chosen_by), settings.active)
+    sent = functools.partial(assigned, settings)
+    if axes := split_axes():  # Sorting is by sequence: left to itself, XLA gathers the batch first.
+        split = PartitionSpec(axes)
+        sent = jax.shard_map(sent, in_specs=split, out_specs=split, axis_names=set(axes))
+    *sent, kept = sent(scores, jax.lax.stop_gradient(chosen_by))
+    routes = Routes(*sent, max(1, settings.slots(logits.shape[1])))
+
+    shares = scores / (jnp.sum(scores, axis=-1, keepdims=True) + 1e-20)
+    load = jnp.sum(routes.counts, axis=0).astype(jnp.float32) / routes.experts.size
+    report = {
+        "router.dropped": jnp.mean((~kept).astype(jnp.float32)),
+        "router.load": logits.shape[2] * jnp.max(load),
+        "router.entropy": -jnp.mean(jnp.sum(shares * jnp.log(shares + 1e-20), axis=-1)),
+    }
+    if balance:
+        # Fedus et al. 2021 (arXiv:2101.03961, eq. 4–6), over k choices: 1 when all is uniform.
+        uneven = logits.shape[2] * jnp.sum(load * jnp.mean(shares, axis=(0, 1)))
+        report["loss.balance"] = balance * uneven
+    if z_loss:
+        # Zoph et al. 2022 (ST-MoE, arXiv:2202.08906, eq. 5).
+        normaliser = jax.nn.logsumexp(logits, axis=-1)
+        report["loss.router_z"] = z_loss * jnp.mean(normaliser**2)
+    return routes, report
+
+
+def assigned(settings: Experts, scores: Array, chosen_by: Array) -> tuple[Array, ...]:
+    """Picks each token's experts, and places, sequence by sequence.
+
+    Returns the arrays of `Routes` and which assignments are kept [B, L, k].
+    """
+    batch, length, experts = scores.shape
+    _, chosen = jax.lax.top_k(chosen_by, settings.active)
     gates = jnp.take_along_axis(scores, chosen, axis=-1)
     if settings.renormalises():
         gates = gates / (jnp.sum(gates, axis=-1, keepdims=True) + 1e-20)  # Never 0/0.
@@ -245,26 +276,8 @@ def route(
     order = jnp.argsort(flat, axis=1)  # Stable: within an expert, earlier tokens come first.
     counts = jnp.sum(jax.nn.one_hot(flat, experts, dtype=jnp.int32), axis=1)
     queue = jnp.argsort(order, axis=1) - jnp.take_along_axis(starts(counts), flat, axis=1)
-    slots = max(1, settings.slots(length))
-    kept = (queue < slots).reshape(gates.shape)
-    routes = Routes(chosen, jnp.where(kept, gates, 0.0), queue, order, counts, slots)
-
-    shares = scores / (jnp.sum(scores, axis=-1, keepdims=True) + 1e-20)
-    load = jnp.sum(counts, axis=0).astype(jnp.float32) / flat.size
-    report = {
-        "router.dropped": jnp.mean((~kept).astype(jnp.float32)),
-        "router.load": experts * jnp.max(load),
-        "router.entropy": -jnp.mean(jnp.sum(shares * jnp.log(shares + 1e-20), axis=-1)),
-    }
-    if balance:
-        # Fedus et al. 2021 (arXiv:2101.03961, eq. 4–6), over k choices: 1 when all is uniform.
-        uneven = experts * jnp.sum(load * jnp.mean(shares, axis=(0, 1)))
-        report["loss.balance"] = balance * uneven
-    if z_loss:
-        # Zoph et al. 2022 (ST-MoE, arXiv:2202.08906, eq. 5).
-        normaliser = jax.nn.logsumexp(logits, axis=-1)
-        report["loss.router_z"] = z_loss * jnp.mean(normaliser**2)
-    return routes, report
+    kept = (queue < max(1, settings.slots(length))).reshape(gates.shape)
+    return chosen, jnp.where(kept, gates, 0.0), queue, order, counts, kept
 
 
 def starts(counts: Int[Array, "B E"]) -> Int[Array, "B E"]:
@@ -294,7 +307,32 @@ def back_end(settings: Experts, length: int) -> str:
         return settings.back_end
     if settings.slots(length) < length or settings.routed == settings.active:
         return "capacity"
-    return "dense" if jax.default_backend() == "cpu" else "ragged"
+    return "dense" if platform() == "cpu" else "ragged"
+
+
+def computed(name: str, x: Array, routes: Routes, kernels: list[Array]) -> Float[Array, "B L D"]:
+    """Computes the experts; on a mesh every device sees to the sequences that it owns.
+
+    With "capacity" a device keeps the experts that the mesh's `expert` axis gives it, and tokens
+    travel to them and back, each by one exchange of all with all: how many is known beforehand.
+    "dense" and "ragged" drop no token, so a device may be sent all of them; there the axis splits
+    what is stored of the experts, as `fsdp` does, and they travel.
+    """
+    compute, axes = COMPUTE[name], split_axes()
+    if not axes:
+        return compute(x, routes, *kernels)
+    kept = "expert" if name == "capacity" and "expert" in axes else None
+    others = tuple(axis for axis in axes if axis != kept)
+
+    def own(x, arrays, kernels):
+        if others:  # Here, so that kernels' gradients are summed over devices in float32.
+            kernels = [jax.lax.pcast(kernel, others, to="varying") for kernel in kernels]
+        return compute(x, Routes(*arrays, routes.slots), *kernels)
+
+    split = PartitionSpec(axes)
+    specs = (split, split, PartitionSpec(kept))
+    run = jax.shard_map(own, in_specs=specs, out_specs=split, axis_names=set(axes))
+    return run(x, routes[:-1], kernels)
 
 
 def swiglu(x: Array, multiply, gate: Array, up: Array, down: Array) -> Array:
@@ -356,7 +394,7 @@ def dense(x, routes, gate, up, down):
 
 def capacity(x, routes, gate, up, down):
     """Gathers each expert's tokens into slots, per sequence, and multiplies whole buffers."""
-    (batch, length, width), experts = x.shape, gate.shape[0]
+    (batch, length, width), experts = x.shape, routes.counts.shape[1]
     active, slots = routes.experts.shape[2], routes.slots
     flat = routes.experts.reshape(batch, -1)
     begin = starts(routes.counts)
@@ -371,13 +409,20 @@ def capacity(x, routes, gate, up, down):
 
     rows = pick(x, source // active, slot.reshape(batch, length, active))
     # Experts first: CPUs multiply stacks of matrices 1.4–1.8 times as fast as inner ones.
-    rows = jnp.swapaxes(rows.reshape(batch, experts, slots, width), 0, 1)
-    rows = along(rows, "expert", ("data", "fsdp")).reshape(experts, batch * slots, width)
+    rows = exchanged(jnp.swapaxes(rows.reshape(batch, experts, slots, width), 0, 1), 0, 1)
+    shape = rows.shape
+    rows = rows.reshape(shape[0], -1, width)
     y = swiglu(rows, functools.partial(paired, "eni,eio->eno"), gate, up, down)
-    y = along(y.reshape(experts, batch, slots, width), "expert", ("data", "fsdp"))
-    y = along(jnp.swapaxes(y, 0, 1), ("data", "fsdp", "expert"))
+    y = jnp.swapaxes(exchanged(y.reshape(shape), 1, 0), 0, 1)
     y = pick(y.reshape(batch, experts * slots, width), slot, source[..., None])
     return weighted(y.reshape(batch, length, active, width), routes.gates)
+
+
+def exchanged(rows: Array, split: int, joined: int) -> Array:
+    """Exchanges rows over the mesh's `expert` axis: one dimension is cut, another grows by it."""
+    if "expert" not in split_axes():
+        return rows
+    return jax.lax.all_to_all(rows, "expert", split, joined, tiled=True)
 
 
 def ragged(x, routes, gate, up, down):
@@ -433,13 +478,3 @@ def pick_backward(back, gradient):
 
 
 pick.defvjp(pick_forward, pick_backward)
-
-
-def along(x: Array, *axes) -> Array:
-    """Keeps the leading dimensions split over mesh axes, where there is a mesh that has them."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if "expert" not in mesh.axis_names or mesh.size == 1:
-        return x
-    return jax.lax.with_sharding_constraint(
-        x, PartitionSpec(*axes, *(None,) * (x.ndim - len(axes)))
-    )

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from models.config import ModelConfig, Settings
 from models.feed_forward import residual
 from models.parts import Count, Group, normal, parameter, project
+from models.placement import along, along_batch, gathered
 from refused import Refused
 
 # Every so many layers from the second on. The released code's default is all but the first, its
@@ -99,7 +99,7 @@ class StemFeedForward(nnx.Module):
             accepted = f"a token id for each of the positions {x.shape[:-1]}: STEM looks rows up"
             raise Refused("inputs.tokens", found, accepted)
         # Rows are taken before they are rounded: gradients of a repeated token add in float32.
-        rows = exchanged(jnp.take(self.table[...], tokens, axis=0)).astype(x.dtype)
+        rows = exchanged(self.table[...], tokens).astype(x.dtype)
         return project(jax.nn.silu(project(x, self.gate)) * rows, self.down), {}
 
     @staticmethod
@@ -115,19 +115,20 @@ class StemFeedForward(nnx.Module):
         return Count.dense(2 * config.width * inner) + table
 
 
-def exchanged(rows: Float[Array, "B L F"]) -> Float[Array, "B L F"]:
-    """Turns rows that are split by feature into rows split by sequence, where there is a mesh.
+def exchanged(table: Float[Array, "V F"], tokens: Int[Array, "B L"]) -> Float[Array, "B L F"]:
+    """Looks tokens' rows up in a table that is split by feature over the mesh's `fsdp` axis.
 
     Every device looks its share of the features up for the sequences of all its `fsdp` group; one
     all-to-all then brings each device its own sequences' whole rows, as in the released code. A
-    width that the axis does not divide is not split (`scaling.mesh`).
+    table whose width the axis does not divide (`scaling.mesh.fsdp_dimension`) is gathered.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if "fsdp" not in mesh.axis_names or mesh.size == 1 or rows.shape[-1] % mesh.shape["fsdp"]:
-        return rows
-    put = jax.lax.with_sharding_constraint
-    rows = put(rows, PartitionSpec(("data", "expert"), None, "fsdp"))
-    return put(rows, PartitionSpec(("data", "fsdp", "expert"), None, None))
+    if "fsdp" not in mesh.axis_names or mesh.size == 1:
+        return jnp.take(table, tokens, axis=0)
+    if table.shape[1] % mesh.shape["fsdp"]:
+        return jnp.take(gathered(table), tokens, axis=0)
+    rows = jnp.take(table, tokens, axis=0)
+    return along_batch(along(rows, ("data", "expert"), (), "fsdp"))
 
 
 def swap_rows(

@@ -5,7 +5,6 @@ grows by more rows, at the same width and depth (`scaling.growth`).
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -70,12 +69,6 @@ class ParameterTokens(Settings):
     def grown(self, rows: int, tau: str | None = None) -> "ParameterTokens":
         """Returns the settings with more rows and the same base; `tau` None keeps its rule."""
         return replace(self, rows=rows, base_rows=self.base, tau=tau or self.tau)
-
-    def check_mesh(self, sizes: Mapping[str, int]) -> None:
-        """Refuses rows that the mesh's `fsdp` axis, over which they are split, does not divide."""
-        if self.rows % sizes.get("fsdp", 1):
-            accepted = f"a multiple of mesh.fsdp={sizes['fsdp']}"
-            raise Refused("parameter_tokens.rows", self.rows, accepted)
 
 
 def unit(x: Float[Array, "... N"]) -> Float[Array, "... N"]:

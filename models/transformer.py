@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from models.attention import Attention, visible
+from models.attention import Attention, documents_of, visible
 from models.cache import Past
 from models.codes import CodeEmbedding
 from models.config import ModelConfig
@@ -21,6 +20,7 @@ from models.moe import MixtureOfExperts
 from models.norms import block_norm, final_norm
 from models.parscale import Aggregation, Prefix, per_stream
 from models.parts import Buffer, Group, Init, constant
+from models.placement import along_batch
 from models.quantize import SUFFIX, Quantizer, quantized, scale_of, scales
 from models.stem import StemFeedForward
 from models.tokenformer import ParameterAttention, ParameterFeedForward
@@ -61,6 +61,7 @@ class Inputs(NamedTuple):
     mask: Array  # [1 or B, 1, L, S], true where the query (L) may read the key (S = L, or cached).
     prefix: Prefix | None = None  # The layer's own, where the model runs several streams.
     past: Past | None = None  # Keys and values of the tokens before these, where some are kept.
+    documents: Array | None = None  # [B, L] a token's document, where attention stays within it.
 
 
 class Block(nnx.Module):
@@ -110,7 +111,7 @@ class Transformer(nnx.Module):
             mask = visible(tokens, config.separator, tokens.shape[1])
         else:
             mask = past.mask(tokens, config.separator)
-        inputs = Inputs(tokens, mask, past=past)
+        inputs = Inputs(tokens, mask, None, past, documents_of(tokens, config.separator))
         run = looped if past is not None or len(self.layers) <= LOOPED_LAYERS else scanned
         x, reports = run(self.layers, along_batch(x), inputs)
         x = self.final_norm(x)
@@ -172,16 +173,6 @@ def scanned(layers, x, inputs):
     for index, layer in enumerate(layers):
         nnx.update(layer, jax.tree.map(lambda leaf, i=index: leaf[i], buffers))
     return x, {key: together(key, values) for key, values in reports.items()}
-
-
-def along_batch(x: Array) -> Array:
-    """Keeps activations split by sequence over the mesh's data axes, where there is a mesh."""
-    mesh = jax.sharding.get_abstract_mesh()
-    axes = tuple(name for name in ("data", "fsdp", "expert") if name in mesh.axis_names)
-    if not axes or mesh.size == 1:
-        return x
-    spec = PartitionSpec(axes, *(None,) * (x.ndim - 1))
-    return jax.lax.with_sharding_constraint(x, spec)
 
 
 @dataclass(frozen=True)

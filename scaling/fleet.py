@@ -49,7 +49,7 @@ class Source(NamedTuple):
 
 @functools.cache
 def compiled(program: Program):
-    """Returns the jitted `advance(state, source, rates [R, K], decays [R], steps)` of a fleet.
+    """Returns the jitted `advance(state, source, rates [R, K], settings [R, …], steps)` of a fleet.
 
     Metrics are [R, K]. The state is donated. Nothing passes between members, so nothing passes
     between the devices of the mesh's `run` axis.
@@ -131,9 +131,9 @@ class Row:
 
     def dispatch(self, step: int, count: int) -> tuple[np.ndarray, dict]:
         """Trains some steps; returns the rates [1, count] and the metrics [K]."""
-        rates, decay = rates_of(self.segment, step, count)
+        rates, settings = rates_of(self.segment, step, count)
         windows = self.reader.read(count)
-        self.state, metrics = advance(self.program, self.state, windows, rates, decay)
+        self.state, metrics = advance(self.program, self.state, windows, rates, settings)
         if jax.process_count() > 1:  # Two programs that exchange data at a time can deadlock.
             jax.block_until_ready((self.state, metrics))
         return rates[None], metrics
@@ -222,16 +222,17 @@ class Rows:
     def dispatch(self, step: int, count: int) -> tuple[np.ndarray, dict]:
         """Trains every row for some steps; returns the rates [R, count] and the metrics [R, K]."""
         rates = np.zeros((len(self.members), self.program.dispatch_steps), np.float32)
-        decays = np.zeros(len(self.members), np.float32)
+        none = np.zeros_like(self.program.recipe.optimizer.settings)
+        settings = np.stack([none] * len(self.members))
         for place, member in enumerate(self.members):
             segment = self.fleet.segments[member]
             if member >= 0 and segment.steps >= step + count:
-                rates[place, :count], decays[place] = rates_of(segment, step, count)
+                rates[place, :count], settings[place] = rates_of(segment, step, count)
         send = lambda x: jax.device_put(x, self.split)
         source = Source(self.tables, send(self.offsets + np.uint32(step)), *self.stream)
         with jax.set_mesh(self.program.mesh):
             self.state, metrics = compiled(self.program)(
-                self.state, source, send(rates), send(decays), np.int32(count)
+                self.state, source, send(rates), send(settings), np.int32(count)
             )
         return rates[:, :count], metrics
 
@@ -250,11 +251,11 @@ class Rows:
         self.state, self.members, self.ready = jax.device_put(some, self.split), members, False
 
 
-def rates_of(segment: Segment, step: int, count: int) -> tuple[np.ndarray, float]:
-    """Returns the learning rates of some steps of a segment, and its weight decay."""
+def rates_of(segment: Segment, step: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the learning rates of some steps of a segment, and its optimizer's settings."""
     inside, optimizer = segment.offset + step, segment.run.optimizer
     rates = optimizer.learning_rate * segment.phase.rates(inside, inside + count)
-    return rates, optimizer.weight_decay
+    return rates, optimizer.settings
 
 
 def fleet_folder(ledger: Ledger, fleet: Fleet):

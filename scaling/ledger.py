@@ -8,8 +8,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+import models
 from data import Corpus, HeldOut
 from scaling import checkpoint, processes, seals
+from scaling.devices import of_kind
 from scaling.environment import differences, environment
 from scaling.evaluation import Evaluation, evaluate, finite
 from scaling.events import Curves
@@ -26,9 +28,18 @@ from scaling.train import Program
 DIVERGED_ABOVE = 2.0
 
 
+def peak_of(mesh: Mesh) -> float | None:
+    """Returns the FLOP/s of all devices of a mesh, None where the table of devices lacks them."""
+    known = of_kind(mesh.devices.flat[0].device_kind)
+    return None if known is None else known.peak * mesh.size
+
+
 @dataclass
 class Meter:
-    """Takes a segment's metrics: adds up its seconds, watches for divergence, writes lines."""
+    """Takes a segment's metrics: adds up its seconds, watches for divergence, writes lines.
+
+    Where the devices' peak is known, lines say the share of it that training reaches (`mfu`).
+    """
 
     segment: Segment
     progress: Silent
@@ -37,6 +48,7 @@ class Meter:
     seconds: float = 0.0
     loss: float | None = None
     diverged: int | None = None
+    peak: float | None = None  # FLOP/s of all devices, where the table of devices has them.
 
     def take(self, step: int, rates: np.ndarray, values: dict, seconds: float) -> None:
         """Takes the metrics of `len(rates)` steps after a step, and how long they took."""
@@ -59,6 +71,9 @@ class Meter:
                     "tokens_per_second": round(speed, 1),
                     "seconds": round(self.seconds, 4),
                 }
+                if self.peak is not None:
+                    flops = speed * models.count(segment.config).flops_train
+                    line["mfu"] = round(flops / self.peak, 4)
                 lines.append(line | {name: finite(x) for name, x in now.items()})
                 self.log.append(lines[-1])
             if not loss <= bound or not math.isfinite(norm):
@@ -235,7 +250,7 @@ class Ledger:
 
         A segment that is recorded already is trained for its end state and leaves no lines.
         """
-        meter = Meter(segment, self.progress, seconds=seconds)
+        meter = Meter(segment, self.progress, seconds=seconds, peak=peak_of(self.mesh))
         if step > segment.first_step:  # Where no step is left to take, this is the last loss.
             lines = self.store.metrics(segment.id)
             meter.loss = next((r["loss"] for r in lines if r["step"] == step), None)

@@ -4,25 +4,23 @@ import math
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.experimental.mesh_utils import create_device_mesh
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from models import ModelConfig, skeleton
+from models import Leaf, ModelConfig, skeleton
+from models.placement import BATCH_AXES
 from refused import Refused
 from scaling.state import State
 
 AXES = ("run", "data", "fsdp", "expert")
-BATCH_AXES = ("data", "fsdp", "expert")
 
 
-def make_mesh(spec: str = "", devices=None) -> Mesh:
-    """Builds a mesh from a text such as "fsdp:4,data:2"; axes not named have size 1.
-
-    An empty text puts all devices on the `data` axis.
+def mesh_sizes(spec: str, devices: int) -> dict[str, int]:
+    """Reads a text such as "fsdp:4,data:2": axes not named have size 1; none, all on `data`.
 
     Raises:
       Refused: an unknown axis, a size that is no positive integer, or too many devices.
     """
-    devices = list(jax.devices() if devices is None else devices)
     sizes = dict.fromkeys(AXES, 1)
     for item in filter(None, spec.split(",")):
         name, _, size = item.partition(":")
@@ -32,15 +30,50 @@ def make_mesh(spec: str = "", devices=None) -> Mesh:
             raise Refused(f"mesh.{name}", size, "a positive integer")
         sizes[name] = int(size)
     if not spec:
-        sizes["data"] = len(devices)
+        sizes["data"] = devices
+    if math.prod(sizes.values()) > devices:
+        raise Refused("mesh", spec, f"a product of sizes of at most {devices} devices")
+    return sizes
+
+
+def make_mesh(spec: str = "", devices=None) -> Mesh:
+    """Builds a mesh from a text such as "fsdp:4,data:2" (`mesh_sizes`).
+
+    Raises:
+      Refused: what `mesh_sizes` refuses, or devices of some process that take no part.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    sizes = mesh_sizes(spec, len(devices))
     wanted = math.prod(sizes.values())
-    if wanted > len(devices):
-        raise Refused("mesh", spec, f"a product of sizes of at most {len(devices)} devices")
     if wanted < len(devices) and jax.process_count() > 1:
         accepted = f"a product of sizes of {len(devices)}: every process's devices take part"
         raise Refused("mesh", spec, accepted)
-    grid = np.asarray(devices[:wanted]).reshape(tuple(sizes.values()))
+    grid = laid_out(devices[:wanted], tuple(sizes.values()))
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def absent_mesh(spec: str, devices: int, kind: str, platform: str) -> AbstractMesh:
+    """Builds the mesh of devices of a kind that are not here, for what is only traced."""
+    sizes = mesh_sizes(spec, devices)
+    return AbstractMesh(
+        tuple(sizes.values()),
+        AXES,
+        axis_types=(AxisType.Auto,) * len(AXES),
+        abstract_device=AbstractDevice(device_kind=kind, num_cores=None, platform=platform),
+    )
+
+
+def laid_out(devices: list, shape: tuple[int, ...]) -> np.ndarray:
+    """Arranges devices in the shape of a mesh; TPUs so that neighbours on an axis are linked.
+
+    Their numbers go host by host, not along the links of their torus. Devices that do not fill a
+    box of it stay in the order of their numbers.
+    """
+    if devices[0].platform == "tpu":
+        places = np.array([(*device.coords, device.core_on_chip) for device in devices])
+        if np.prod(np.ptp(places, axis=0) + 1) == len(devices):
+            return create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    return np.asarray(devices).reshape(shape)
 
 
 def shards(mesh: Mesh) -> int:
@@ -67,12 +100,38 @@ def batched(mesh: Mesh, ndim: int, axis: int) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*spec))
 
 
+def fsdp_dimension(leaf: Leaf, devices: int) -> int | None:
+    """Returns the dimension of a parameter that `fsdp` devices split; None where there is none.
+
+    It is the one that the part declared or, where that does not divide, the largest that does.
+    """
+    if leaf.fsdp is None:
+        return None
+    others = sorted(range(len(leaf.shape)), key=lambda axis: -leaf.shape[axis])
+    wanted = (leaf.fsdp, *(axis for axis in others if axis != leaf.expert))
+    return next((axis for axis in wanted if leaf.shape[axis] % devices == 0), None)
+
+
+def unsplit(mesh: Mesh, config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of parameters, by path, that no dimension lets `fsdp` split.
+
+    They, their gradients and their optimizer's state are whole on every device. Gains and biases,
+    which are whole by choice, are not among them.
+    """
+    devices, leaves = mesh.shape["fsdp"], skeleton(config).params
+    return {
+        path: leaf.shape
+        for path, leaf in leaves.items()
+        if leaf.fsdp is not None and fsdp_dimension(leaf, devices) is None
+    }
+
+
 def state_shardings(mesh: Mesh, config: ModelConfig, state: State) -> State:
     """Returns the sharding of every array of a state.
 
-    A parameter is split over `fsdp` along the dimension that its part declared, where the axis
-    divides it, and stacked experts over `expert`; so are its average and whatever of its
-    optimizer's state has its shape. Everything else is whole on every device.
+    A parameter is split over `fsdp` along the dimension of `fsdp_dimension`, and stacked experts
+    over `expert`; so are its average and whatever of its optimizer's state has its shape.
+    Everything else is whole on every device (`unsplit`).
 
     Raises:
       Refused: a number of experts that the `expert` axis does not divide.
@@ -83,8 +142,8 @@ def state_shardings(mesh: Mesh, config: ModelConfig, state: State) -> State:
         if path not in leaves or array.shape != leaves[path].shape:
             return replicated(mesh)
         leaf, spec = leaves[path], [None] * array.ndim
-        if leaf.fsdp is not None and array.shape[leaf.fsdp] % mesh.shape["fsdp"] == 0:
-            spec[leaf.fsdp] = "fsdp"
+        if (dimension := fsdp_dimension(leaf, mesh.shape["fsdp"])) is not None:
+            spec[dimension] = "fsdp"
         if leaf.expert is not None:
             experts, over = array.shape[leaf.expert], mesh.shape["expert"]
             if experts % over:

@@ -17,7 +17,9 @@ from data import cache_folder
 from data.order import PERIOD, Tables
 from refused import Refused
 from scaling import seals
+from scaling.devices import of_kind
 from scaling.environment import environment
+from scaling.estimate import memory
 from scaling.files import write_atomically
 from scaling.fleet import Source, by_run
 from scaling.fleet import compiled as together
@@ -26,19 +28,8 @@ from scaling.optimizers import AdamW
 from scaling.plan import Segment
 from scaling.recipe import Recipe
 from scaling.runs import canonical
-from scaling.state import abstract, array_bytes, initial, optimizer_bytes
-from scaling.train import WINDOW_TYPE, Program, advance, on_mesh
-
-# Dense bfloat16 peak in FLOP/s of one device, from the vendors' data sheets.
-PEAK = {
-    "NVIDIA A100-SXM4-80GB": 312e12,  # NVIDIA A100 data sheet, 2021.
-    "NVIDIA H100 80GB HBM3": 989e12,  # NVIDIA H100 data sheet, SXM, without sparsity.
-    "NVIDIA H200": 989e12,  # NVIDIA H200 data sheet, SXM, without sparsity.
-    "TPU v4": 275e12,  # Google Cloud documentation, TPU v4.
-    "TPU v5 lite": 197e12,  # Google Cloud documentation, TPU v5e.
-    "TPU v5": 459e12,  # Google Cloud documentation, TPU v5p.
-    "TPU v6 lite": 918e12,  # Google Cloud documentation, TPU v6e.
-}
+from scaling.state import initial, optimizer_bytes
+from scaling.train import Program, advance, on_mesh
 
 CALIBRATION_WIDTHS = (16, 64, 128)
 CALIBRATION_TOKENS = 1024
@@ -69,8 +60,9 @@ def peak_flops() -> tuple[float, str]:
     a few large float32 matrix products measured now.
     """
     kind, devices = jax.devices()[0].device_kind, jax.device_count()
-    if kind in PEAK:
-        return PEAK[kind] * devices, f"{devices} × {kind}, dense bf16 data sheet"
+    known = of_kind(kind)
+    if known is not None:
+        return known.peak * devices, f"{devices} × {kind}, dense bf16 data sheet"
     size = 1536
     product = jax.jit(lambda x: x @ x)
     x = jax.block_until_ready(product(np.ones((size, size), np.float32)))
@@ -167,7 +159,7 @@ def alone(recipe: Recipe, batch_tokens: int, steps: int) -> Callable[[], None]:
 
     def train() -> None:
         nonlocal state
-        state, metrics = advance(program, state, windows, rates, 0.0)
+        state, metrics = advance(program, state, windows, rates, recipe.optimizer.settings)
         jax.block_until_ready(metrics)
 
     return train
@@ -195,7 +187,7 @@ def members(recipe: Recipe, batch_tokens: int, size: int, steps: int) -> Callabl
         nonlocal state
         with jax.set_mesh(mesh):
             state, metrics = together(program)(
-                state, source, rates, lead(np.float32(0)), np.int32(steps)
+                state, source, rates, lead(recipe.optimizer.settings), np.int32(steps)
             )
         jax.block_until_ready(metrics)
 
@@ -331,22 +323,6 @@ def predicted_bytes(segment: Segment) -> int:
 
 
 def training_bytes(recipe: Recipe, batch_tokens: int) -> int:
-    """Predicts device memory: parameters, gradients, the optimizer's state and activations.
-
-    Activations are what the backward pass keeps of the forward one, found by tracing both without
-    compiling; XLA computes some of them again and needs a little beside them. Weights are among
-    what is kept, and are counted once.
-    """
-    config, state = recipe.model, abstract(recipe)
-    train = {path: x for path, x in state.params.items() if path in state.moments}
-    rest = {path: x for path, x in state.params.items() if path not in train}
-
-    def kept(train, rest, buffers, windows):
-        loss = lambda train: models.loss(config, rest | train, buffers, windows)
-        return jax.vjp(loss, train, has_aux=True)[1]
-
-    shape = (batch_tokens // config.context, config.context + 1)
-    windows = jax.ShapeDtypeStruct(shape, WINDOW_TYPE)
-    residuals = jax.eval_shape(kept, train, rest, state.buffers, windows)
-    activations = max(0, array_bytes(residuals) - array_bytes(state.params))
-    return array_bytes((state.params, train)) + optimizer_bytes(recipe) + activations
+    """Predicts the memory of training a recipe on this process's first device (`estimate`)."""
+    program = Program(recipe=recipe, batch_tokens=batch_tokens, mesh=make_mesh("data:1"))
+    return round(memory(program).total)

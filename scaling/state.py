@@ -135,19 +135,27 @@ def optimizer_bytes(recipe: Recipe) -> int:
     return array_bytes(state.moments) + array_bytes(state.averages)
 
 
+def optimizer_flops(recipe: Recipe) -> float:
+    """Counts the FLOPs of the optimizer's matrix products in a step; its batch does not matter."""
+    return float(sum(rule.flops for rule in rules(recipe, trainable(recipe.model)).values()))
+
+
 def update(
     recipe: Recipe,
     state: State,
     gradients: dict[str, Array],
     rate: Float[Array, ""],
-    decay: Float[Array, ""],
+    settings: Float[Array, "..."],
 ) -> tuple[State, Float[Array, ""]]:
     """Applies one clipped step and returns the state and the gradient norm before clipping.
 
-    `rate` and `decay` are traced scalars, so one program serves every schedule and sweep.
+    `rate` and the optimizer's `settings`, of which weight decay is the first or the only one, are
+    traced, so one program serves every schedule and sweep.
     """
+    optimizer, decay = recipe.optimizer.given(settings)
+    recipe = dataclasses.replace(recipe, optimizer=optimizer)
     norm = optax.tree.norm(gradients)
-    scale = jnp.minimum(1.0, recipe.optimizer.clip / jnp.maximum(norm, 1e-30))
+    scale = jnp.minimum(1.0, optimizer.clip / jnp.maximum(norm, 1e-30))
     params, moments = dict(state.params), {}
     for path, rule in rules(recipe, gradients).items():
         gradient, value = gradients[path], state.params[path]

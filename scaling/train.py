@@ -44,7 +44,6 @@ class Program:
 
     def __post_init__(self):
         object.__setattr__(self, "recipe", self.recipe.static)
-        self.config.check_mesh(self.mesh.shape)
         if self.sequences % shards(self.mesh):
             raise Refused(
                 "phase.batch_tokens",
@@ -70,14 +69,15 @@ class Program:
 
 
 def steps_of(program: Program, read: Callable):
-    """Returns `advance(state, source, rates, decay, steps) -> (state, metrics)`, to be compiled.
+    """Returns `advance(state, source, rates, settings, steps) -> (state, metrics)`, to be compiled.
 
-    `read(source, index)` gives the windows [B, L+1] of a step; `rates` is [K] float32, `decay` and
-    `steps` are scalars. The first `steps` ≤ K steps are taken, by a loop whose trip count is data:
-    where a segment is cut changes neither the program nor a bit. Metrics are [K] float32 arrays.
+    `read(source, index)` gives the windows [B, L+1] of a step; `rates` is [K] float32, `settings`
+    are the optimizer's (a scalar, its decay, unless it is swept), `steps` is a scalar. The first
+    `steps` ≤ K steps are taken, by a loop whose trip count is data: where a segment is cut changes
+    neither the program nor a bit. Metrics are [K] float32 arrays.
     """
 
-    def step(state, windows, rate, decay):
+    def step(state, windows, rate, settings):
         train = {path: state.params[path] for path in state.moments}
         rest = {path: x for path, x in state.params.items() if path not in train}
 
@@ -85,20 +85,20 @@ def steps_of(program: Program, read: Callable):
             return models.loss(program.config, rest | train, state.buffers, windows)
 
         (_, (buffers, metrics)), gradients = jax.value_and_grad(objective, has_aux=True)(train)
-        state, norm = update(program.recipe, state, gradients, rate, decay)
+        state, norm = update(program.recipe, state, gradients, rate, settings)
         state = average(program.recipe.averaging, program.batch_tokens, state)
         metrics = metrics | {"grad_norm": norm}
         return state.replace(buffers=buffers), metrics
 
-    def advance(state, source, rates, decay, steps):
+    def advance(state, source, rates, settings, steps):
         first = jax.eval_shape(read, source, jnp.int32(0))
-        shapes = jax.eval_shape(step, state, first, rates[0], decay)[1]
+        shapes = jax.eval_shape(step, state, first, rates[0], settings)[1]
         metrics = {k: jnp.zeros(rates.shape, v.dtype) for k, v in shapes.items()}
 
         def body(index, carried):
             state, metrics = carried
             rate = jax.lax.dynamic_index_in_dim(rates, index, keepdims=False)
-            state, new = step(state, read(source, index), rate, decay)
+            state, new = step(state, read(source, index), rate, settings)
             return state, {k: metrics[k].at[index].set(v) for k, v in new.items()}
 
         return jax.lax.fori_loop(jnp.int32(0), steps, body, (state, metrics))
@@ -123,8 +123,16 @@ def place_windows(mesh: Mesh, windows: np.ndarray) -> jax.Array:
     return jax.make_array_from_process_local_data(sharding, windows)
 
 
-def advance(program: Program, state: State, windows: np.ndarray, rates: np.ndarray, decay: float):
+def advance(
+    program: Program,
+    state: State,
+    windows: np.ndarray,
+    rates: np.ndarray,
+    settings: float | np.ndarray,
+):
     """Trains `len(rates)` steps on windows [steps, B, L+1]; returns the state and metrics [K].
+
+    `settings` are those of the optimizer, of which the program's stands for any.
 
     Inputs are padded to the program's dispatch size, so that every cut runs the same program.
     """
@@ -134,7 +142,7 @@ def advance(program: Program, state: State, windows: np.ndarray, rates: np.ndarr
     rates = np.pad(rates.astype(np.float32), (0, padding))
     sent = place_windows(program.mesh, windows)
     with jax.set_mesh(program.mesh):
-        inputs = (state, sent, rates, np.float32(decay), np.int32(steps))
+        inputs = (state, sent, rates, np.float32(settings), np.int32(steps))
         if program not in WARM:
             compile_together(compiled(program), *inputs)
         return compiled(program)(*inputs)
@@ -149,7 +157,8 @@ def warm(program: Program, state: State) -> State:
         return state
     rows = program.sequences // jax.process_count()
     windows = np.zeros((0, rows, program.config.context + 1), WINDOW_TYPE)
-    state = jax.block_until_ready(advance(program, state, windows, np.zeros(0), 0.0)[0])
+    settings = program.recipe.optimizer.settings
+    state = jax.block_until_ready(advance(program, state, windows, np.zeros(0), settings)[0])
     WARM.add(program)
     return state
 

@@ -73,7 +73,10 @@ def tokenformer(**fields) -> ModelConfig:
 
 
 def study_runs(kind: str, corpus: Corpus) -> list[Run]:
-    """Builds one of the kinds of study that must be exact: runs that share a trunk."""
+    """Builds one of the kinds of study that must be exact: runs that share a trunk.
+
+    Models have one layer: what is exact here is the way through the tree, not a part.
+    """
     uniform = Mixture.uniform(corpus.names)
     data = Data.of(corpus, uniform)
     start = dict(data=data, optimizer=AdamW(learning_rate=0.01, weight_decay=0.01), seed=3)
@@ -145,7 +148,7 @@ def study_runs(kind: str, corpus: Corpus) -> list[Run]:
             )
         ],
     }
-    base = tokenformer() if kind == "grown" else model()
+    base = tokenformer(depth=1) if kind == "grown" else model(depth=1)
     return [Run(model=base, phases=tuple(phases), **start) for phases in shapes[kind]]
 
 

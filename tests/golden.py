@@ -53,7 +53,7 @@ def main() -> None:
     from tests.scaling.test_golden import orders, steps
     from tests.scaling.test_runs import IDENTITIES, reference_runs
 
-    write("steps", steps())
+    write("steps", *steps())
     write("order", orders())
     found = {name: run.identity for name, run in reference_runs().items()}
     IDENTITIES.write_text(json.dumps(found, indent=1) + "\n")

@@ -7,7 +7,8 @@ import models
 from experiments.evidence.report import pipes
 from models import ModelConfig
 from scaling import AdamW, Recipe
-from scaling.speed import PEAK, measure, training_bytes
+from scaling.devices import DEVICES, of_kind
+from scaling.speed import measure, training_bytes
 
 VOCABULARY, CONTEXT, HEAD_SIZE = 4096, 1024, 64
 
@@ -65,11 +66,12 @@ def row(config: ModelConfig, batch_tokens: int, peak: float) -> dict:
 def mfu() -> None:
     """Prints MFU by size on one device, or in one line that it takes an accelerator."""
     device = jax.devices()[0]
-    if device.device_kind not in PEAK:
-        kinds = ", ".join(PEAK)
+    known = of_kind(device.device_kind)
+    if known is None:
+        kinds = ", ".join(kind for one in DEVICES.values() for kind in one.kinds)
         print(f"MFU: {device.device_kind} has no dense bf16 peak here; it takes one of {kinds}\n")
         return
-    peak, memory = PEAK[device.device_kind], device.memory_stats()["bytes_limit"]
+    peak, memory = known.peak, device.memory_stats()["bytes_limit"]
     configs = [shape(*pair) for pair in SHAPES]
     rows = [row(config, batch_that_fits(config, memory), peak) for config in configs]
     print(f"training on one {device.device_kind}, bfloat16, context {CONTEXT}")

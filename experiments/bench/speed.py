@@ -38,11 +38,13 @@ from scaling import (
     plan,
 )
 from scaling.environment import environment
+from scaling.optimizers import OPTIMIZERS, named
 from scaling.speed import candidates, fastest, fleet_speeds, measure, peak_flops, typical
-from scaling.state import initial, update
+from scaling.state import initial, optimizer_bytes, optimizer_flops, update
 from scaling.train import Program, advance, compiled, on_mesh
 
 WIDTHS = (16, 32, 64, 128, 256)
+OPTIMIZER_WIDTHS = (64, 128, 256, 512)
 BATCH = 1024
 
 
@@ -110,7 +112,8 @@ def zoo() -> None:
         config = replace(base, **fields)
         # In turns, so that what else the machine does hits both.
         turns = [
-            [(BATCH / measure(recipe(c), BATCH), updating(c)) for c in (base, config)] for _ in "12"
+            [(BATCH / measure(recipe(c), BATCH), updating(recipe(c)).min()) for c in (base, config)]
+            for _ in "12"
         ]
         (base_step, base_update), (step, apart) = (
             map(min, zip(*side, strict=True)) for side in zip(*turns, strict=True)
@@ -156,20 +159,43 @@ def fleets() -> None:
     print(pipes(pd.DataFrame(rows, dtype=object)) + "\n")
 
 
-def updating(config: models.ModelConfig) -> float:
-    """Returns the seconds of one optimizer step by itself: clipping, moments, parameters."""
-    state = jax.tree.map(jnp.asarray, initial(recipe(config), 0))
+def updating(plan: Recipe, steps: int = 8) -> np.ndarray:
+    """Returns the seconds of optimizer steps by themselves: clipping, moments, parameters."""
+    state = jax.tree.map(jnp.asarray, initial(plan, 0))
     gradients = {path: 0.1 * state.params[path] for path in state.moments}
-    rate, best = jnp.float32(1e-3), np.inf
+    rate, seconds = jnp.float32(1e-3), []
     step = jax.jit(
-        lambda state, gradients: update(recipe(config), state, gradients, rate, rate),
-        donate_argnums=0,
+        lambda state, gradients: update(plan, state, gradients, rate, rate), donate_argnums=0
     )
-    for _ in range(8):
+    for _ in range(steps + 1):  # The first compiles.
         began = time.perf_counter()
         state, _ = jax.block_until_ready(step(state, gradients))
-        best = min(best, time.perf_counter() - began)
-    return best
+        seconds.append(time.perf_counter() - began)
+    return np.array(seconds[1:])
+
+
+def optimizers(widths=OPTIMIZER_WIDTHS, names=tuple(OPTIMIZERS)) -> None:
+    """Prints every optimizer's step by itself, and training's time per step, beside AdamW's.
+
+    Training is timed with AdamW; another optimizer's step then takes the place of AdamW's. Steps
+    are means over 20, two of SOAP's decompositions among them.
+    """
+    rows = []
+    for width in widths:
+        config = ladder(width, 10**6).model
+        accounts, whole = models.count(config), BATCH / measure(recipe(config), BATCH)
+        plain = updating(recipe(config), 20).mean()
+        for name in names:
+            plan = Recipe(model=config, optimizer=named(name, learning_rate=1e-3))
+            apart = plain if name == "adamw" else updating(plan, 20).mean()
+            row = {"optimizer": name, "width": width, "step alone (ms)": 1e3 * apart}
+            row |= {"over AdamW's": apart / plain, "training": (whole - plain + apart) / whole}
+            share = optimizer_flops(plan) / (BATCH * accounts.flops_train)
+            row |= {"products (% of FLOPs)": 100 * share}
+            row |= {"state (bytes/parameter)": optimizer_bytes(plan) / accounts.params_total}
+            rows.append(row)
+    print(f"optimizers: a step by itself, and training in AdamW's time, batch {BATCH} tokens")
+    print(pipes(pd.DataFrame(rows)) + "\n")
 
 
 def overhead() -> None:
@@ -337,7 +363,8 @@ def main() -> None:
     here, root = environment(), Path(__file__).parents[2]
     date = time.strftime("%Y-%m-%d")
     print(f"{here['device']}, {here['cpus']} visible CPUs, jax {here['jax']}, {date}\n")
-    parts = (training, mfu, peer, zoo, fleets, overhead, reading, corpora, starting, leaf, relaunch)
+    parts = (training, mfu, peer, zoo, optimizers, fleets, overhead, reading, corpora, starting)
+    parts += (leaf, relaunch)
     for part in parts:
         part()
     sys.stdout.flush()

@@ -146,11 +146,15 @@ def results(study: Study, config: ConfigDict, settings: Settings) -> Results:
 
 
 def grown(study: Study, config: ConfigDict, settings: Settings) -> Study:
-    """Adds the runs that follow from a study's results, once the store has all of these."""
-    if study.then is None or worker(study, make_plan(study.runs), settings).missing():
-        return study
-    further = study.then(results(study, config, settings))
-    return replace(study, runs=(*study.runs, *further), then=None, awaited=())
+    """Adds the runs that follow from a study's results, as often as the store has all of these."""
+    key = lambda item: (item.run.identity, *sorted(item.labels.items()))
+    while study.then is not None and not worker(study, make_plan(study.runs), settings).missing():
+        asked, known = study.then(results(study, config, settings)), {*map(key, study.runs)}
+        further = tuple(item for item in asked if key(item) not in known)
+        study = replace(study, runs=(*study.runs, *further))
+        if not further:
+            study = replace(study, then=None, awaited=())
+    return study
 
 
 def foreseen(study: Study) -> list[str]:

@@ -135,6 +135,18 @@ store = click.option(
     metavar="FOLDER",
     help="where segments and reports are kept; also a bucket, as gs://mine/runs",
 )
+target = click.option(
+    "--for",
+    "target",
+    metavar="DEVICE[:SHAPE]",
+    help="plan for devices that need not be here, as h200:8, v5e:8x8 or v5p:4x4x4",
+)
+price = click.option(
+    "--price",
+    type=Number(least=0),
+    metavar="PER_CHIP_HOUR",
+    help="with --for: what an hour of one chip costs, in any currency",
+)
 mesh = click.option(
     "--mesh",
     default="",

@@ -4,6 +4,7 @@ import click
 
 from experiments.command import options
 from experiments.command.arguments import Command
+from refused import Refused
 
 
 @click.command(cls=Command)
@@ -15,13 +16,28 @@ from experiments.command.arguments import Command
 @options.keep_params
 @options.named
 @options.prune
-def command(chosen, **settings) -> int:
+@options.target
+@options.price
+def command(chosen, target, price, **settings) -> int:
     """Show what a study would train, its cost and what is there.
 
     \b
     espalier plan --config=over_training:cpu
     espalier plan --config=my_study.py --config.widths="(16,32)" --config.seeds="(1,1)"
+    espalier plan --config=over_training:pod --for=v5e:8x8 --price=1.2
     """
-    from experiments.command import opened, session
+    from experiments.command import session
+    from experiments.command.opened import Settings, called
+    from experiments.command.plan_for import with_stand_in
+    from scaling.devices import Target
 
-    return opened.called(session.plan, chosen.open(), session.Settings(**settings))
+    if price is not None and target is None:
+        raise Refused("--price", price, "with --for=DEVICE[:SHAPE]")
+    if target is None:
+        return called(session.plan, chosen.open(), Settings(**settings))
+    where = Target.of(target)
+    opened = with_stand_in(*chosen.open())
+    plan_for = lambda study, config, settings: session.plan_for(
+        study, config, settings, where, price
+    )
+    return called(plan_for, opened, Settings(**settings))

@@ -1,9 +1,11 @@
 """The plan as a person reads it: runs, the tree of segments, savings, cost, epochs."""
 
 import io
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from jax.sharding import Mesh
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -14,11 +16,13 @@ from experiments.evidence.study import Study
 from scaling.grouping import Fleet
 from scaling.keeping import Kept
 from scaling.labels import Label, words
+from scaling.mesh import unsplit
 from scaling.plan import Plan, Segment
 from scaling.plan import plan as make_plan
 from scaling.speed import largest, predicted_bytes, predicted_seconds
 
 TABLE_WIDTH = 160  # Characters of the table of runs at most; labels may be long.
+BEYOND = 4  # Times the widest model that was measured up to which speeds are taken from it.
 MOST_LINES = 60  # Of runs, and of the tree, that are printed before the rest is only counted.
 
 
@@ -37,6 +41,23 @@ def duration(seconds: float) -> str:
     if seconds < 7200:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.1f} days"
+
+
+def unsplit_line(plan: Plan, mesh: Mesh) -> str:
+    """Says which parameters are whole on every device though fsdp splits others; empty if none."""
+    found = {}
+    for segment in plan.segments.values():
+        found |= {segment.config: unsplit(mesh, segment.config)}
+    found = {config: shapes for config, shapes in found.items() if shapes}
+    if not found:
+        return ""
+    most = max(found, key=lambda config: sum(map(math.prod, found[config].values())))
+    path, shape = max(found[most].items(), key=lambda item: math.prod(item[1]))
+    return (
+        f"whole on every device, because fsdp:{mesh.shape['fsdp']} divides none of their sizes: "
+        f"{len(found[most])} matrices and their optimizer state at width {most.width}, the largest "
+        f"{path} {list(shape)}"
+    )
 
 
 def plan_text(
@@ -75,8 +96,8 @@ def plan_text(
         later = make_plan(study.awaited)
         console.print(
             f"then: {len(later.runs)} runs that follow from the losses of these: "
-            f"{number(later.tokens)} tokens, {number(later.flops)}FLOPs, about "
-            f"{duration(predicted_seconds(later.segments.values(), rates))} more"
+            f"{number(later.tokens)} tokens, {number(later.flops)}FLOPs more, "
+            f"{time_text(later.segments.values(), rates)}"
         )
     most = largest(plan.segments.values())
     console.print(
@@ -88,25 +109,49 @@ def plan_text(
     return stream.getvalue().rstrip()
 
 
+def like_calibration(segments: Iterable[Segment], rates: dict[int, float]) -> bool:
+    """Says whether segments are like what was measured here: as wide, and in float32."""
+    most = BEYOND * max(rates)
+    return all(s.config.dtype == "float32" and s.config.width <= most for s in segments)
+
+
+def time_text(
+    segments: Iterable[Segment], rates: dict[int, float], begins: Mapping[str, int] | None = None
+) -> str:
+    """Says how long segments take here, or why that is not known."""
+    segments, begins = list(segments), begins or {}
+    if like_calibration(segments, rates):
+        time = duration(sum(share(s, begins) * predicted_seconds([s], rates) for s in segments))
+        return f"about {time} on this device (measured on it; without compiling and evaluating)"
+    widths = f"{min(rates)} to {max(rates)}"
+    return (
+        f"how long is not told: this device is measured at widths {widths} in float32, these "
+        "models are wider or in bfloat16; --for=DEVICE plans for a device that they are meant for"
+    )
+
+
+def share(segment: Segment, begins: Mapping[str, int]) -> float:
+    """Returns the share of a segment's steps that is left from the step at which it begins."""
+    done = begins.get(segment.id, segment.first_step) - segment.first_step
+    return 1 - done / max(segment.steps, 1)
+
+
 def store_line(
     plan: Plan, missing: set[str], rates: dict[int, float], begins: Mapping[str, int] | None
 ) -> str:
     """Says what the store has, and what is to be trained, to the token."""
     if begins is None:
         begins = {id: plan.segments[id].first_step for id in missing}
-    tokens = flops = seconds = again = 0
-    for segment in map(plan.segments.get, begins):
-        share = 1 - (begins[segment.id] - segment.first_step) / max(segment.steps, 1)
-        tokens += round(share * segment.tokens)
-        flops += share * segment.flops
-        seconds += share * predicted_seconds([segment], rates)
-        again += 0 if segment.id in missing else round(share * segment.tokens)
+    todo = [plan.segments[id] for id in begins]
+    tokens = {s.id: round(share(s, begins) * s.tokens) for s in todo}
+    again = sum(count for id, count in tokens.items() if id not in missing)
+    flops = sum(share(s, begins) * s.flops for s in todo)
     there = len(plan.segments) - len(missing)
     return (
-        f"store: {there} of {len(plan.segments)} segments are there; to train: {tokens:,} tokens"
+        f"store: {there} of {len(plan.segments)} segments are there; to train: "
+        f"{sum(tokens.values()):,} tokens"
         + (f" ({again:,} of them again: end states that are not there)" if again else "")
-        + f", {number(flops)}FLOPs, about {duration(seconds)} on this device (measured on it; "
-        "without compiling and evaluating)"
+        + f", {number(flops)}FLOPs, {time_text(todo, rates, begins)}"
     )
 
 
@@ -203,14 +248,15 @@ def segment_line(segment: Segment, plan: Plan, done: bool) -> str:
 
 def saving(plan: Plan, rates: dict[int, float]) -> str:
     """Says what sharing prefixes saves against training every run alone with the same seeds."""
-    seconds = predicted_seconds(plan.segments.values(), rates)
     apart = [
         Segment(run.until(index), 0, None) for run in plan.runs for index in range(len(run.phases))
     ]
-    ratio = plan.tokens / plan.tokens_alone
+    ratio, times = plan.tokens / plan.tokens_alone, ""
+    if like_calibration(plan.segments.values(), rates):
+        two = (predicted_seconds(some, rates) for some in (plan.segments.values(), apart))
+        times = ", about {} instead of {}".format(*map(duration, two))
     return (
         f"sharing: {number(plan.tokens)} tokens instead of {number(plan.tokens_alone)} "
-        f"({ratio:.4f}), {number(plan.flops)}FLOPs instead of {number(plan.flops_alone)}FLOPs, "
-        f"about {duration(seconds)} instead of {duration(predicted_seconds(apart, rates))}; "
-        "alone means every run from its own start with the same seed"
+        f"({ratio:.4f}), {number(plan.flops)}FLOPs instead of {number(plan.flops_alone)}FLOPs"
+        f"{times}; alone means every run from its own start with the same seed"
     )

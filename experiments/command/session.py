@@ -10,7 +10,9 @@ import jax
 from ml_collections import ConfigDict
 
 from data import cache_folder
+from data.stand_in import NAME as STAND_IN
 from experiments.command import named
+from experiments.command import plan_for as plan_for_view
 from experiments.command.opened import (
     Settings,
     answer,
@@ -22,11 +24,12 @@ from experiments.command.opened import (
     results,
     worker,
 )
-from experiments.command.plan_view import plan_text
+from experiments.command.plan_view import plan_text, unsplit_line
 from experiments.evidence.report import write_report
 from experiments.evidence.study import Study
 from refused import Refused
 from scaling import Stopped, Store, Worker, checkpoint, keeping, processes
+from scaling.devices import Target
 from scaling.events import Curves
 from scaling.files import sweep
 from scaling.grouping import planned as fleets_of
@@ -36,9 +39,32 @@ from scaling.progress import progress
 from scaling.sharing import Sharing
 from scaling.speed import calibration, fleet_sizes
 from scaling.tables import write_table
+from scaling.targeted import fitted, needs
 from scaling.trace import Trace
 
 ENDING = (signal.SIGTERM, signal.SIGUSR2)  # Signals that end training in good order.
+
+
+def in_rounds(
+    study: Study,
+    config: ConfigDict,
+    settings: Settings,
+    once: Callable[[Study, float | None], bool],
+) -> tuple[Study, bool]:
+    """Trains a study, and again what follows from its losses, until nothing does.
+
+    `once(study, seconds left)` says whether it came to the end; returns the study and that.
+    """
+    began = time.monotonic()
+    study = grown(study, config, settings)
+    while True:
+        left = settings.stop_after and settings.stop_after - (time.monotonic() - began)
+        if not once(study, left):
+            return study, False
+        after = grown(study, config, settings)
+        if len(after.runs) == len(study.runs):
+            return after, True
+        study = after
 
 
 def plan(study: Study, config: ConfigDict, settings: Settings) -> None:
@@ -70,6 +96,8 @@ def plan(study: Study, config: ConfigDict, settings: Settings) -> None:
             kept=keeping.choose(planned, settings.keep, store, work.has_end),
         )
     )
+    if line := unsplit_line(planned, work.mesh):
+        print(line)
     if settings.prune:
         print(pruned(work, settings, dry=True))
     for line in foreseen(study):
@@ -93,6 +121,18 @@ def pruned(work: Worker, settings: Settings, dry: bool) -> str:
             if not dry:
                 checkpoint.discard(folder)
     return f"prune: {size:,} bytes of {count} states {'would be' if dry else 'were'} given back"
+
+
+def plan_for(study: Study, config: ConfigDict, settings: Settings, target: Target, price) -> None:
+    """Prints the plan of a study for devices that need not be here; trains nothing."""
+    planned = make_plan((*study.runs, *study.awaited))
+    found = needs(planned.segments.values())
+    print(plan_for_view.heading(study.name, found, target, study.corpus.name), flush=True)
+    fits = []
+    for index, need in enumerate(found, start=1):
+        fits.append(fitted(need, target, settings.mesh))
+        print(plan_for_view.program_text(index, len(found), fits[-1]), flush=True)
+    print(plan_for_view.total_text(fits, price))
 
 
 @contextlib.contextmanager
@@ -136,37 +176,26 @@ def run(study: Study, config: ConfigDict, settings: Settings) -> int:
         if first
         else contextlib.nullcontext() as leases,
     ):
-        ended = in_rounds(
-            lambda study, settings: train(
-                study, config, settings, None, lambda: not told, trace, leases
-            ),
-            study,
-            config,
-            settings,
-        )
-        if ended is not None and settings.prune and first:
-            print(pruned(ended, settings, dry=False))
+
+        def once(study: Study, left: float | None) -> bool:
+            some = replace(settings, stop_after=left)
+            done = train(study, config, some, None, lambda: not told, trace, leases)
+            return done is not None
+
+        study, ended = in_rounds(study, config, settings, once)
+        if ended and settings.prune and first:
+            work = worker(study, make_plan(study.runs), settings)
+            print(pruned(work, settings, dry=False))
     if trace.file is not None:
         print(f"trace: {trace.file} (open it in ui.perfetto.dev)")
     elif not trace.over:
         print("no trace: no segment to train had steps enough")
-    if ended is None:
+    if not ended:
         return code(told)
     if first:
         report(study, config, settings)
     processes.barrier("report written")
     return 0
-
-
-def in_rounds(train: Callable, study: Study, config: ConfigDict, settings: Settings):
-    """Trains a study, then what follows from its results; None when the time allowed ended."""
-    began = time.monotonic()
-    while True:
-        study = grown(study, config, settings)
-        left = settings.stop_after and settings.stop_after - (time.monotonic() - began)
-        ended = train(study, replace(settings, stop_after=left))
-        if ended is None or study.then is None:
-            return ended
 
 
 def alone(study: Study, config: ConfigDict, settings: Settings):
@@ -195,15 +224,13 @@ def work(study: Study, config: ConfigDict, settings: Settings) -> int:
     ):
         sharing = Sharing(leases)
         with signalled(sharing.stop) as told:
-            ended = in_rounds(
-                lambda study, settings: train(study, config, settings, sharing),
-                study,
-                config,
-                settings,
+            once = lambda study, left: (
+                train(study, config, replace(settings, stop_after=left), sharing) is not None
             )
+            study, ended = in_rounds(study, config, settings, once)
     count = len(sharing.trained)
     print(f"worker {leases.owner}: {count} segments finished here, no lease held", flush=True)
-    if ended is None:
+    if not ended:
         return code(told)
     print("the plan is done; espalier report writes tables, fit and report", flush=True)
     return 0
@@ -211,6 +238,8 @@ def work(study: Study, config: ConfigDict, settings: Settings) -> int:
 
 def refuse_early(study: Study, config: ConfigDict, settings: Settings) -> None:
     """Refuses runs, a mesh or a place for the report that cannot be before anything is written."""
+    if study.corpus.tokenizer == STAND_IN:
+        raise Refused("corpus", study.corpus.name, "a corpus with tokens; a stand-in is for plans")
     study.check()
     work = worker(study, make_plan(study.runs), settings)
     keeping.budget(settings.keep, work.store)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 LEVEL = 0.9
 LOW, HIGH = "90 % low", "90 % high"
@@ -35,8 +34,10 @@ class Claim:
             return cls(np.nan, np.nan, np.nan, 0, than)
         mean, half = float(values.mean()), np.nan
         if count > 1:
+            from scipy.special import stdtrit  # Here, since a plan claims nothing.
+
             error = values.std(ddof=1) / np.sqrt(count)
-            half = float(stats.t.ppf((1 + LEVEL) / 2, count - 1) * error)
+            half = float(stdtrit(count - 1, (1 + LEVEL) / 2) * error)
         return cls(mean, mean - half, mean + half, count, than)
 
     @property

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from experiments.evidence.claim import Claim, bullets, rows
 from experiments.evidence.figures import finish, means, panels
@@ -109,7 +108,7 @@ def comparison(
     ]
 
 
-def picture(table: pd.DataFrame, measure: str) -> Figure:
+def picture(table: pd.DataFrame, measure: str):
     """Draws the measure over the rate: a line of means per arm, a dot per seed."""
     figure, (axis,) = panels(width=8.5)
     means(axis, table[table["diverged_step"].isna()], "rate", measure, "arm", mark="-", seeds=True)

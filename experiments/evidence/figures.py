@@ -1,13 +1,12 @@
-"""How figures look, in one place: panels, colours of ordered levels, means with their seeds."""
+"""How figures look, in one place: panels, colours of ordered levels, means with their seeds.
+
+Matplotlib is imported where something is drawn, so that a plan starts without it.
+"""
 
 from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
 from scaling.plan import Plan
 
@@ -16,6 +15,9 @@ MEANS = {"x", "by", "label", "colours", "mark", "seeds", "error"}  # What `means
 
 def panels(count: int = 1, width: float = 6.4, height: float = 4.3, share: bool = False):
     """Returns a figure that nothing keeps open, and its row of axes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width * count, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(1, count, squeeze=False, sharey=share)[0]
@@ -24,9 +26,17 @@ def panels(count: int = 1, width: float = 6.4, height: float = 4.3, share: bool 
 def shades(levels: Iterable) -> dict:
     """Gives ordered levels colours from dark to light."""
     levels = sorted(set(levels))
-    return dict(
-        zip(levels, colormaps["viridis"](np.linspace(0.05, 0.85, len(levels))), strict=True)
-    )
+    return dict(zip(levels, viridis(0.05, 0.85, len(levels)), strict=True))
+
+
+def viridis(first: float, last: float, count: int) -> np.ndarray:
+    """Returns so many colours [count, 4] of a map that grey print and the colour-blind tell apart.
+
+    `first` and `last` lie between 0, dark, and 1, light.
+    """
+    from matplotlib import colormaps
+
+    return colormaps["viridis"](np.linspace(first, last, count))
 
 
 def means(
@@ -76,7 +86,7 @@ def per_panel(
     legend: str = "best",
     share: bool = True,
     **settings,
-) -> tuple[Figure, dict]:
+) -> tuple:
     """Draws `means` in a panel per level of a column; returns the figure and its axes by level.
 
     `axes` has the labels of x and y, `settings` those of `means` and of `finish`.
@@ -99,6 +109,8 @@ def finish(axis, xlabel: str, ylabel: str = "", *, ticks=None, legend: str = "be
     `ticks` are shown as plain numbers; "plain" chooses 1, 2 and 5 times powers of ten. `legend` is
     a place inside, `beside` the axis, or empty.
     """
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
+
     axis.set(**{"xscale": "log", "xlabel": xlabel} | settings)
     if ylabel:
         axis.set_ylabel(ylabel)
@@ -114,7 +126,7 @@ def finish(axis, xlabel: str, ylabel: str = "", *, ticks=None, legend: str = "be
         axis.legend(fontsize=8, loc=legend)
 
 
-def plan_tree(plan: Plan) -> Figure:
+def plan_tree(plan: Plan):
     """Draws a plan: a line per segment over tokens, branches below their trunk."""
     figure, (axis,) = panels(width=8, height=max(2.5, 0.14 * len(plan.segments) + 1))
     colours = shades(segment.config.width for segment in plan.segments.values())

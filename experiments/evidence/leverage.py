@@ -8,11 +8,9 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
-from matplotlib.figure import Figure
 
 from experiments.evidence.claim import HIGH, LEVEL, LOW, Claim, listed
-from experiments.evidence.figures import finish, intervals, panels, shades
+from experiments.evidence.figures import finish, intervals, panels, shades, viridis
 from experiments.evidence.law import identified, law_table, parameter
 from experiments.evidence.report import Block, Picture, Table, Text
 from fitting import Fit, Observations, fit
@@ -205,7 +203,7 @@ def joint_law(found: pd.DataFrame) -> list[Block]:
     ]
 
 
-def leverage_picture(found: pd.DataFrame) -> Figure:
+def leverage_picture(found: pd.DataFrame):
     """Draws leverage over compute: a panel over A, a panel over G, the published law beside."""
     law, flops = LAWS["leverage"], np.geomspace(found["flops"].min() / 3, 1e22, 200)
     inside = (flops >= FITTED[0]) & (flops <= FITTED[1])
@@ -236,10 +234,10 @@ def leverage_picture(found: pd.DataFrame) -> Figure:
     return figure
 
 
-def curve_picture(table: pd.DataFrame, fits: Mapping[str, Fit]) -> Figure:
+def curve_picture(table: pd.DataFrame, fits: Mapping[str, Fit]):
     """Draws every run's loss over compute, and the power law of each arm."""
     figure, (axis,) = panels(width=7.5, height=4.8)
-    mixtures = colormaps["viridis"](np.linspace(0, 0.9, max(len(fits) - 1, 1)))
+    mixtures = viridis(0, 0.9, max(len(fits) - 1, 1))
     for (arm, found), colour in zip(fits.items(), [(0.8, 0.1, 0.1, 1.0), *mixtures], strict=False):
         group, used = table[table["arm"] == arm], found.observations.frame
         line = np.geomspace(group["flops"].min(), group["flops"].max(), 50)

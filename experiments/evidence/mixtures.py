@@ -8,7 +8,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from experiments.evidence.claim import Claim, bullets, counted
 from experiments.evidence.comparison import against, differences
@@ -182,7 +181,7 @@ def mixture_table(design, found, names) -> pd.DataFrame:
     return table[["mixture", *table.columns.drop("mixture")]]
 
 
-def picture(found, crossed, arms: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
+def picture(found, crossed, arms: pd.DataFrame, pairs: pd.DataFrame):
     """Draws predicted against observed, small against large, and the larger runs by mixture."""
     figure, (left, middle, right) = panels(3, 4.3, 4.2)
     observed = found.proxies.loss

@@ -8,14 +8,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
-from scipy import stats
 
 from experiments.evidence.claim import HIGH, LEVEL, LOW, Claim, bullets
 from experiments.evidence.figures import finish, intervals, panels, per_panel, shades
 from experiments.evidence.quantised_law import CELL, law_loss
 from experiments.evidence.report import Block, Picture, Table, Text
 from fitting import Fit, Observations, fit
+from fitting.mixtures import rank_correlation
 from fitting.qat import optimal_fraction, tokens_per_byte
 
 DRAWS = 2000
@@ -103,7 +102,7 @@ def penalty_blocks(paired: pd.DataFrame, law: Fit) -> list[Block]:
     ]
 
 
-def penalty_figure(classic: pd.DataFrame, law: Fit) -> Figure:
+def penalty_figure(classic: pd.DataFrame, law: Fit):
     """Draws the penalty over the share, a panel per bits, a colour per size."""
     cells = classic.assign(cell=list(zip(classic["width"], classic["tokens"], strict=True)))
     colours, most = shades(classic["width"]), classic["tokens"].max()
@@ -207,7 +206,7 @@ def optimum_text(best: pd.DataFrame) -> str:
         )
     ends = known[["parabola", LOW, HIGH, "published"]].itertuples(index=False)
     sides = [Claim(value, low, high, than=theirs).verdict for value, low, high, theirs in ends]
-    trend = stats.spearmanr(known["tokens per byte S"], known["parabola"]).statistic
+    trend = float(rank_correlation(known["tokens per byte S"], known["parabola"]))
     error = (known["parabola"] - known["published"]).abs().mean()
     renamed = Observations(known.rename(columns={"parabola": "optimal_fraction"}))
     ours = fit("qat_fraction", renamed, params="params_total", point_only=True).parameters["a"]
@@ -223,7 +222,7 @@ def optimum_text(best: pd.DataFrame) -> str:
     )
 
 
-def optimum_figure(best: pd.DataFrame) -> Figure:
+def optimum_figure(best: pd.DataFrame):
     """Draws the best share against S, with the published curve."""
     figure, (axis,) = panels()
     colours, s = shades(best["bits"]), best["tokens per byte S"]

@@ -6,16 +6,19 @@ import html
 import io
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import markdown
 import pandas as pd
 from etils import epath
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from experiments.evidence.study import Study
 from scaling.environment import environment
 from scaling.files import write_atomically
+
+if TYPE_CHECKING:  # A plan starts without it.
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Picture:
     """A figure that is shown, and written as `figures/NAME.png`."""
 
     name: str
-    figure: Figure
+    figure: "Figure"
     caption: str
 
 
@@ -169,7 +172,7 @@ def footer(config: ConfigDict, absent: int) -> Text:
     )
 
 
-def png(figure: Figure) -> bytes:
+def png(figure: "Figure") -> bytes:
     """Draws a figure."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=130, bbox_inches="tight", metadata={"Software": None})

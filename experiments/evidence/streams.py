@@ -5,7 +5,6 @@ Figures and tables of `experiments/parscale.py`.
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from experiments.evidence.claim import counted
 from experiments.evidence.comparison import at_best, best_rates
@@ -71,7 +70,7 @@ def kept_table(trained: pd.DataFrame, kept: pd.DataFrame, most: str) -> Table:
     return Table("kept", pd.DataFrame(rows), "Bits per byte by streams kept; means over seeds.")
 
 
-def law_picture(best: pd.DataFrame, found: Fit) -> Figure:
+def law_picture(best: pd.DataFrame, found: Fit):
     """Draws loss against non-embedding parameters, a colour and a line of the law per P.
 
     Lines are drawn ever thinner, because at k = 0 they coincide.
@@ -88,7 +87,7 @@ def law_picture(best: pd.DataFrame, found: Fit) -> Figure:
     return figure
 
 
-def flops_picture(table: pd.DataFrame) -> Figure:
+def flops_picture(table: pd.DataFrame):
     """Draws every arm at its best rate over its training FLOPs, a dot per seed."""
     figure, (axis,) = panels(width=8.5)
     for arm, group in at_best(table, "loss").groupby("arm", sort=False):

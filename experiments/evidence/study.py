@@ -59,8 +59,8 @@ class Study:
     four epochs of a domain.
 
     Where further runs depend on the losses of these, `then` gives them from the `Results` of these;
-    they are trained and reported as if they had stood in `runs`. `awaited` are runs of the same
-    cost, for the plan before those losses are there.
+    they are trained and reported as if they had stood in `runs`, and `then` is asked again, until
+    it gives none that are not there. `awaited` are runs of the same cost, for the plan before.
 
     `laws` says what the report fits: from a table of the runs without losses to (law, parameter
     count, mask of the rows that are fitted) each, so that what cannot be fitted is said before

@@ -3,15 +3,47 @@
 import dataclasses
 
 from refused import Refused
+from scaling.optimizers.adafactor import Adafactor
+from scaling.optimizers.adam_mini import AdamMini
 from scaling.optimizers.adamw import AdamW
+from scaling.optimizers.ademamix import AdEMAMix
+from scaling.optimizers.adopt import ADOPT
+from scaling.optimizers.cautious import CautiousAdamW
+from scaling.optimizers.cosmos import COSMOS
+from scaling.optimizers.kron import Kron
 from scaling.optimizers.lion import Lion
+from scaling.optimizers.mars import MARS
 from scaling.optimizers.muon import Muon
+from scaling.optimizers.nadamw import NAdamW
 from scaling.optimizers.rule import Optimizer, Rule
+from scaling.optimizers.scion import Scion
+from scaling.optimizers.sinkgd import SinkGD
+from scaling.optimizers.soap import SOAP
+from scaling.optimizers.stosignsgd import StoSignSGD
 
 OPTIMIZERS = {
     "adamw": AdamW,
     "lion": Lion,
     "muon": Muon,
+    "nadamw": NAdamW,
+    "soap": SOAP,
+    "cautious": CautiousAdamW,
+    "sinkgd": SinkGD,
+    "scion": Scion,
+    "mars": MARS,
+    "adam_mini": AdamMini,
+    "kron": Kron,
+    "cosmos": COSMOS,
+    "stosignsgd": StoSignSGD,
+    "adafactor": Adafactor,
+    "adopt": ADOPT,
+    "ademamix": AdEMAMix,
+}
+
+# Optimizers that one may look for here, and why they are not.
+ABSENT = {
+    "sophia": "its Hessian needs a second gradient, of drawn labels, every few steps",
+    "schedule_free": "it is evaluated at other weights than it trains, and has no decay",
 }
 
 __all__ = ["OPTIMIZERS", "AdamW", "Lion", "Muon", "Optimizer", "Rule", "chosen", "named"]
@@ -24,7 +56,8 @@ def chosen(name: str) -> type[Optimizer]:
       Refused: no optimizer of this name.
     """
     if name not in OPTIMIZERS:
-        raise Refused("optimizer", name, f"one of {', '.join(OPTIMIZERS)}")
+        why = f" ({name} is not among them: {ABSENT[name]})" if name in ABSENT else ""
+        raise Refused("optimizer", name, f"one of {', '.join(OPTIMIZERS)}{why}")
     return OPTIMIZERS[name]
 
 

@@ -23,3 +23,12 @@ class AdamW(Optimizer):
     def rule(self, path: str, leaf: Leaf) -> Rule:
         """Adam's direction (Kingma & Ba 2015, algorithm 1) for every leaf."""
         return Rule(transformation=optax.scale_by_adam(self.b1, self.b2, self.epsilon))
+
+
+def rest(optimizer) -> Rule:
+    """Returns the rule of the leaves that an optimizer of matrices leaves to AdamW.
+
+    The optimizer has `b1`, `b2`, `epsilon`, and `adam_rate`, which multiplies its rate.
+    """
+    adam = optax.scale_by_adam(optimizer.b1, optimizer.b2, optimizer.epsilon)
+    return Rule(transformation=adam, rate=optimizer.adam_rate)

@@ -8,10 +8,14 @@ import math
 from dataclasses import dataclass
 
 import optax
+from jaxtyping import Array, Float
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
 from models import Leaf
-from scaling.optimizers.rule import Optimizer, Rule
+from scaling.optimizers.adamw import rest
+from scaling.optimizers.rule import Optimizer, Rule, is_matrix
+
+AXES = MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +56,11 @@ class Muon(Optimizer):
 
     def rule(self, path: str, leaf: Leaf) -> Rule:
         """Muon for hidden matrices, the last two dimensions of which are in and out; else Adam."""
-        if not (leaf.group.hidden and len(leaf.shape) >= 2):
-            adam = optax.scale_by_adam(self.b1, self.b2, self.epsilon)
-            return Rule(transformation=adam, rate=self.adam_rate)
-        axes = MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
-        muon = scale_by_muon(ns_steps=self.steps, beta=self.momentum, weight_dimension_numbers=axes)
-        return Rule(transformation=optax.chain(muon, optax.scale(self.scale(leaf))))
+        if not is_matrix(leaf):
+            return rest(self)
+        muon = scale_by_muon(ns_steps=self.steps, beta=self.momentum, weight_dimension_numbers=AXES)
+        scaled = optax.chain(muon, optax.scale(self.scale(leaf)))
+        return Rule(transformation=scaled, flops=newton_schulz_flops(leaf, self.steps))
 
     def scale(self, leaf: Leaf) -> float:
         """Returns what an orthogonal matrix of a leaf's shape is multiplied by."""
@@ -65,3 +68,18 @@ class Muon(Optimizer):
         if self.rms is None:
             return math.sqrt(max(1.0, fan_out / fan_in))
         return self.rms * math.sqrt(max(fan_in, fan_out))
+
+
+def newton_schulz(matrix: Float[Array, "m n"], steps: int) -> Float[Array, "m n"]:
+    """Returns a matrix near the closest orthogonal one; of a zero matrix zero."""
+    muon = scale_by_muon(ns_steps=steps, beta=0.0, nesterov=False)
+    return muon.update(matrix, muon.init(matrix))[0]
+
+
+def newton_schulz_flops(leaf: Leaf, steps: int) -> float:
+    """Counts the FLOPs of the iteration: of a leaf's matrices [m, n], m ≤ n, 4m²n + 2m³ a step.
+
+    A step multiplies XXᵀ, its square, and a polynomial of it with X.
+    """
+    m, n = sorted(leaf.shape[-2:])
+    return float(steps * math.prod(leaf.shape[:-2]) * (4 * m * m * n + 2 * m**3))

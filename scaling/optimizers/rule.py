@@ -1,14 +1,17 @@
 """What an optimizer is: one optax transformation per leaf, with its share of rate and decay."""
 
+import copy
 import dataclasses
 import math
+import zlib
 from dataclasses import dataclass
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, UInt32
 
 from models import Leaf
 from models.ladder import weight_decay
@@ -21,13 +24,16 @@ class Rule:
 
     `transformation` turns the leaf's clipped gradient into the direction and sees nothing but this
     leaf. `rate` and `decay` are multiples of the run's rate at the step and of its weight decay.
-    With `lazy`, rows of zero gradient keep value, state and step count (`by_row`).
+    With `lazy`, rows of zero gradient keep value, state and step count (`by_row`). `flops` are the
+    FLOPs of the rule's matrix products a step, on average, a multiply-add being 2; what is done
+    entry by entry is not counted, as nowhere.
     """
 
     transformation: optax.GradientTransformation
     rate: float = 1.0
     decay: float = 1.0
     lazy: bool = False
+    flops: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,15 +42,20 @@ class Optimizer:
 
     `learning_rate` is the peak that all rates are multiples of; decay is multiplied by the learning
     rate (Loshchilov & Hutter 2019, algorithm 2). `clip` is the largest global gradient norm.
+
+    With `swept` every setting that is a float enters the program as an array, as rate and decay
+    always do: all values of a sweep share one compiled program. (Its results differ in rounding
+    from those of the program that has the settings as constants, so it is in a run's identity.)
     """
 
-    # Fields that enter the program as arrays, and what stands for them in it. All others are
-    # static: two values are two programs.
+    # Fields that always enter the program as arrays, and what stands for them in it. Others are
+    # static unless swept: two values are two programs.
     TRACED: ClassVar[dict[str, float]] = {"learning_rate": 1.0, "weight_decay": 0.0}
 
     learning_rate: float
     weight_decay: float = 0.0
     clip: float = 1.0
+    swept: bool = False
 
     def __post_init__(self):
         self.positive("learning_rate", "clip")
@@ -55,15 +66,47 @@ class Optimizer:
             if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
                 raise Refused(f"optimizer.{name}", getattr(self, name), "a positive number")
 
+    def fractions(self, *names: str) -> None:
+        """Refuses fields that are not numbers from 0 to below 1."""
+        for name in names:
+            if not 0 <= getattr(self, name) < 1:
+                raise Refused(f"optimizer.{name}", getattr(self, name), "from 0 to below 1")
+
     @classmethod
     def at(cls, rate: float, **settings):
         """Returns the optimizer of a peak rate with the weight decay that the ladder gives it."""
         return cls(learning_rate=rate, weight_decay=weight_decay(rate), **settings)
 
     @property
+    def arrays(self) -> dict[str, dataclasses.Field]:
+        """The fields that enter the program as arrays because the optimizer is swept."""
+        if not self.swept:
+            return {}
+        floats = {f.name: f for f in dataclasses.fields(self) if f.type in (float, "float")}
+        return {name: field for name, field in floats.items() if name not in self.TRACED}
+
+    @property
+    def settings(self) -> np.ndarray:
+        """What the program is given beside rates, float32: the decay; if swept a vector from it."""
+        if not self.swept:
+            return np.float32(self.weight_decay)
+        return np.array([self.weight_decay, *(getattr(self, f) for f in self.arrays)], np.float32)
+
+    def given(self, settings: Float[Array, "..."]) -> tuple["Optimizer", Float[Array, ""]]:
+        """Returns the optimizer with the values of `settings`, and the decay, inside a program."""
+        if not self.swept:
+            return self, settings
+        decay, *values = settings
+        other = copy.copy(self)
+        for name, value in zip(self.arrays, values, strict=True):
+            object.__setattr__(other, name, value)  # Not `replace`, whose checks need numbers.
+        return other, decay
+
+    @property
     def static(self):
         """The same optimizer without what enters the program as arrays."""
-        return dataclasses.replace(self, **self.TRACED)
+        standing = {name: field.default for name, field in self.arrays.items()}
+        return dataclasses.replace(self, **self.TRACED, **standing)
 
     def rule(self, path: str, leaf: Leaf) -> Rule:
         """Says how a leaf is updated, by its group and shape; the group's own wishes come later."""
@@ -78,7 +121,24 @@ class Optimizer:
             rate=rule.rate * group.rate,
             decay=rule.decay * group.decay,
             lazy=group.lazy,
+            flops=rule.flops,
         )
+
+
+def is_matrix(leaf: Leaf) -> bool:
+    """Says whether hidden states are multiplied by a leaf's last two dimensions, in and out."""
+    return leaf.group.hidden and len(leaf.shape) >= 2
+
+
+def by_matrix(transformation: optax.GradientTransformation, leaf: Leaf):
+    """Applies a rule for matrices [in, out] to each of a leaf's matrices, such as experts, apart.
+
+    Their states lie along the leaf's leading dimensions.
+    """
+    init, update = transformation
+    for _ in leaf.shape[:-2]:
+        init, update = jax.vmap(init), jax.vmap(update)
+    return optax.GradientTransformation(init, update)
 
 
 def by_row(transformation: optax.GradientTransformation) -> optax.GradientTransformation:
@@ -104,3 +164,14 @@ def by_row(transformation: optax.GradientTransformation) -> optax.GradientTransf
 def present(gradient: Float[Array, "V F"]) -> Bool[Array, " V"]:
     """Says which rows of a table the batch read: those whose gradient is not all zero."""
     return jnp.any(gradient != 0, axis=1)
+
+
+def key_of(path: str, value: Float[Array, "..."]) -> UInt32[Array, "2"]:
+    """Returns a key for draws, of a leaf's path and of the bits of its initial values.
+
+    So draws differ by leaf and by seed, and are the same on every device.
+    """
+    bits = jax.lax.bitcast_convert_type(value, jnp.uint32)
+    weights = 2 * jnp.arange(bits.size, dtype=jnp.uint32).reshape(bits.shape) + 1
+    name = jnp.uint32(zlib.crc32(path.encode()))
+    return jnp.stack([name, jnp.sum(bits * weights, dtype=jnp.uint32)])

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-# Recorded at commit cf68389: how many runs each study's `cpu` preset has, and the hash of their
-# sorted identities, one a line.
+# Recorded at commit cf68389, `optimizers` when it was new: how many runs each study's `cpu` preset
+# has, and the hash of their sorted identities, one a line.
 RECORDED = json.loads(Path(__file__).with_name("study_identities.json").read_text())
 
 

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from fitting import LAWS, Observations, fit
-from fitting.chain import LINK, anchored, chain, chain_report, fit_chain, link_misfit
+from fitting.chain import LINK, anchored, beyond, chain, chain_report, fit_chain, link_misfit
 from fitting.options import Options
 from refused import Refused
 from tests.fitting.planted import PUBLIC, TRUTH, grid
@@ -70,6 +70,16 @@ def test_a_link_that_bends_is_less_sure_below_its_runs():
     bent = links.assign(accuracy=links["accuracy"] - 0.02 * (links["loss"].max() - links["loss"]))
     assert link_misfit(fit("downstream_sigmoid", Observations(bent), options)) > 0.02
     assert link_misfit(fit("downstream_sigmoid", Observations(links.iloc[:3]), options)) >= 0
+
+
+def test_the_choice_asks_as_far_as_the_targets_lie():
+    runs, links = ladder()
+    targets = Observations(pd.DataFrame({**TARGET, "loss": [2.0]}))
+    found = beyond(Observations(runs), targets, None)
+    assert found == pytest.approx(
+        np.log(7e9 * 4e12 / (runs["params_total"] * runs["tokens"]).max())
+    )
+    assert beyond(Observations(links), targets, None) is None
 
 
 def test_an_anchor_is_one_more_run_at_no_loss():

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from fitting import LAWS, Observations, Options
-from fitting.choice import admitted, choose, extrapolating, stack, weighted
+from fitting.choice import admitted, choose, extrapolating, overtaking, stack, weighted
 from fitting.rolling import extrapolations
 from refused import Refused
 from tests.fitting.planted import TRUTH
@@ -34,7 +34,7 @@ def test_the_planted_law_is_chosen_and_the_others_are_worse(choice):
 
 
 def test_the_weighted_mean_is_no_worse_than_the_chosen_law_where_its_weights_come_from(choice):
-    # Up to the pull towards equal weights.
+    # Up to the pull towards weights by each law's own error.
     assert choice.mean_score <= 1.1 * choice.laws["score"].min()
 
 
@@ -42,8 +42,8 @@ def test_losses_of_held_out_runs_are_never_read(choice):
     runs = planted()
     mask = ~runs.frame["run"].isin(choice.fits["chinchilla"].observations.frame["run"]).to_numpy()
     moved = Observations(runs.frame.assign(loss=np.where(mask, 9.0, runs.frame["loss"])))
-    again = choose(NAMES, moved, held_out="above:0.2")
-    pd.testing.assert_frame_equal(again.laws, choice.laws)
+    once, again = (choose(["data"], table, held_out="above:0.2") for table in (runs, moved))
+    pd.testing.assert_frame_equal(again.laws, once.laws)
 
 
 def test_the_mean_predicts_the_runs_beyond_inside_its_interval(choice):
@@ -57,7 +57,7 @@ def test_the_mean_predicts_the_runs_beyond_inside_its_interval(choice):
     assert np.mean((ahead["loss"] >= found["low"]) & (ahead["loss"] <= found["high"])) > 0.8
 
 
-def test_a_plain_prediction_that_wins_is_said_loudly():
+def test_a_plain_prediction_that_wins_is_said_loudly(choice):
     # A straight line in compute is met by no law that sees tokens only.
     runs = planted()
     flops = 6 * runs.frame["params_total"] * runs.frame["tokens"]
@@ -65,11 +65,19 @@ def test_a_plain_prediction_that_wins_is_said_loudly():
     straight = Observations(runs.frame.assign(loss=20 * flops**-0.05 * noise))
     found = choose(["data"], straight, held_out="above:0.2")
     assert "log_linear alone predicts" in found.warnings[0]
-    assert not any("alone" in text for text in choose(NAMES, runs).warnings)
+    assert not any("alone" in text for text in choice.warnings)
+
+
+def test_a_plain_prediction_that_overtakes_the_laws_at_the_last_two_cuts_is_named():
+    rows = pd.DataFrame({"cut": [0, 1, 2], "law": "log_linear", "error": [0.3, 0.02, -0.01]})
+    mean = rows.assign(law="weighted mean", error=[0.1, 0.1, 0.1])
+    assert overtaking(rows, mean) == "log_linear"
+    assert overtaking(rows.assign(error=[0.3, 0.2, 0.01]), mean) is None
+    assert overtaking(rows[rows["cut"] == 2], mean[mean["cut"] == 2]) is None
 
 
 def test_what_lies_beyond_every_rolling_test_is_warned_of():
-    assert "asked 1e+06 times" in choose(NAMES, planted(), distance=np.log(1e6)).warnings[-1]
+    assert "asked 1e+06 times" in choose(["data"], planted(), distance=np.log(1e6)).warnings[-1]
 
 
 def test_auto_takes_the_laws_that_the_columns_admit():
@@ -109,6 +117,16 @@ def test_stacked_weights_cancel_opposite_errors():
     assert np.abs(mean["error"]).max() < 1e-8 and len(mean) == 8
 
 
+def test_weights_that_errors_leave_open_go_to_the_laws_that_err_less():
+    rows = pd.DataFrame({"cut": 0, "fitted": 10, "run": [f"r{i}" for i in range(8)]})
+    rows = rows.assign(trunk=rows["run"], distance=1.0, spread=0.01)
+    error = np.random.default_rng(0).normal(size=8)
+    laws = {"best": 0.01, "good": 0.011, "bad": 0.05}
+    table = pd.concat([rows.assign(law=name, error=size * error) for name, size in laws.items()])
+    weights = stack(table, list(laws), 1.0)
+    assert weights["best"] > weights["good"] > weights["bad"] and weights["bad"] < 0.01
+
+
 def test_a_law_that_is_wrong_carries_a_misfit_and_one_that_holds_does_not():
     runs = planted(noise=0.001)
     options = Options(audits=2, draws=50)
@@ -126,7 +144,7 @@ def test_a_law_that_is_wrong_carries_a_misfit_and_one_that_holds_does_not():
 
 def test_rolling_rows_of_a_law_are_the_same_whoever_else_is_judged():
     runs = planted()
-    alone, beside = (extrapolations(names, runs) for names in (["data"], NAMES))
+    alone, beside = (extrapolations(names, runs) for names in (["data"], NAMES[1:]))
     for name in ("data", "nearest_run", "log_linear"):
         one, other = (t[t["law"] == name].reset_index(drop=True) for t in (alone, beside))
         pd.testing.assert_frame_equal(one, other)

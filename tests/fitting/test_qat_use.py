@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from experiments.bench import coverage
-from fitting import fit, qat_use, use
+from experiments.bench.planted import QAT as TRUTH
+from experiments.bench.planted import plant, qat
+from fitting import LAWS, fit, qat_use, use
 from fitting.qat import QAT
 from refused import Refused
 
@@ -16,10 +17,10 @@ SHARES = np.linspace(0.01, 0.99, 99)
 
 @pytest.fixture(scope="module")
 def planted():
-    plan = coverage.qat()
+    plan = qat()
     # Every third run is enough here; a trunk keeps runs of all bits and shares.
     plan = replace(plan, frame=plan.frame.iloc[::3].reset_index(drop=True), noise=1e-3)
-    runs, _ = coverage.plant(plan, 0.0, np.random.default_rng(0))
+    runs, _ = plant(plan, 0.0, np.random.default_rng(0))
     return fit("qat", runs, draws=100, audits=2)
 
 
@@ -39,22 +40,22 @@ def test_predictions_of_a_planted_law_are_recovered(planted):
     for params, tokens, bits in ((8.6e7, 2.3e9, 2.0), (PARAMS, TOKENS, BITS), (7.6e8, 1e12, 1.0)):
         setting = table(np.array([0.05, 0.3, 0.8]), params, tokens, bits)
         found = QAT.predict(setting, planted.parameters)
-        assert found / QAT.predict(setting, coverage.QAT) == pytest.approx(1, abs=1e-3)
+        assert found / QAT.predict(setting, TRUTH) == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize("tokens", [8e9, 4e10, 1e12])
 @pytest.mark.parametrize("bits", [2.0, 4.0, 6.0])
 def test_the_best_share_is_the_planted_one_to_a_grid_step(planted, tokens, bits):
     found = answers(planted, "best_fraction", params=PARAMS, tokens=tokens, bits=bits)["fraction"]
-    truth = SHARES[np.argmin(QAT.predict(table(SHARES, tokens=tokens, bits=bits), coverage.QAT))]
+    truth = SHARES[np.argmin(QAT.predict(table(SHARES, tokens=tokens, bits=bits), TRUTH))]
     assert found.value == pytest.approx(truth, abs=0.02)
     assert 0 < found.low < found.value < found.high < 1
 
 
 def test_the_best_share_is_a_stationary_point():
-    share, loss = qat_use.at_best_fraction(QAT, coverage.QAT, PARAMS, TOKENS, BITS)
+    share, loss = qat_use.at_best_fraction(QAT, TRUTH, PARAMS, TOKENS, BITS)
     near = share[0] + np.array([-1e-3, 0.0, 1e-3])
-    around = qat_use.loss_at(QAT, coverage.QAT, PARAMS, TOKENS, BITS, near)[0]
+    around = qat_use.loss_at(QAT, TRUTH, PARAMS, TOKENS, BITS, near)[0]
     assert np.argmin(around) == 1 and loss[0] == pytest.approx(around[1], rel=1e-12)
     assert abs(around[2] - around[0]) < 0.1 * (around[0] + around[2] - 2 * around[1]) + 1e-12
 
@@ -71,7 +72,7 @@ def test_the_best_bits_fill_the_memory_and_have_the_lowest_loss(planted):
     found = answers(planted, "best_bits", memory=2e8, tokens=1e11, bits=widths)
     assert found["params_total"].value * found["bits"].value / 8 == pytest.approx(2e8)
     truth = {
-        bits: qat_use.at_best_fraction(QAT, coverage.QAT, 1.6e9 / bits, 1e11, bits)[1][0]
+        bits: qat_use.at_best_fraction(QAT, TRUTH, 1.6e9 / bits, 1e11, bits)[1][0]
         for bits in widths
     }
     assert found["bits"].value == min(truth, key=truth.get)
@@ -110,6 +111,6 @@ def test_settings_without_meaning_are_refused(planted):
         use.ask(planted, "needed_tokens", **setting, fraction=1.0)
     with pytest.raises(Refused, match="tokens"):
         use.ask(planted, "best_fraction", **setting | {"tokens": 0.0})
-    other = replace(planted, law=coverage.LAWS["chinchilla"])
+    other = replace(planted, law=LAWS["chinchilla"])
     with pytest.raises(Refused, match="best_bits"):
         use.ask(other, "best_bits", memory=1e8, tokens=TOKENS, bits=2)

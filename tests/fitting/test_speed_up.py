@@ -3,12 +3,11 @@ import pandas as pd
 import pytest
 from scipy.optimize import brentq
 
+from fitting.observations import Observations
 from fitting.speed_up import lines, speed_up, speed_up_report
 from refused import Refused
-from tests.fitting.planted import PUBLIC
 
 TOKENS = np.geomspace(1e9, 3e10, 9)
-OPTIMIZERS = PUBLIC / "optimizers" / "losses.csv"
 
 
 def base(tokens):
@@ -92,19 +91,23 @@ def test_a_baseline_that_rises_or_is_too_short_is_refused():
         speed_up(arm(base).iloc[:3], arm(base))
 
 
-@pytest.mark.skipif(not OPTIMIZERS.exists(), reason="the public table is not here")
 def test_published_fits_of_two_optimizers():
     # Wen et al. 2025 (arXiv:2509.02046): log-log fits, 14.7284 N^-.07974 for AdamW; their lines of
     # AdamW and Muon cross below 7 billion parameters, so Muon's gain shrinks with size.
-    table = pd.read_csv(OPTIMIZERS)
-    arms = {name: rows for name, rows in table.groupby("optimizer")}
+    table = Observations.read("published:optimizers")
+    multiplier = table.column("tokens") / table.column("params_non_embedding")
+    arms = {name: rows for name, rows in table.only(multiplier == 80).frame.groupby("optimizer")}
     found = speed_up(arms["adamw"], arms["muon"], "params_non_embedding", asymptote=0.0)
     assert found.exponent == pytest.approx(0.07974, abs=2e-4)
     assert found.drift < 0
     other = speed_up(arms["muon"], arms["adamw"], "params_non_embedding", asymptote=0.0)
     assert other.exponent == pytest.approx(0.07735, abs=2e-4)
-    text = speed_up_report(
-        *(OPTIMIZERS, "optimizer == adamw", "optimizer == muon"),
-        **{"along": "params_non_embedding", "asymptote": 0.0},
+
+
+def test_a_report_on_two_sets_of_rows_of_a_table(tmp_path):
+    both = pd.concat(
+        [arm(base).assign(arm="a"), arm(lambda x: base(1.4 * x)).assign(arm="b")], axis=0
     )
-    assert "exponent 0.0797" in text
+    both.to_csv(tmp_path / "runs.csv", index=False)
+    text = speed_up_report(tmp_path / "runs.csv", "arm == a", "arm == b", asymptote=1.8)
+    assert "speed-up in tokens at 3e+10: 1.4 (" in text and "exponent 0.2" in text

@@ -12,9 +12,7 @@ from scipy.special import erf
 from models import ModelConfig, ParameterTokens, count, loss, skeleton
 from models.tokenformer import NORMS, Pattention, unit, weigh
 from refused import Refused
-from scaling import AdamW, make_mesh
-from scaling.train import Program
-from tests.corpora import recipe, tokenformer
+from tests.corpora import tokenformer
 
 ROWS, MORE, SIZE = 12, 20, 16
 DEFAULT = ParameterTokens(ROWS)
@@ -262,17 +260,6 @@ def test_grouped_heads_and_qk_norm_work_with_parameter_tokens():
         ),
         (lambda: ParameterTokens(8, tau="n"), "parameter_tokens.tau: got n; accepted: one of"),
         (lambda: ParameterTokens(8, 9), "parameter_tokens.base_rows: got 9; accepted: 1 to rows=8"),
-        (
-            lambda: Program(
-                recipe=recipe(
-                    replace(tokenformer(), feed_forward=ParameterTokens(30)),
-                    AdamW(learning_rate=0.01),
-                ),
-                batch_tokens=256,
-                mesh=make_mesh("fsdp:4"),
-            ),
-            "parameter_tokens.rows: got 30; accepted: a multiple of mesh.fsdp=4",
-        ),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(make, message):

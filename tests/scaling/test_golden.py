@@ -10,35 +10,39 @@ from data import Mixture, Order, Piece
 from models import skeleton
 from scaling import AdamW, make_mesh
 from scaling.state import initial
-from scaling.train import Program, advance, on_mesh
+from scaling.train import Program, advance, let_go, on_mesh
 from tests.corpora import recipe, small_corpus
 from tests.golden import assert_golden
 from tests.rounding import FACTOR, NUDGES, state_nudged
 from tests.zoo import CONFIGS
 
+BATCH = 128  # Tokens.
 
-def steps(seed: int | None = None) -> dict:
+
+def steps(*seeds: int) -> list[dict]:
     """Returns losses, gradient norms and a parameter sum of three steps of each configuration.
 
-    With a seed, parameters start one unit in the last place from where they would.
+    Then the same for each seed, with parameters that start one unit in the last place from there.
     """
-    values = {}
+    values = [{} for _ in (None, *seeds)]
     for name, config in CONFIGS.items():
         program = Program(
             recipe=recipe(config, AdamW(learning_rate=0.01)),
-            batch_tokens=128,
+            batch_tokens=BATCH,
             mesh=make_mesh("data:1"),
         )
         rng = np.random.default_rng(0)
-        windows = rng.integers(0, 256, (3, 4, config.context + 1))
-        state = initial(recipe(config), 0)
-        state = on_mesh(program, state if seed is None else state_nudged(state, seed))
-        state, metrics = advance(program, state, windows, np.full(3, 0.01), 0.1)
-        for step in range(3):
-            values[f"{name} loss {step}"] = float(metrics["nll"][step])
-            values[f"{name} norm {step}"] = float(metrics["grad_norm"][step])
+        windows = rng.integers(0, 256, (3, BATCH // config.context, config.context + 1))
+        start = initial(recipe(config), 0)
         some = sorted(skeleton(config).params)[0]
-        values[f"{name} sum of {some}"] = float(np.abs(state.params[some]).sum())
+        for into, seed in zip(values, (None, *seeds), strict=True):
+            state = on_mesh(program, start if seed is None else state_nudged(start, seed))
+            state, metrics = advance(program, state, windows, np.full(3, 0.01), 0.1)
+            for step in range(3):
+                into[f"{name} loss {step}"] = float(metrics["nll"][step])
+                into[f"{name} norm {step}"] = float(metrics["grad_norm"][step])
+            into[f"{name} sum of {some}"] = float(np.abs(state.params[some]).sum())
+        let_go(program)
     return values
 
 
@@ -62,7 +66,7 @@ def orders() -> dict:
 def test_one_step_is_what_it_was():
     # Units of the last place change most values by less than 1e-6; where gradients nearly vanish
     # Adam moves parameters by their signs, and AVX2 and SSE4.2 gave up to 1.2e-5.
-    found, moved = steps(), [steps(seed) for seed in NUDGES]
+    found, *moved = steps(*NUDGES)
 
     def close(key, old, new):
         effect = max(abs(other[key] - new) for other in moved)

@@ -1,10 +1,12 @@
 """What the store lacks of a plan, and the lines that a segment leaves there."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
-from scaling import Evaluation, Store, plan
+import models
+from scaling import Evaluation, Store, devices, plan
 from scaling.ledger import DIVERGED_ABOVE, Ledger, Meter
 from scaling.progress import Silent
 from tests.corpora import STEP, study_runs
@@ -44,6 +46,20 @@ def test_lines_go_up_to_the_step_that_diverges(corpus, mesh, tmp_path):
     assert meter.diverged == 3 and meter.loss == lines[1]["loss"] and meter.seconds == 3.0
     assert {line["router.load"] for line in lines} == {0.5}
     assert {line["tokens_per_second"] for line in lines} == {2 * STEP}
+
+
+def test_lines_say_the_share_of_a_known_devices_peak(corpus, mesh, tmp_path, monkeypatch):
+    book = ledger(corpus, mesh, tmp_path)
+    segment = next(book.plan.walk())
+    values = VALUES | {"nll": np.ones(2, np.float32)}
+    rate = STEP * models.count(segment.config).flops_train  # FLOP/s of two steps in 2 s.
+    slow = replace(devices.DEVICES["v5e"], kinds=("cpu",), peak=50 * rate / mesh.size)
+    for known, share in (({}, None), ({"slow": slow}, 0.02)):
+        monkeypatch.setattr(devices, "DEVICES", known)
+        meter = book.open(segment, 0, 0.0)
+        meter.take(0, np.full(2, 0.01), {name: x[:2] for name, x in values.items()}, 2.0)
+        meter.flush()
+        assert {line.get("mfu") for line in book.store.metrics(segment.id)} == {share}
 
 
 def test_a_norm_that_is_not_finite_diverges_and_leaves_no_number(corpus, mesh, tmp_path):

@@ -5,17 +5,20 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import jax
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 from models import Experts
 from refused import Refused
 from scaling import Evaluation, Store, Worker, make_mesh, plan
-from scaling.mesh import shards
-from scaling.state import initial
+from scaling.mesh import laid_out, shards, state_shardings, unsplit
+from scaling.state import abstract, initial
 from scaling.train import Program, advance, on_mesh
 from tests.corpora import model, recipe, study_runs
 from tests.rounding import (
@@ -85,8 +88,6 @@ def test_state_is_really_sharded():
 
 @pytest.mark.parametrize("spec", ["data:8", "fsdp:4,data:2"])
 def test_the_end_of_a_run_agrees_within_a_third_of_the_seeds_spread(spec, corpus, tmp_path):
-    from dataclasses import replace
-
     runs = [study_runs("wsd", corpus)[-1]]
     runs = [replace(runs[0], seed=seed) for seed in range(3)]
 
@@ -171,6 +172,64 @@ def test_a_mesh_without_the_devices_of_some_process_is_refused(monkeypatch):
     with pytest.raises(Refused, match="got data:4; accepted: a product of sizes of 8: every proc"):
         make_mesh("data:4")
     assert make_mesh("data:4,fsdp:2").size == 8
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A chip of an absent TPU v5e slice of 16 × 16, whose hosts have 2 × 4 chips each."""
+
+    id: int
+    device_kind: ClassVar[str] = "TPU v5 lite"
+    platform: ClassVar[str] = "tpu"
+    core_on_chip: ClassVar[int] = 0
+    slice_index: ClassVar[int] = 0
+
+    @property
+    def coords(self) -> tuple[int, int, int]:
+        host, chip = divmod(self.id, 8)
+        return (host % 4 * 4 + chip % 4, host // 4 * 2 + chip // 4, 0)
+
+    @property
+    def process_index(self) -> int:
+        return self.id // 8
+
+
+def furthest(grid: np.ndarray, axis: int) -> int:
+    """Returns the most links between neighbours on an axis; the slice is a torus."""
+
+    def links(one, other):
+        steps = [abs(a - b) for a, b in zip(one.coords, other.coords, strict=True)]
+        return sum(min(s, 16 - s) for s in steps)
+
+    pairs = zip(grid.ravel(), np.roll(grid, 1, axis).ravel(), strict=True)
+    return max(links(one, other) for one, other in pairs)
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 16, 1), (1, 256, 1, 1), (1, 4, 64, 1)])
+def test_neighbours_on_an_axis_of_a_tpu_mesh_are_linked(shape):
+    chips = [Chip(number) for number in range(256)]
+    grid, by_number = laid_out(chips, shape), np.asarray(chips).reshape(shape)
+    assert sorted(chip.id for chip in grid.ravel()) == list(range(256))
+    for axis in (1, 2):
+        assert furthest(grid, axis) <= min(furthest(by_number, axis), 4), axis
+    if shape == (1, 16, 16, 1):
+        assert [furthest(grid, axis) for axis in (1, 2)] == [1, 1]
+        assert max(furthest(by_number, axis) for axis in (1, 2)) >= 8
+    some = laid_out(chips[:6], (1, 6, 1, 1))  # Of a torus with a gap: by number.
+    assert [chip.id for chip in some.ravel()] == list(range(6))
+
+
+def test_a_width_that_fsdp_does_not_divide_is_split_elsewhere_or_told():
+    config = model(width=20, ff_width=24, heads=2, head_size=8)
+    mesh = make_mesh("fsdp:8")
+    spec = lambda path: state_shardings(mesh, config, abstract(recipe(config))).params[path].spec
+    assert spec("layers.0.attention.query") == PartitionSpec(None, "fsdp")
+    assert spec("embedding.table") == PartitionSpec("fsdp", None)
+    assert spec("layers.0.feed_forward.down") == PartitionSpec("fsdp", None)
+    assert unsplit(mesh, config) == {}
+    odd = replace(config, ff_width=20)
+    assert unsplit(mesh, odd)["layers.1.feed_forward.up"] == (20, 20)
+    assert unsplit(make_mesh("data:8"), odd) == {}
 
 
 def test_batches_that_do_not_divide_are_refused():

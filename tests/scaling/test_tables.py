@@ -5,11 +5,20 @@ import math
 import pandas as pd
 import pytest
 
+import scaling.train
 from models import count
 from scaling import Evaluation, Store, Worker, labelled, plan, tables, unfolded
 from scaling.columns import COLUMNS
 from scaling.tables import write_table
 from tests.corpora import STEP, study_runs
+
+
+@pytest.fixture(autouse=True, scope="module")
+def short_dispatches(programs):
+    """One program with other tests of the same shapes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scaling.train, "DISPATCH_STEPS", 4)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -318,7 +318,7 @@ def test_a_program_is_let_go_when_no_segment_waits_for_it_and_not_before(
     let_go = trainer.let_go
     monkeypatch.setattr(trainer, "let_go", lambda program: (gone.append(program), let_go(program)))
     base = study_runs("wsd", corpus)[0]
-    other = replace(base, model=replace(base.model, depth=1))
+    other = replace(base, model=replace(base.model, depth=2))
     runs = [base, other, replace(base, seed=8)]
     programs = [
         scaling.train.Program(recipe=run.recipe, batch_tokens=STEP, mesh=mesh) for run in runs[:2]

@@ -1,4 +1,4 @@
-"""Every architecture trains through the shared plan, stops and goes on, in bfloat16, on a mesh."""
+"""Every part trains through the shared plan, stops and goes on, in bfloat16, on a mesh."""
 
 from dataclasses import replace
 
@@ -12,15 +12,13 @@ from models import skeleton
 from scaling import AdamW, Data, Evaluation, Run, Stopped, Store, Worker, make_mesh, plan, wsd
 from scaling.speed import predicted_bytes
 from scaling.state import initial
-from scaling.train import WINDOW_TYPE, Program, advance, compiled, on_mesh, place_windows
+from scaling.train import WINDOW_TYPE, Program, advance, compiled, let_go, on_mesh, place_windows
 from tests.corpora import STEP, recipe
 from tests.rounding import NUDGES, assert_same_steps, assert_same_trajectory, state_nudged
+from tests.scaling.test_golden import BATCH as GOLDEN
 from tests.scaling.test_trainer import assert_equal_bits, end_state
 from tests.zoo import CONFIGS, COVER
 
-# What differs from the baseline in no way that training could see is left to the other tests.
-PLAIN = ("gelu", "z_loss")
-ZOO = [name for name in CONFIGS if name not in PLAIN]
 OPTIMIZER = AdamW(learning_rate=0.01, weight_decay=0.01)
 
 
@@ -43,7 +41,7 @@ def name(request, programs):
     programs()
 
 
-@pytest.mark.parametrize("name", ZOO, indirect=True)
+@pytest.mark.parametrize("name", COVER, indirect=True)
 def test_a_part_branches_stops_and_goes_on_to_the_same_bits(name, corpus, mesh, tmp_path):
     runs = branches(name, corpus)
 
@@ -90,7 +88,7 @@ def train(config, spec: str, state, steps: int = 48, first: int = 0):
 
 
 @pytest.mark.equality
-@pytest.mark.parametrize("name", ZOO, indirect=True)
+@pytest.mark.parametrize("name", COVER, indirect=True)
 def test_a_part_trains_alike_on_eight_devices_and_in_bfloat16(name):
     config = CONFIGS[name]
     start = initial(recipe(config), 0)
@@ -105,24 +103,33 @@ def test_a_part_trains_alike_on_eight_devices_and_in_bfloat16(name):
     quantizers = skeleton(config).quantizers
     moved = [train(config, "data:1", state_nudged(start, s, quantizers))[1] for s in NUDGES]
     assert_same_trajectory(train(config, "fsdp:4,data:2", start)[1], one, moved)
-    if name in COVER:
-        half = train(replace(config, dtype="bfloat16"), "data:1", start)[1]
-        np.testing.assert_allclose(half, one, rtol=0.02)
+    half = train(replace(config, dtype="bfloat16"), "data:1", start)[1]
+    np.testing.assert_allclose(half, one, rtol=0.02)
 
 
-@pytest.mark.parametrize("name", [*ZOO, *PLAIN], indirect=True)
+@pytest.mark.parametrize("name", CONFIGS)
 def test_predicted_memory_is_near_what_xla_plans(name, corpus, mesh):
-    segment = next(plan(branches(name, corpus)[:1]).walk())
-    program = Program(recipe=recipe(segment.config, OPTIMIZER), batch_tokens=STEP, mesh=mesh)
-    windows = np.zeros((4, program.sequences, segment.config.context + 1), WINDOW_TYPE)
+    # The programs of the golden table, which are then compiled once for both.
+    run = Run(
+        model=CONFIGS[name],
+        data=Data.of(corpus, Mixture.uniform(corpus.names)),
+        optimizer=AdamW(learning_rate=0.01),
+        seed=1,
+        phases=wsd(2560, GOLDEN, 256),
+    )
+    segment = next(plan([run]).walk())
+    program = Program(recipe=run.recipe, batch_tokens=GOLDEN, mesh=mesh)
+    steps = program.dispatch_steps
+    windows = np.zeros((steps, program.sequences, segment.config.context + 1), WINDOW_TYPE)
     with jax.set_mesh(mesh):
         lowered = compiled(program).lower(
-            on_mesh(program, initial(recipe(segment.config), 0)),
+            on_mesh(program, initial(run.recipe, 0)),
             place_windows(mesh, windows),
-            np.zeros(4, np.float32),
+            np.zeros(steps, np.float32),
             np.float32(0),
-            np.int32(4),
+            np.int32(steps),
         )
     planned = lowered.compile().memory_analysis()
     used = planned.temp_size_in_bytes + planned.argument_size_in_bytes
     assert 2 / 3 < predicted_bytes(segment) / used < 3 / 2
+    let_go(program)

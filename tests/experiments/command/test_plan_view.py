@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from experiments.command.plan_view import plan_text
+from experiments.command.plan_view import plan_text, unsplit_line
 from experiments.evidence.study import Study
-from scaling import Evaluation, labelled, plan
+from scaling import Evaluation, labelled, make_mesh, plan
 from tests.corpora import study_runs
 
 
@@ -41,3 +41,13 @@ def test_a_root_is_named_by_what_its_runs_share_and_a_branch_by_what_it_settles(
     branches = [line for line in said.splitlines() if line.startswith("│") or "    " in line[:4]]
     settled = [b for b in branches if "  arm a longer arm with a name of many words" in b]
     assert len(settled) == 2 and not any("size" in branch for branch in branches)
+
+
+def test_matrices_that_a_mesh_cannot_split_are_named(corpus):
+    run = study_runs("wsd", corpus)[0]
+    mesh = make_mesh("fsdp:8")
+    assert unsplit_line(plan([run]), mesh) == ""
+    odd = replace(run, model=replace(run.model, ff_width=20, width=20, head_size=8))
+    line = unsplit_line(plan([run, odd]), mesh)
+    assert "fsdp:8 divides none of their sizes: 6 matrices" in line and "at width 20" in line
+    assert line.endswith("layers.0.feed_forward.down [20, 20]")

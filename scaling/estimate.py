@@ -1,0 +1,136 @@
+"""What a program needs, by accounting alone: nothing is compiled, no device is there."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AbstractMesh, Mesh
+
+import models
+from models import Experts, skeleton
+from models.placement import platform
+from scaling.footprint import KEPT_ABOVE, kept
+from scaling.mesh import BATCH_AXES, shards, state_shardings
+from scaling.state import abstract, array_bytes
+from scaling.train import WINDOW_TYPE, Program
+
+
+def wire(program: Program) -> dict[tuple[str, ...], float]:
+    """Returns the bytes that one device sends in a step, by the mesh's axes along which they go.
+
+    Of an array of s bytes a ring of n sends s·(n − 1)/n to gather it or to sum it into parts, and
+    twice that to sum it whole. An array split over `fsdp` is gathered for the forward and for the
+    backward pass, and its gradient is summed into parts; the part's gradient is summed over the
+    other batch axes, as that of a whole array is over all. Gradients are float32, gathered arrays
+    of the type that the model computes in. Experts split over `expert` get their tokens, and send
+    their results, by an exchange in which each device keeps its own n-th: four, with gradients.
+    """
+    mesh, config = program.mesh, program.config
+    layout = state_shardings(mesh, config, abstract(program.recipe)).params
+    sent: Counter[tuple[str, ...]] = Counter()
+    width = np.dtype(np.float32).itemsize if config.dtype == "float32" else 2
+    for path, leaf in skeleton(config).params.items():
+        split = {axis for axis in layout[path].spec if axis}
+        size = leaf.size / np.prod([mesh.shape[axis] for axis in split - {"fsdp"}], initial=1)
+        if "fsdp" in split:
+            share = 1 - 1 / mesh.shape["fsdp"]
+            sent["fsdp",] += (2 * width + 4) * size * share
+            size /= mesh.shape["fsdp"]
+        rest = tuple(a for a in BATCH_AXES if mesh.shape[a] > 1 and a not in split)
+        group = np.prod([mesh.shape[axis] for axis in rest], initial=1)
+        sent[rest] += 2 * 4 * size * (1 - 1 / group)
+    over = mesh.shape["expert"]
+    for layer in map(config.layer, range(config.depth if over > 1 else 0)):
+        if isinstance(layer.feed_forward, Experts):
+            sequences = program.sequences * config.stream_count / shards(mesh)
+            rows = sequences * layer.feed_forward.routed * layer.feed_forward.slots(config.context)
+            sent["expert",] += 4 * width * rows * config.width * (1 - 1 / over)
+    return {axes: float(count) for axes, count in sent.items() if count}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that training a program takes on one device, by accounting alone.
+
+    `state` is parameters, optimizer's state, averages and buffers; `inputs` the tokens of a
+    dispatch; `activations` all that a step keeps at its fullest, gradients included; `gathered`
+    what is put together of split parameters for a while.
+    """
+
+    state: float
+    inputs: float
+    activations: float
+    gathered: float
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.state + self.inputs + self.activations + self.gathered
+
+
+def share(layout, mesh) -> float:
+    """Returns the part of an array that one device has."""
+    return 1 / math.prod(mesh.shape[axis] for axis in layout.spec if axis)
+
+
+def memory(program: Program) -> Memory:
+    """Predicts the memory of a program on one device; nothing is compiled.
+
+    A step is traced for the sequences that one device has, and what it keeps at once is counted
+    (`scaling.footprint`). Gradients of arrays that are split over `fsdp` are split as well.
+    """
+    mesh, config, recipe = program.mesh, program.config, program.recipe
+    like = abstract(recipe)
+    layout = state_shardings(mesh, config, like)
+    parts = jax.tree.map(lambda x, at: array_bytes(x) * share(at, mesh), like, layout)
+    rows = program.sequences // shards(mesh)
+    train = {path: like.params[path] for path in like.moments}
+    rest = {path: x for path, x in like.params.items() if path not in train}
+
+    def step(train, rest, buffers, windows):
+        loss = lambda train: models.loss(config, rest | train, buffers, windows)
+        gradients, (after, metrics) = jax.grad(loss, has_aux=True)(train)
+        return gradients, after, metrics, sum(jnp.vdot(x, x) for x in gradients.values())
+
+    windows = jax.ShapeDtypeStruct((rows, config.context + 1), WINDOW_TYPE)
+    with jax.sharding.use_abstract_mesh(alone(mesh)):
+        traced = jax.make_jaxpr(step)(train, rest, like.buffers, windows)
+        above = KEPT_ABOVE.get(platform(), KEPT_ABOVE["cuda"])
+    split = {i: share(layout.params[path], mesh) for i, path in enumerate(sorted(train))}
+    return Memory(
+        state=float(sum(jax.tree.leaves(parts))),
+        inputs=float(program.dispatch_steps * rows * (config.context + 1) * 4),
+        activations=kept(traced.jaxpr, above, split),
+        gathered=gathered(program, layout.params),
+    )
+
+
+def alone(mesh: Mesh | AbstractMesh) -> AbstractMesh:
+    """Returns the mesh of one device of a mesh's kind."""
+    mesh = mesh if isinstance(mesh, AbstractMesh) else mesh.abstract_mesh
+    return mesh.update(axis_sizes=(1,) * len(mesh.axis_sizes))
+
+
+def gathered(program: Program, layout: dict) -> float:
+    """Returns the bytes of two layers' parameters put together, in the type of products.
+
+    Two, since the next layer's come while one is computed; and the head, which is kept whole
+    through the loss, with its gradient in float32.
+    """
+    config, mesh = program.config, program.mesh
+    if mesh.shape["fsdp"] == 1:
+        return 0.0
+    width = jnp.dtype(config.dtype).itemsize
+    layers: Counter[str] = Counter()
+    total = 0.0
+    for path, leaf in skeleton(config).params.items():
+        if "fsdp" not in layout[path].spec:
+            continue
+        if path.startswith("layers."):
+            layers[path.split(".")[1]] += leaf.size * width
+        elif leaf.group.name == "head" or config.tied:
+            total += leaf.size * (width + 4)
+    return total + sum(sorted(layers.values())[-2:])

@@ -1,0 +1,161 @@
+"""How much memory a traced computation keeps at once, as a compiler that fuses would keep it.
+
+Results of products, reductions, gathers, loops and kernels are kept while anything needs them.
+What is computed element by element is not kept but computed again where it is read, unless that
+would read more than keeping it: then it is.
+"""
+
+from dataclasses import dataclass, field
+
+import jax
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
+
+# An elementwise result is kept where what it is computed from takes more than so many times its
+# bytes. On accelerators two factors of a gated unit do not, a residual stream and all that was
+# added to it does; XLA's CPU back end keeps all but what is spread out from less. Measured: within
+# 5 % of a TPU v5e's at 52M parameters (6 layers, batch 16 × 1,024), 2 % of a CPU's (width 64).
+KEPT_ABOVE = {"tpu": 2.0, "cuda": 2.0, "cpu": 0.99}
+
+FUSED = frozenset(
+    (
+        "abs add add_any and atan2 broadcast_in_dim cbrt ceil clamp convert_element_type copy "
+        "copy_p cos div eq erf erf_inv exp exp2 expand_dims expm1 floor ge gt imag integer_pow "
+        "iota is_finite le log log1p logistic lt max min mul name ne neg nextafter not or pad pow "
+        "pvary real reduce_precision rem reshape rev round rsqrt select_n sharding_constraint "
+        "shift_left shift_right_arithmetic shift_right_logical sign sin slice split sqrt square "
+        "squeeze stop_gradient sub tan tanh transpose xor "
+    ).split()
+)
+INLINED = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call")
+INLINED += ("remat", "remat2", "checkpoint", "custom_vjp_call_jaxpr", "shard_map")
+
+
+@dataclass
+class Buffer:
+    """Bytes that are kept from the step at which they are made to the last that reads them."""
+
+    bytes: float
+    made: int
+    last: int
+
+
+@dataclass
+class Trace:
+    """Walks a computation; `passing` are the bytes that a step needs only while it runs."""
+
+    above: float
+    buffers: list[Buffer] = field(default_factory=list)
+    sources: dict[Var, frozenset[int]] = field(default_factory=dict)
+    passing: dict[int, float] = field(default_factory=dict)
+    now: int = 0
+
+    def of(self, atom) -> frozenset[int]:
+        """Returns what a value is computed from; numbers and inputs need nothing kept."""
+        return frozenset() if isinstance(atom, Literal) else self.sources.get(atom, frozenset())
+
+    def keep(self, var: Var) -> None:
+        """Keeps a result from now on."""
+        self.sources[var] = frozenset((len(self.buffers),))
+        self.buffers.append(Buffer(size(var), self.now, self.now))
+
+    def read(self, atoms) -> frozenset[int]:
+        """Reads values now, and returns what they are computed from."""
+        needed = frozenset().union(*map(self.of, atoms))
+        for index in needed:
+            self.buffers[index].last = self.now
+        return needed
+
+    def run(self, jaxpr: Jaxpr) -> None:
+        """Takes a computation's steps in their order."""
+        for step in jaxpr.eqns:
+            self.now += 1
+            inner = inside(step)
+            if inner is not None and step.primitive.name in INLINED:
+                self.inline(step, inner)
+            elif step.primitive.name in FUSED:
+                self.fuse(step)
+            else:
+                self.read(step.invars)
+                self.passing[self.now] = loop_bytes(step, self.above)
+                for var in step.outvars:
+                    self.keep(var)
+
+    def inline(self, step, inner: Jaxpr) -> None:
+        """Takes the steps of a call as if they stood here."""
+        given = step.invars[len(step.invars) - len(inner.invars) :]
+        for var, atom in zip(inner.invars, given, strict=True):
+            self.sources[var] = self.of(atom)
+        self.run(inner)
+        for var, atom in zip(step.outvars, inner.outvars, strict=True):
+            self.sources[var] = self.of(atom)
+
+    def fuse(self, step) -> None:
+        """Takes an elementwise step: its result is kept only where that needs less."""
+        needed = frozenset().union(*map(self.of, step.invars))
+        weight = sum(self.buffers[index].bytes for index in needed)
+        for var in step.outvars:
+            if weight > self.above * size(var) and size(var):
+                for index in needed:
+                    self.buffers[index].last = max(self.buffers[index].last, self.now - 1)
+                self.keep(var)
+            else:
+                self.sources[var] = needed
+
+    def peak(self) -> float:
+        """Returns the most bytes that are kept at once."""
+        change = np.zeros(self.now + 3)
+        for buffer in self.buffers:
+            change[buffer.made] += buffer.bytes
+            change[buffer.last + 1] -= buffer.bytes
+        for step, passing in self.passing.items():
+            change[step] += passing
+            change[step + 1] -= passing
+        return float(change.cumsum().max())
+
+
+def size(var: Var) -> float:
+    """Returns the bytes of a value."""
+    shape, kind = getattr(var.aval, "shape", ()), getattr(var.aval, "dtype", None)
+    if kind is None or jax.dtypes.issubdtype(kind, jax.dtypes.extended):
+        return 0.0
+    return float(np.prod(shape, dtype=float) * np.dtype(kind).itemsize)
+
+
+def inside(step) -> Jaxpr | None:
+    """Returns the computation that a step calls, if it is one."""
+    for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+        found = step.params.get(name)
+        if isinstance(found, ClosedJaxpr):
+            return found.jaxpr
+        if isinstance(found, Jaxpr):
+            return found
+    return None
+
+
+def loop_bytes(step, above: float) -> float:
+    """Returns the bytes that a loop's body, or the costliest of several branches, needs."""
+    names = {"scan": ("jaxpr",), "while": ("body_jaxpr",)}.get(step.primitive.name, ())
+    bodies = [step.params[name] for name in names]
+    if step.primitive.name == "cond":
+        bodies = list(step.params["branches"])
+    return max((kept(getattr(body, "jaxpr", body), above) for body in bodies), default=0.0)
+
+
+def kept(jaxpr: Jaxpr, above: float, outputs: dict[int, float] | None = None) -> float:
+    """Returns the most bytes that a computation keeps at once, beside its inputs.
+
+    `above` is what `KEPT_ABOVE` has for the platform that it is compiled for. `outputs` scales the
+    bytes of some results, by their number, as of arrays that are split over devices.
+    """
+    trace = Trace(above)
+    trace.run(jaxpr)
+    trace.now += 1
+    trace.read(jaxpr.outvars)
+    scales: dict[int, float] = {}  # Several results may be parts of one buffer.
+    for index, scale in (outputs or {}).items():
+        for source in trace.of(jaxpr.outvars[index]):
+            scales[source] = max(scale, scales.get(source, 0.0))
+    for source, scale in scales.items():
+        trace.buffers[source].bytes *= scale
+    return trace.peak()

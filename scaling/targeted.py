@@ -1,0 +1,207 @@
+"""What a study needs on devices that may not be here: meshes that fit, and seconds of a step."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import models
+from models import Experts
+from refused import Refused
+from scaling.absent import Job, missing, result
+from scaling.devices import Target
+from scaling.estimate import Memory, memory, wire
+from scaling.mesh import absent_mesh, shards
+from scaling.plan import Segment
+from scaling.recipe import Recipe
+from scaling.train import Program
+
+# Of a GPU's memory, which XLA fills without refusing: the rest is the CUDA context's, collectives'
+# and what fragments. A TPU's compiler refuses what does not fit; by accounting the same is asked.
+MEMORY_SHARE = 0.92
+# The accounting's own error, up to which a program is compiled all the same to see.
+WORTH_A_TRY = 1.3
+MOST_CHIPS = 1 << 14  # Up to which the smallest number that would fit is looked for.
+
+
+@dataclass
+class Need:
+    """A program that segments of a plan share, and how much of it they train."""
+
+    recipe: Recipe
+    batch_tokens: int
+    segments: int = 0
+    steps: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are trained on with it."""
+        return self.steps * self.batch_tokens
+
+    @property
+    def flops_step(self) -> float:
+        """Training FLOPs of a step, of all devices: `models.count`, nothing computed again."""
+        return models.count(self.recipe.model).flops_train * self.batch_tokens
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A program on a mesh: its memory by accounting, and what compiling found, if it was."""
+
+    need: Need
+    target: Target
+    mesh: str
+    memory: Memory
+    compiled: dict | None
+
+    @property
+    def bytes(self) -> float:
+        """Bytes on one device: the compiler's, or else the accounting's."""
+        if self.compiled is None:
+            return self.memory.total
+        sizes = self.compiled["memory"]
+        return (
+            sizes["arguments"]
+            + sizes["outputs"]
+            + sizes["temporaries"]
+            - sizes["aliased"]
+            + sizes["code"]
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Least seconds of a step: the roofline's, or by accounting products and links alone."""
+        return self.compiled["seconds"] if self.compiled else sum(self.by_accounting())
+
+    @property
+    def overlapped(self) -> float:
+        """The same with all but the longest hidden."""
+        return self.compiled["overlapped"] if self.compiled else max(self.by_accounting())
+
+    @property
+    def mfu(self) -> float:
+        """The share of the devices' peak that these seconds allow."""
+        peak = self.target.device.peak * self.target.count
+        return self.need.flops_step / (peak * self.seconds)
+
+    @property
+    def chip_hours(self) -> float:
+        """Chip-hours of all its steps, at least."""
+        return self.need.steps * self.seconds * self.target.chips / 3600
+
+    def by_accounting(self) -> tuple[float, float]:
+        """Returns the seconds of a step's products, and of what the mesh has to send."""
+        device = self.target.device
+        products = self.need.flops_step / (device.peak * self.target.count)
+        mesh = mesh_of(self.mesh, self.target)
+        sent = wire(program_on(self.need, self.mesh, self.target))
+        sizes = {axes: math.prod(mesh.shape[axis] for axis in axes) for axes in sent}
+        return products, sum(count / self.target.link(sizes[axes]) for axes, count in sent.items())
+
+
+def needs(segments: Iterable[Segment]) -> list[Need]:
+    """Returns the programs that segments need, in their order."""
+    found: dict[tuple, Need] = {}
+    for segment in segments:
+        if segment.steps:
+            key = segment.recipe.static, segment.phase.batch_tokens
+            need = found.setdefault(key, Need(*key))
+            need.segments += 1
+            need.steps += segment.steps
+    return list(found.values())
+
+
+def mesh_of(spec: str, target: Target):
+    """Returns a mesh of devices that need not be here."""
+    device = target.device
+    return absent_mesh(spec, target.count, device.kinds[0], device.platform)
+
+
+def program_on(need: Need, spec: str, target: Target) -> Program:
+    """Returns a program on a mesh.
+
+    Raises:
+      Refused: a batch or a model that the mesh does not divide.
+    """
+    mesh = mesh_of(spec, target)
+    return Program(recipe=need.recipe, batch_tokens=need.batch_tokens, mesh=mesh)
+
+
+def meshes(need: Need, count: int) -> Iterator[str]:
+    """Yields meshes of so many devices, those that send the least first: data, then more fsdp."""
+    experts = need.recipe.model.feed_forward
+    for fsdp in (size for size in range(1, count + 1) if count % size == 0):
+        parts = {"fsdp": fsdp, "data": count // fsdp}
+        if isinstance(experts, Experts) and fsdp > 1:
+            over = math.gcd(experts.routed, fsdp)
+            if over > 1:
+                yield spelled({"expert": over, "fsdp": fsdp // over, "data": count // fsdp})
+        yield spelled(parts)
+
+
+def spelled(sizes: dict[str, int]) -> str:
+    """Writes a mesh's axes."""
+    return ",".join(f"{name}:{size}" for name, size in sizes.items() if size > 1) or "data:1"
+
+
+def fitted(need: Need, target: Target, spec: str = "", compiling: bool = True) -> Fit:
+    """Returns a program on the first mesh on which it fits, or on the one that is given.
+
+    It is compiled where that is asked for and what compiles for these devices is installed.
+
+    Raises:
+      Refused: a program that fits under no mesh, with the smallest number of chips that would by
+        accounting, or a mesh that does not divide it.
+    """
+    compiling = compiling and missing(target) is None
+    most = MEMORY_SHARE * target.device.memory
+    why = None
+    for mesh in [spec] if spec else list(meshes(need, target.count)):
+        try:
+            program = program_on(need, mesh, target)
+        except Refused as refused:
+            why = why or refused
+            continue
+        found = memory(program)
+        if found.total > most * (WORTH_A_TRY if compiling else 1):
+            continue
+        read = None
+        if compiling:
+            read = result(Job(need.recipe, need.batch_tokens, mesh, target))
+        fit = Fit(need, target, mesh, found, None if read and "full" in read else read)
+        limit = target.device.memory if target.device.grid and compiling else most
+        if not (read and "full" in read) and fit.bytes <= limit:
+            return fit
+    if why is not None and spec:
+        raise why
+    raise no_fit(need, target, spec)
+
+
+def no_fit(need: Need, target: Target, spec: str) -> Refused:
+    """Returns the refusal of a program that fits on no mesh of so many chips."""
+    model = need.recipe.model
+    got = f"{target.name} for width {model.width} and batch {need.batch_tokens} tokens"
+    got += f" on mesh {spec}" if spec else ""
+    chips = smallest(need, target)
+    if chips is None:
+        accepted = "a smaller batch or model: it fits on no number of chips, by accounting"
+    else:
+        accepted = f"{target.device.name} with {chips} chips or more, by accounting"
+    return Refused("--for", got, accepted)
+
+
+def smallest(need: Need, target: Target) -> int | None:
+    """Returns the smallest power of two of chips on which a program fits by accounting."""
+    device, each = target.device, target.count // target.chips
+    chips = 1
+    while chips <= MOST_CHIPS:
+        count = chips * each
+        for fsdp in (size for size in range(1, count + 1) if count % size == 0):
+            spec = spelled({"fsdp": fsdp, "data": count // fsdp})
+            mesh = absent_mesh(spec, count, device.kinds[0], device.platform)
+            if (need.batch_tokens // need.recipe.model.context) % shards(mesh):
+                break
+            program = Program(recipe=need.recipe, batch_tokens=need.batch_tokens, mesh=mesh)
+            if memory(program).total <= MEMORY_SHARE * device.memory:
+                return chips
+        chips *= 2
+    return None

@@ -1,0 +1,76 @@
+"""Programs compiled for devices that are not here, in a child, once."""
+
+import json
+import subprocess
+
+import pytest
+
+from scaling import absent
+from scaling.absent import Job, compile_job, missing, result
+from scaling.devices import Target
+from tests.corpora import model, recipe
+
+SLICE = Target.of("v5e:2x4")
+
+
+def job(**fields) -> Job:
+    return Job(recipe(model(depth=1, **fields)), 2048, "fsdp:4,data:2", SLICE)
+
+
+@pytest.fixture
+def told(tmp_path, monkeypatch):
+    """What children are asked, who answer with what is in the list."""
+    asked, answers = [], []
+
+    def run(command, input, **more):
+        asked.append(command)
+        code, out, err = answers.pop(0)
+        return subprocess.CompletedProcess(command, code, out, err)
+
+    monkeypatch.setattr(absent, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(absent, "versions", lambda target: ["1"])
+    monkeypatch.setattr(absent.subprocess, "run", run)
+    return asked, answers
+
+
+def test_a_program_is_compiled_once_and_again_when_it_or_the_code_changes(told, monkeypatch):
+    asked, answers = told
+    answers += [(0, b'noise\n{"flops": 1}\n', b"Involuntary full rematerialization")] * 3
+    assert result(job()) == result(job()) == {"flops": 1, "warnings": 1}
+    assert len(asked) == 1
+    result(job(qk_norm=True))
+    monkeypatch.setattr(absent, "code", lambda: "changed")
+    result(job())
+    assert len(asked) == 3
+
+
+def test_a_child_that_fails_is_told_by_its_last_line(told):
+    told[1].append((1, b"", b"Traceback\nValueError: no\n"))
+    with pytest.raises(RuntimeError, match="compiling for v5e:2x4 failed: ValueError: no"):
+        result(job())
+
+
+def test_a_full_device_is_a_result(monkeypatch):
+    class Full:
+        def compile(self):
+            raise absent.jax.errors.JaxRuntimeError(
+                "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 17.50G of 15.75G"
+            )
+
+    monkeypatch.setattr(absent, "devices", lambda target: absent.jax.devices())
+    monkeypatch.setattr(absent, "lowered", lambda program: Full())
+    assert compile_job(job()) == {"full": 17.5 * (1 << 30)}
+
+
+def test_the_extra_that_is_lacking_is_named(monkeypatch):
+    monkeypatch.setattr(absent.importlib.util, "find_spec", lambda name: None)
+    assert missing(SLICE) == "tpu" and missing(Target.of("h100")) == "gpu"
+
+
+@pytest.mark.skipif(missing(SLICE) is not None, reason="libtpu, of the extra tpu, is not installed")
+def test_a_step_for_a_slice_of_tpus_divides_its_work_and_warns_of_nothing():
+    found = result(job(dtype="bfloat16", context=128, heads=1))
+    assert json.loads(json.dumps(found)) == found
+    assert found["warnings"] == 0 and found["unread"] == []
+    assert found["memory"]["arguments"] > 0 and found["seconds"] > found["overlapped"] > 0
+    assert {one["kind"] for one in found["exchanges"]} >= {"all-gather"}
