@@ -59,9 +59,7 @@ def test_a_part_branches_stops_and_goes_on_to_the_same_bits(name, corpus, mesh, 
         records = [worker.store.done(run.identity) for worker in (alone, cut)]
         assert records[0]["loss"] == records[1]["loss"]
         assert_equal_bits(end_state(alone, run), end_state(cut, run))
-    curve = [
-        r["loss"] for s in cut.plan.path(runs[-1].identity) for r in cut.store.read(s.id, "metrics")
-    ]
+    curve = [r["loss"] for s in cut.plan.path(runs[-1].identity) for r in cut.store.metrics(s.id)]
     assert curve[-1] < curve[0] - 0.2
 
 
