@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-# What recomputation may spare, by name: products with parameters, and what kernels of attention keep.
+# What recomputation may spare, by name: products with parameters, what attention kernels keep.
 PRODUCT, ATTENTION = "product", "attention"
 
 
