@@ -113,7 +113,7 @@ def runs_of(optimizer: str, kind: str, corpus, **fields) -> list[Run]:
 def curves(worker: Worker) -> np.ndarray:
     """Returns the losses of every step of every run, [runs, steps]."""
     paths = [worker.plan.path(run.identity) for run in worker.plan.runs]
-    read = lambda segment: worker.store.read(segment.id, "metrics")
+    read = lambda segment: worker.store.metrics(segment.id)
     return np.array([[r["loss"] for s in path for r in read(s)] for path in paths])
 
 
