@@ -3,12 +3,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements.lock
 
-.PHONY: help install corpus study test test-isa lint bench coverage extrapolation golden lock clean
+.PHONY: help install corpus study test test-isa torture lint bench coverage extrapolation golden \
+	lock clean
 
 help:
 	@echo "make study     install and run the over-training study (about 6 CPU-minutes)"
 	@echo "make test      install and run the test suite"
 	@echo "make test-isa  equality and golden tests as on older processors, with one and two threads"
+	@echo "make torture   kills, signals, full disks and damage to a store (at most 15 minutes)"
 	@echo "make bench     speed of training, reading, fitting and starting, as ratios of one run"
 	@echo "make coverage  coverage of the fits' intervals on planted data (an hour of one core)"
 	@echo "make extrapolation DATA=FOLDER  laws chosen and predictions beyond the data, public tables"
@@ -42,6 +44,10 @@ test-isa: corpus
 	  XLA_FLAGS="--xla_cpu_max_isa=$$isa --xla_cpu_multi_thread_eigen=$$threads $$XLA_FLAGS" \
 	    $(BIN)/python -m pytest -n 1 -m equality || exit 1; \
 	done; done
+
+# Real signals to the real command; full disks are small file systems, where those are allowed.
+torture: install
+	$(BIN)/python -m tests.torture
 
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

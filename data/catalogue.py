@@ -51,6 +51,6 @@ def built(folder: Path) -> Iterator[tuple[Path, Corpus | Refused]]:
     """Yields the corpora in a folder by name, their content unread; why, where one is unusable."""
     for record in sorted(folder.glob("*/corpus.json")):
         try:
-            yield record.parent, open_corpus(record.parent, verify=False)
+            yield record.parent, open_corpus(record.parent, verify=False, noted=False)
         except Refused as error:
             yield record.parent, error

@@ -4,12 +4,13 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -171,7 +172,10 @@ def write_corpus(
                 f"corpus {name!r}", f"a build with content hash {content_hash}", expected_hash
             )
         record = {"format": FORMAT, "name": name, "main": main, "content_hash": content_hash}
-        (folder / "corpus.json").write_text(json.dumps(record | head, indent=1) + "\n")
+        record |= head
+        record["header"] = _header_hash(record)
+        (folder / "corpus.json").write_text(json.dumps(record, indent=1) + "\n")
+        _sync(folder)
         try:
             os.rename(folder, path)
         except OSError:  # a folder that is not empty is never replaced
@@ -180,16 +184,23 @@ def write_corpus(
     return open_corpus(path)
 
 
-def open_corpus(path: str | os.PathLike, verify: bool = True) -> Corpus:
+def open_corpus(path: str | os.PathLike, verify: bool = True, noted: bool = True) -> Corpus:
     """Open a corpus folder.
 
-    File sizes are always checked; `verify` reads every stream once and compares the content
-    hash (about a second per gigabyte). `Refused` when the folder is no corpus, or its content
-    is not what its record says.
+    File sizes and the record's own hash are always checked; `verify` reads every stream once and
+    compares the content hash (about a second per gigabyte). A record from before it had a hash is
+    read as it is, `noted` once. `Refused` when the folder is no corpus, or its content is not what
+    its record says.
     """
     folder = Path(path).absolute()
     try:
         record = json.loads((folder / "corpus.json").read_text())
+        header = record.pop("header", None)
+        if header is None and noted:
+            _note_old(folder)
+        if header not in (None, _header_hash(record)):
+            accepted = "one that is as it was written; build the corpus again"
+            raise Refused(f"corpus file {folder / 'corpus.json'}", "another header", accepted)
         if record["format"] != FORMAT:
             raise Refused(f"corpus {folder}", f"format {record['format']}", f"format {FORMAT}")
         corpus = _from_record(folder, record)
@@ -200,7 +211,9 @@ def open_corpus(path: str | os.PathLike, verify: bool = True) -> Corpus:
         ]
         if corpus.tokenizer == "bpe" and not (folder / TOKENIZER_FILE).exists():
             raise Refused(f"corpus {folder}", f"no {TOKENIZER_FILE}", "the one its text went by")
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except Refused:
+        raise
+    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise Refused(
             "corpus", folder, f"a folder with a readable corpus.json ({error!r})"
         ) from None
@@ -282,6 +295,26 @@ def _content_hash(head: Mapping, folder: Path) -> str:
                 while block := stream.read(BLOCK_BYTES):
                     total.update(block)
     return total.hexdigest()
+
+
+def _header_hash(record: Mapping) -> str:
+    # Of all that the record says, name and main domains included; the content hash has the rest.
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def _note_old(folder: Path) -> None:
+    logging.warning("note: %s has no checksum of its header, and is read unchecked", folder)
+
+
+def _sync(folder: Path) -> None:
+    for path in (*folder.iterdir(), folder):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # some file systems sync no folders
+                os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 @contextlib.contextmanager

@@ -183,7 +183,7 @@ def load(name: str, cache: Path) -> Corpus:
     spec = parse(name)
     path = cache / f"markov-{VERSION}-{spec.name.partition(':')[2]}"
     if (path / "corpus.json").exists():
-        return open_corpus(path)
+        return open_corpus(path, noted=False)
 
     def document(split, tokens):
         yield Document(spec.sample(tokens, split), tokens)

@@ -49,6 +49,8 @@ class Mixture:
         weights: dict[str, float] = {}
         for item in text.split(","):
             name, _, share = item.partition("=")
+            if name.strip() in weights:
+                raise Refused(f"mixture.{name.strip()}", "two shares", "one share per domain")
             try:
                 weights[name.strip()] = float(share)
             except ValueError:

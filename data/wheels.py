@@ -70,7 +70,7 @@ def load_bpe(cache: Path, vocabulary: int) -> Corpus:
 
 def open_pinned(path: Path, expected: str | None) -> Corpus:
     """Opens a built corpus; `Refused` where its content is not the pinned one."""
-    corpus = open_corpus(path)
+    corpus = open_corpus(path, noted=False)
     if expected not in (None, corpus.content_hash):
         accepted = f"{expected}; remove the folder to rebuild it"
         raise Refused(f"corpus {path}", f"content hash {corpus.content_hash}", accepted)

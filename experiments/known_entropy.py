@@ -54,7 +54,17 @@ def study(config) -> Study:
     for (role, width, seed), tokens in itertools.product(points, config.tokens):
         run = setup.on_ladder(width, seed, setup.phases(tokens))
         runs.append(labelled(run, role=role, size=width))
-    return setup.study(report, runs, evaluation=Evaluation(config.evaluation_tokens))
+    evaluation = Evaluation(config.evaluation_tokens)
+    return setup.study(report, runs, evaluation=evaluation, laws=laws)
+
+
+def laws(runs: pd.DataFrame) -> list[tuple]:
+    """Lists what the report fits: the data law to a seed at one width, Chinchilla's to the grid."""
+    first = runs["seed"] == runs["seed"].min()
+    return [
+        ("data", None, first & (runs["role"] == "law")),
+        ("chinchilla", "params_total", first),
+    ]
 
 
 def sample_correction(config, corpus) -> tuple[float, float]:

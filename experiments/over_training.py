@@ -107,7 +107,13 @@ def study(config) -> Study:
             run = setup.on_ladder(width, seed, setup.phases(tokens))
             beyond = width == max(config.widths) and tokens in sorted(config.tokens)[-2:]
             runs.append(labelled(run, role="held out" if beyond else "fitted", size=width))
-    return setup.study(report, runs)
+    return setup.study(report, runs, laws=laws)
+
+
+def laws(runs: pd.DataFrame) -> list[tuple]:
+    """Lists what the report fits: both laws without the runs of either held-out split."""
+    splits = ((runs["role"] == "held out"), held_out_compute(runs))
+    return [(law, "params_total", ~mask) for mask in splits for law in LAWS.values()]
 
 
 def held_out_compute(runs: pd.DataFrame) -> pd.Series:

@@ -17,6 +17,8 @@ Answer     Each cell's best share with an interval, beside the published curve, 
 import itertools
 from collections.abc import Iterator
 
+import pandas as pd
+
 from experiments.evidence import quantised, quantised_law
 from experiments.evidence.claim import counted, scale
 from experiments.evidence.law import identified, law_table
@@ -93,7 +95,12 @@ def trials(setup: Setup) -> tuple[Labelled, ...]:
 def study(config) -> Study:
     """Builds the study; all runs of one size and seed grow from one trunk."""
     setup = Setup.of(config)
-    return setup.study(report, trials(setup))
+    return setup.study(report, trials(setup), laws=laws)
+
+
+def laws(runs: pd.DataFrame) -> list[tuple]:
+    """Lists what the report fits with intervals: the quantised law to runs that are not fused."""
+    return [(quantised_law.FALLING, "params_total", runs["schedule"] != "fused")]
 
 
 def planned_tokens(config) -> int:

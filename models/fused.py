@@ -18,7 +18,6 @@ from models.placement import BATCH_AXES
 # cuDNN's flash attention takes head sizes up to 128 on every architecture, in steps of 8
 # (`check_is_flash_attention` in JAX's cudnn.fused_attention_stablehlo).
 LARGEST_HEAD, HEAD_STEP = 128, 8
-ATTENTION = "attention"  # What kernels keep for their gradients, by name.
 
 
 class Choice(NamedTuple):

@@ -10,7 +10,8 @@ import numpy as np
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-PRODUCT = "product"  # Products with parameters, by name: what recomputation may spare.
+# What recomputation may spare, by name: products with parameters, what attention kernels keep.
+PRODUCT, ATTENTION = "product", "attention"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 from jaxtyping import Array, Float, Int
 
-from models.fused import ATTENTION
+from models.parts import ATTENTION
 
 # Positions that a block may hold: multiples of the kernels' 128 lanes. Scores of 512 × 512 in
 # float32 are 1 MiB of a TPU core's vector memory, of which a kernel gets 16 MiB.

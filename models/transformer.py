@@ -17,11 +17,10 @@ from models.codes import CodeEmbedding
 from models.config import ModelConfig
 from models.embeddings import Head, LearnedEmbedding, cross_entropy, logits
 from models.feed_forward import GELU, SwiGLU
-from models.fused import ATTENTION
 from models.moe import MixtureOfExperts
 from models.norms import block_norm, final_norm
 from models.parscale import Aggregation, Prefix, per_stream
-from models.parts import PRODUCT, Buffer, Group, Init, constant
+from models.parts import ATTENTION, PRODUCT, Buffer, Group, Init, constant
 from models.placement import along_batch
 from models.quantize import SUFFIX, Quantizer, quantized, scale_of, scales
 from models.stem import StemFeedForward

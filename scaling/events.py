@@ -1,15 +1,90 @@
 """TensorBoard files, written with tensorboard's own writer."""
 
+import os
 import re
+import time
+from collections import defaultdict
 from collections.abc import Iterable
 
 from etils import epath
 
+from scaling.files import is_local, remove
 from scaling.labels import words
 from scaling.plan import Plan
+from scaling.store import Store
 
 # Keys of a metrics line that are not curves.
 NOT_CURVES = ("step", "tokens", "seconds", "batch_tokens")
+PAUSE = 2.0  # Seconds between two writes of a curve in training, at least.
+
+
+class Curves:
+    """The curves of a plan's runs in a folder: one of TensorBoard's runs for each, by its labels.
+
+    While a segment trains, its lines go to all runs through it, where files can be appended to; of
+    several workers (`shared`) each has a file of its own. `rewrite` gives them from the store, with
+    evaluations, as if nothing had been interrupted.
+    """
+
+    def __init__(self, folder: epath.Path, plan: Plan, store: Store, shared: bool = False):
+        self.folder, self.plan, self.store, self.shared = folder, plan, store, shared
+        self.pending: dict[str, list[dict]] = defaultdict(list)
+        self.files: dict[int, epath.Path] = {}
+        self.last = -PAUSE
+        self.through: dict[str, list[int]] = defaultdict(list)
+        for index, run in enumerate(plan.runs):
+            for segment in plan.path(run.identity):
+                self.through[segment.id].append(index)
+
+    def take(self, id: str, lines: list[dict]) -> None:
+        """Takes lines of a segment in training, and writes what there is now and then."""
+        if lines and is_local(self.folder):
+            self.pending[id] += lines
+            if time.monotonic() - self.last >= PAUSE:
+                self.flush()
+
+    def flush(self) -> None:
+        """Writes the lines taken so far."""
+        pending, self.pending = self.pending, defaultdict(list)
+        by_run: dict[int, list[dict]] = defaultdict(list)
+        for id, lines in pending.items():
+            for index in self.through[id]:
+                by_run[index] += lines
+        for index, lines in by_run.items():
+            if index not in self.files:
+                self.files[index], before = self.begin(index), []
+                if not self.shared:
+                    seen = {line["step"] for line in lines}
+                    before = [line for line in self.records(index) if line["step"] not in seen]
+                lines = [*before, *lines]
+            append_events(self.files[index], lines)
+        self.last = time.monotonic()
+
+    def begin(self, index: int) -> epath.Path:
+        """Returns the file that a run's curves go to from now on."""
+        folder = self.folder / folder_name(self.plan, index)
+        if not self.shared:
+            remove(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"events.out.tfevents.{int(time.time())}.{os.getpid()}"
+
+    def records(self, index: int) -> list[dict]:
+        """Returns what the store has of a run, its segments one after the other."""
+        found = []
+        for segment in self.plan.path(self.plan.runs[index].identity):
+            found += self.store.metrics(segment.id) + self.store.evals(segment.id)
+        steps = set()  # Of segments that another study cut elsewhere, a step may be there twice.
+        unique = lambda r: (
+            "evaluation" in r or (r["step"] not in steps and not steps.add(r["step"]))
+        )
+        return [record for record in found if unique(record)]
+
+    def rewrite(self) -> None:
+        """Writes every run's curves from the store."""
+        for index in range(len(self.plan.runs)):
+            if records := self.records(index):
+                folder = self.folder / folder_name(self.plan, index)
+                write_events(folder, records, replace=True)
 
 
 def write_events(folder: epath.Path, records: Iterable[dict], replace: bool = False) -> None:
@@ -17,8 +92,6 @@ def write_events(folder: epath.Path, records: Iterable[dict], replace: bool = Fa
 
     `replace` deletes the folder's event files first.
     """
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
     folder = epath.Path(folder)
@@ -26,16 +99,34 @@ def write_events(folder: epath.Path, records: Iterable[dict], replace: bool = Fa
         folder.rmtree()
     writer = EventFileWriter(str(folder))
     for record in records:
-        values = [
-            Summary.Value(tag=tag, simple_value=value)
-            for tag, value in curves(record)
-            if value is not None
-        ]
-        wall = record.get("seconds", 0.0)
-        writer.add_event(
-            Event(step=record["tokens"], wall_time=wall, summary=Summary(value=values))
-        )
+        writer.add_event(event(record))
     writer.close()
+
+
+def append_events(file: epath.Path, records: Iterable[dict]) -> None:
+    """Adds metrics lines to a local event file, which is begun where it is not there."""
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    version = [] if file.exists() else [Event(wall_time=0.0, file_version="brain.Event:2")]
+    with open(file, "ab") as opened:
+        writer = RecordWriter(opened)
+        for one in (*version, *map(event, records)):
+            writer.write(one.SerializeToString())
+
+
+def event(record: dict):
+    """Returns a metrics or evaluation line as TensorBoard's event."""
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    values = [
+        Summary.Value(tag=tag, simple_value=value)
+        for tag, value in curves(record)
+        if value is not None
+    ]
+    wall = record.get("seconds", 0.0)
+    return Event(step=record["tokens"], wall_time=wall, summary=Summary(value=values))
 
 
 def folder_name(plan: Plan, index: int) -> str:

@@ -23,9 +23,8 @@ from data.order import Tables, locate
 from refused import Refused
 from scaling import checkpoint
 from scaling.environment import environment
-from scaling.events import write_events
 from scaling.grouping import Fleet
-from scaling.ledger import Ledger
+from scaling.ledger import Ledger, Meter
 from scaling.mesh import of_one_run
 from scaling.plan import Segment, order
 from scaling.state import State, abstract
@@ -110,13 +109,11 @@ class Row:
         self.state, meta = found
         return meta["step"] - self.segment.first_step, {self.segment.id: meta["seconds"]}, {}
 
-    def save(self, step: int, seconds: dict[str, float], ends: dict[str, State]) -> None:
-        """Writes the segment's checkpoint, and its TensorBoard file for who watches a long one."""
-        id, store = self.segment.id, self.ledger.store
-        step += self.segment.first_step
-        self.ledger.save(self.segment, step, ends.get(id, self.state), seconds[id])
-        if self.ledger.writes:
-            write_events(store.folder(id) / "tensorboard", store.read(id, "metrics"), replace=True)
+    def save(self, step: int, meters: dict[str, Meter], ends: dict[str, State]) -> None:
+        """Writes the segment's checkpoint."""
+        id = self.segment.id
+        state = ends.get(id, self.state)
+        self.ledger.save(self.segment, step + self.segment.first_step, state, meters[id])
 
     def prepare(self, step: int) -> None:
         """Compiles, and opens what the segment reads from a step on."""
@@ -177,6 +174,10 @@ class Rows:
         passed = {s.id for s in self.fleet.segments if s.steps <= meta["step"]}
         if passed & wanted - set(meta["ends"]):
             return None  # A member is wanted whose end was not kept: all begin again.
+        at = lambda s: s.first_step + min(meta["step"], s.steps)
+        members = [s for s in self.fleet.segments if s.id in wanted]
+        if not all(self.ledger.fits(s, meta, at(s)) for s in members):
+            return None  # Lines of a member are damaged.
         self.ledger.compared(f"fleet {self.fleet.id}", meta)
         self.members = self.fleet.rows(meta["step"])
         like = abstract(self.program.recipe)
@@ -200,12 +201,14 @@ class Rows:
         tree = {"rows": lead(len(self.fleet.rows(meta["step"])), self.split)}
         return tree | ({"ends": lead(len(meta["ends"]), whole)} if meta["ends"] else {})
 
-    def save(self, step: int, seconds: dict[str, float], ends: dict[str, State]) -> None:
+    def save(self, step: int, meters: dict[str, Meter], ends: dict[str, State]) -> None:
         """Writes the fleet's one checkpoint: its rows, and the end states given."""
         tree = {"rows": checkpoint.to_tree(self.state)}
         if ends:
             tree["ends"] = checkpoint.to_tree(stacked(list(ends.values())))
-        meta = {"step": step, "seconds": seconds, "ends": list(ends), "environment": environment()}
+        meta = {"step": step, "ends": list(ends), "environment": environment()}
+        meta["seconds"] = {id: meter.seconds for id, meter in meters.items()}
+        meta["metrics"] = {id: m.log.head for id, m in meters.items() if m.log is not None}
         checkpoint.save_tree(self.folder, step, tree, meta)
 
     def prepare(self, step: int) -> None:

@@ -2,8 +2,10 @@
 
 import sys
 import time
+from collections.abc import Mapping
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from scaling.plan import Segment
@@ -14,8 +16,8 @@ LINE_SECONDS = 15.0  # Without a terminal: a line at most this often inside a se
 class Silent:
     """Shows nothing."""
 
-    def begin(self, segments: list[Segment]) -> None:
-        """Takes what is going to be trained."""
+    def begin(self, segments: list[Segment], begins: Mapping[str, int] | None = None) -> None:
+        """Takes what is going to be trained, and at which steps segments begin, by their ids."""
 
     def start(self, segment: Segment, step: int) -> None:
         """Takes the segment that training turns to, and the step it resumes at."""
@@ -36,10 +38,10 @@ class Lines(Silent):
     def __init__(self, file=None):
         self.file = file or sys.stderr
 
-    def begin(self, segments):
+    def begin(self, segments, begins=None):
         """Notes the total."""
-        self.count, self.total = 0, len(segments)
-        self.flops, self.goal = 0, sum(s.flops for s in segments)
+        self.count, self.total, self.begins = 0, len(segments), begins or {}
+        self.flops, self.goal = 0, sum(map(self.cost, segments))
         self.speed = None
         self.began = self.shown = time.monotonic()
 
@@ -47,23 +49,27 @@ class Lines(Silent):
         """Prints a line if the last one is a while ago."""
         self.speed = speed
         if time.monotonic() - self.shown >= LINE_SECONDS:
-            done = self.flops + segment.flops * (step - segment.first_step) / segment.steps
+            done = self.flops + self.cost(segment, step)
             self.show(segment, f"step {step}/{segment.run.steps}", loss, speed, done)
 
     def finish(self, segment, losses):
         """Prints the segment's result, and its last speed."""
         self.count += 1
-        self.flops += segment.flops
+        self.flops += self.cost(segment)
         mean = sum(losses.values()) / len(losses) if losses else None
         note = "done" if losses is not None else "left out: diverged"
         self.show(segment, note, mean, self.speed, self.flops)
         self.speed = None
 
+    def cost(self, segment, step=None):
+        """Returns the FLOPs from where training of a segment begins to a step, or to its end."""
+        return cost(segment, self.begins.get(segment.id, segment.first_step), step)
+
     def show(self, segment, note, loss, speed, done):
         """Prints one line: position in the plan, segment, note, loss, speed, time left."""
         self.shown = time.monotonic()
         spent = self.shown - self.began
-        left = spent * (self.goal / done - 1) if done else 0.0
+        left = spent * max(self.goal / done - 1, 0.0) if done else 0.0
         shown = [f"[{self.count}/{self.total}]", title(segment), note]
         shown += [f"loss {loss:.4f}"] if loss is not None else []
         shown += [f"{speed / 1e3:.1f}k tokens/s"] if speed is not None else []
@@ -73,8 +79,9 @@ class Lines(Silent):
 class Bars(Silent):
     """Draws two bars on a terminal: the plan by FLOPs, the segment by tokens."""
 
-    def begin(self, segments):
+    def begin(self, segments, begins=None):
         """Draws empty bars."""
+        self.begins = begins or {}
         self.bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -83,14 +90,14 @@ class Bars(Silent):
             console=Console(stderr=True),
         )
         self.before = 0.0
-        goal = sum(s.flops for s in segments)
+        goal = sum(map(self.cost, segments))
         self.whole = self.bars.add_task(f"plan ({len(segments)} segments)", total=goal, note="")
         self.part = self.bars.add_task("", total=1.0, note="")
         self.bars.start()
 
     def start(self, segment, step):
         """Turns the lower bar to a segment."""
-        self.bars.reset(self.part, total=segment.steps, description=title(segment), note="")
+        self.bars.reset(self.part, total=segment.steps, description=escape(title(segment)), note="")
 
     def update(self, segment, step, loss, speed):
         """Moves both bars."""
@@ -98,17 +105,26 @@ class Bars(Silent):
         tokens = done * segment.phase.batch_tokens
         note = f"{tokens / 1e6:.2f}M tokens  {speed / 1e3:.1f}k tokens/s  loss {loss or 0:.4f}"
         self.bars.update(self.part, completed=done, note=note)
-        spent = self.before + segment.flops * done / segment.steps
-        self.bars.update(self.whole, completed=spent)
+        self.bars.update(self.whole, completed=self.before + self.cost(segment, step))
 
     def finish(self, segment, losses):
         """Moves the plan's bar past the segment."""
-        self.before += segment.flops
+        self.before += self.cost(segment)
         self.bars.update(self.whole, completed=self.before)
+
+    def cost(self, segment, step=None):
+        """Returns the FLOPs from where training of a segment begins to a step, or to its end."""
+        return cost(segment, self.begins.get(segment.id, segment.first_step), step)
 
     def end(self):
         """Leaves the bars as they are."""
         self.bars.stop()
+
+
+def cost(segment: Segment, first: int, step: int | None = None) -> float:
+    """Returns a segment's training FLOPs between two steps of its run; of None, to its end."""
+    last = segment.run.steps if step is None else step
+    return segment.flops * (last - first) / segment.steps if segment.steps else 0.0
 
 
 def title(segment: Segment) -> str:

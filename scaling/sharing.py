@@ -14,19 +14,13 @@ import time
 from dataclasses import dataclass, field
 
 from scaling import checkpoint
+from scaling.files import remove
 from scaling.grouping import alone
 from scaling.leases import Leases, Lost
 from scaling.plan import Segment
-from scaling.schedule import Worker
+from scaling.schedule import LONGEST_WAIT, SHORTEST_WAIT, Worker
 from scaling.state import State, initial
-from scaling.trainer import Stopped
-
-# Waiting for others: the first and the longest pause between two looks at the store, in seconds.
-SHORTEST_WAIT, LONGEST_WAIT = 0.05, 2.0
-
-
-class Gone(Exception):
-    """The state that a segment starts from is not there, or cannot be read."""
+from scaling.trainer import Gone, Stopped
 
 
 @dataclass
@@ -47,7 +41,7 @@ class Sharing:
           Stopped: the time allowed is over, or the worker was told to end.
         """
         self.worker, self.plan, self.store = worker, worker.plan, worker.store
-        worker.clock.alive = self.alive
+        worker.clock.alive, worker.leases = self.alive, self.leases
         self.hand: tuple[str, State] | None = None
         wait = SHORTEST_WAIT
         while opened := [s for s in self.plan.segments.values() if self.opened(s)]:
@@ -60,8 +54,8 @@ class Sharing:
             time.sleep(wait)
             wait = min(1.5 * wait, LONGEST_WAIT)
         for segment in self.plan.segments.values():  # What a worker left that was killed.
-            self.tidy(segment)
             self.leases.clear(segment.id)
+            self.tidy(segment)
 
     def stop(self, *_) -> None:
         """Has the worker end like one whose time is over; can be a handler of SIGTERM."""
@@ -92,7 +86,7 @@ class Sharing:
         waiting = any(self.opened(s) and not self.left(s) for s in self.children(segment))
         if not waiting or self.left(segment, segment.run.steps):
             return False
-        return self.store.done(segment.id)["diverged_step"] is None
+        return self.worker.diverged(segment) is None
 
     def ready(self, opened: set[str]) -> list[Segment]:
         """Lists what can be started now: what goes on from the state in memory, then the rest."""
@@ -115,11 +109,11 @@ class Sharing:
         except Gone:
             # Nothing of use is there: what cannot be read goes, so that it is made again.
             parent = self.plan.segments[segment.parent]
-            checkpoint.remove(self.checkpoints(parent) / str(parent.run.steps))
-            checkpoint.remove(self.checkpoints(segment))
+            remove(self.checkpoints(parent) / str(parent.run.steps))
+            remove(self.checkpoints(segment))
         except (Lost, OSError, ValueError) as error:
             # The last two: of checkpoints that come and go where a second worker is at the segment.
-            if self.leases.holds():
+            if not isinstance(error, Lost) and self.leases.holds(segment.id):
                 raise
             logging.warning("segment %s is left to another worker: %s", segment.id, error)
             self.hand = None
@@ -176,7 +170,7 @@ class Sharing:
 
     def tidy(self, segment: Segment) -> None:
         """Deletes a finished segment's checkpoints where no child needs them any more."""
-        if self.worker.keep_params or self.lacks(segment):
+        if self.lacks(segment) or any(self.opened(child) for child in self.children(segment)):
             return
-        if not any(self.opened(child) for child in self.children(segment)):
-            checkpoint.remove(self.checkpoints(segment))
+        if not self.worker.taken(segment):
+            checkpoint.discard(self.store.folder(segment.id), segment.run.steps)

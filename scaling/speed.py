@@ -9,15 +9,18 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from etils import epath
 from jax.sharding import Mesh
 
 import models
 from data import cache_folder
 from data.order import PERIOD, Tables
 from refused import Refused
+from scaling import seals
 from scaling.devices import of_kind
 from scaling.environment import environment
 from scaling.estimate import memory
+from scaling.files import write_atomically
 from scaling.fleet import Source, by_run
 from scaling.fleet import compiled as together
 from scaling.grouping import program_of
@@ -215,14 +218,28 @@ def most(program: Program, measuring: bool = True) -> int:
     text = json.dumps([canonical(recipe), batch], sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
     file = cache_folder() / "speed" / f"{device_key()}-fleet-sizes.json"
-    known = json.loads(file.read_text()) if file.exists() else {}
+    known = measured(file)
     if key not in known:
         if not measuring:
             return 0
         known[key] = fastest(fleet_speeds(recipe, batch, candidates(program)))
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(known, indent=1) + "\n")
+        write_atomically(epath.Path(file), json.dumps(known, indent=1) + "\n")
     return known[key]
+
+
+def measured(file: Path) -> dict[str, int]:
+    """Returns the fleet sizes that were measured before; a damaged file is told, and none."""
+    if not file.exists():
+        return {}
+    try:
+        known = json.loads(file.read_bytes())
+        if all(isinstance(size, int) and size > 0 for size in known.values()):
+            return known
+    except (ValueError, AttributeError):
+        pass
+    seals.tell(f"{seals.Damaged(file, 'no fleet sizes')}: they are measured again")
+    return {}
 
 
 def fleet_sizes(
@@ -264,7 +281,7 @@ def calibration(folder: Path) -> dict[int, float]:
     file = folder / f"{device_key()}.json"
     try:
         return {int(k): v for k, v in json.loads(file.read_text())["flops_per_second"].items()}
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     rates = {}
     for width in CALIBRATION_WIDTHS:
@@ -273,7 +290,8 @@ def calibration(folder: Path) -> dict[int, float]:
         speed = measure(recipe, CALIBRATION_TOKENS)
         rates[width] = speed * models.count(config).flops_train
     folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"date": time.strftime("%Y-%m-%d"), "flops_per_second": rates}))
+    about = {"date": time.strftime("%Y-%m-%d"), "flops_per_second": rates}
+    write_atomically(epath.Path(file), json.dumps(about))
     return rates
 
 

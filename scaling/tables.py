@@ -9,11 +9,12 @@ import models
 from data import Corpus
 from scaling.columns import COLUMNS
 from scaling.evaluation import Evaluation
+from scaling.files import write_atomically
 from scaling.labels import as_column
 from scaling.optimizers import AdamW
 from scaling.plan import Plan, Segment, order
 from scaling.runs import Run
-from scaling.store import Store, write_atomically
+from scaling.store import Store
 
 FULL_BITS = 32  # Parameters are kept in float32.
 
@@ -22,11 +23,10 @@ def row(plan: Plan, store: Store, corpus: Corpus, segment: Segment, evaluation: 
     """Returns the table row of a finished segment's end."""
     run, config, record = segment.run, segment.config, store.done(segment.id)
     accounts, reads = models.count(config), order(corpus, run)
-    evals = [r for r in store.read(segment.id, "eval") if r["evaluation"] == evaluation]
+    evals = [r for r in store.evals(segment.id) if r["evaluation"] == evaluation]
     found = evals[-1] if evals else {}
     losses, bits = found.get("loss", {}), found.get("bits_per_byte", {})
-    path = [store.done(s.id) or {} for s in plan.path(segment.id)]
-    ends = [*store.read(segment.id, "metrics")][-1:]
+    ends = store.metrics(segment.id)[-1:]
     routing = {k: v for record in ends for k, v in record.items() if k.startswith("router.")}
     plain = [run.model_at(i).quantization is None for i in range(len(run.phases))]
     tokens_fp = sum(p.tokens for p, is_plain in zip(run.phases, plain, strict=True) if is_plain)
@@ -70,7 +70,7 @@ def row(plan: Plan, store: Store, corpus: Corpus, segment: Segment, evaluation: 
         **routing,
         "evaluation": evaluation,
         "cooled": segment.id in plan.leaves,
-        "seconds": sum(r.get("seconds", 0.0) for r in path),
+        "seconds": sum(r.get("seconds", 0.0) for _, r in store.chain(segment.id)),
         "tokens_per_second": record["tokens_per_second"],
         "device": record["environment"]["device"],
     }
@@ -124,6 +124,4 @@ def write_table(table: pd.DataFrame, folder: epath.Path, name: str) -> None:
     folder = epath.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / f"{name}.csv", table.to_csv(index=False))
-    beside = folder / f".{name}.parquet"
-    beside.write_bytes(table.to_parquet(index=False))
-    beside.replace(folder / f"{name}.parquet")
+    write_atomically(folder / f"{name}.parquet", table.to_parquet(index=False))

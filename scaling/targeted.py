@@ -13,7 +13,7 @@ from scaling.estimate import Memory, memory, wire
 from scaling.mesh import absent_mesh, shards
 from scaling.plan import Segment
 from scaling.recipe import Recipe
-from scaling.thrift import MEMORY_SHARE, fitting
+from scaling.thrift import MEMORY_SHARE, fitting, ways
 from scaling.train import Program
 
 # The accounting's own error, up to which a program is compiled all the same to see.
@@ -208,7 +208,8 @@ def smallest(need: Need, target: Target) -> int | None:
             if (need.batch_tokens // need.recipe.model.context) % shards(mesh):
                 break
             program = Program(recipe=need.recipe, batch_tokens=need.batch_tokens, mesh=mesh)
-            if memory(program).total <= MEMORY_SHARE * device.memory:
+            *_, least = ways(program)  # The way that takes the most time, and the least memory.
+            if memory(least).total <= MEMORY_SHARE * device.memory:
                 return chips
         chips *= 2
     return None

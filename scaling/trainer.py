@@ -35,6 +35,10 @@ class Stopped(Exception):
     """The time allowed is over; everything done so far is in the store."""
 
 
+class Gone(Exception):
+    """The state that a segment starts from is not there, or cannot be read."""
+
+
 @dataclass
 class Clock:
     """Says when to write a checkpoint and when to stop (the fields: see `schedule.Worker`)."""
@@ -160,10 +164,11 @@ class Trainer:
         """Writes a checkpoint, with end states that are to be evaluated or that others need."""
         kept = {id: state for id, (state, _) in self.ends.items() if state is not None}
         kept |= self.ended
+        self.ledger.hold()
         for meter in self.meters.values():
             meter.flush()
         if kept or self.live():
-            self.rows.save(step, {id: meter.seconds for id, meter in self.meters.items()}, kept)
+            self.rows.save(step, self.meters, kept)
         self.clock.saved = time.monotonic()
 
     def finish(self) -> None:
@@ -172,16 +177,17 @@ class Trainer:
             self.trace.close()  # What follows is evaluation, and perhaps another program.
         for segment in [s for s in self.fleet.segments if s.id in self.ended]:
             state, meter, losses = self.ended.pop(segment.id), self.meters[segment.id], {}
-            kept = self.ledger.keep_params and segment.id in self.ledger.plan.leaves
-            if kept or (self.leaves_ends and self.ledger.followed(segment)):
+            ledger, known = self.ledger, self.ledger.store.done(segment.id)
+            ledger.hold()
+            if ledger.keeps(segment) or (self.leaves_ends and ledger.followed(segment)):
                 meter.flush()
-                self.ledger.save(segment, segment.run.steps, state, meter.seconds)
-            if segment.id in self.ledger.todo:
-                losses = self.ledger.evaluate(segment, state)
+                ledger.save(segment, segment.run.steps, state, meter)
+            if known is None or ledger.unevaluated(segment):
+                losses = ledger.evaluate(segment, state)
                 if not all(map(math.isfinite, losses.values())):
                     meter.diverged, losses = segment.run.steps, {}
-            else:  # Only its end state is wanted.
-                meter.diverged = self.ledger.store.done(segment.id)["diverged_step"]
+            if known is not None and meter.diverged is None:  # Only its end was wanted.
+                meter.diverged = known["diverged_step"]
             self.conclude(segment, state, losses)
 
     def conclude(self, segment: Segment, state: State | None, losses: dict) -> None:

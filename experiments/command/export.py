@@ -1,6 +1,5 @@
 """`espalier export`: one run's model in a file that other programs read."""
 
-import functools
 import json
 
 import click
@@ -11,9 +10,7 @@ from experiments.command.options import Place
 
 
 @click.command(cls=Command)
-@options.config
-@options.store
-@options.run
+@options.one_run
 @click.option(
     "--out",
     type=Place("file"),
@@ -21,32 +18,32 @@ from experiments.command.options import Place
     metavar="FILE",
     help="the file to write, as in model.safetensors",
 )
-def command(chosen, store: str, run: str, out: str) -> int:
+def command(chosen, store: str, run: str, study: str, out: str) -> int:
     """Write one run's model, packed to its bits, as safetensors.
 
     The run was trained with --keep-params; its id stands in the run table.
 
     \b
-    espalier export --config=qat_ratio:cpu --run=ID --out=model.safetensors
+    espalier export --store=runs --run=ID --out=model.safetensors
+    espalier export --store=runs --study=qat_ratio-cpu --run=ID --out=model.safetensors
     """
-    from experiments.command import session
+    from experiments.command import opened
 
-    writing = functools.partial(write, run=run, out=out)
-    return session.called(writing, chosen.open(), session.Settings(store=store))
+    return opened.of_store(lambda *found: write(*found, run, study, out), chosen, store)
 
 
-def write(study, config, settings, run: str, out: str) -> None:
+def write(store, study, run: str, name: str | None, out: str) -> None:
     """Writes one run's model to a safetensors file and prints its size.
 
     Raises:
-      Refused: what `session.kept` refuses.
+      Refused: what `models_kept` refuses.
     """
     import models
-    from experiments.command import session
+    from experiments.command import models_kept
     from models.export import export
     from scaling.runs import canonical
 
-    last, state = session.kept(study, config, settings, run)
+    last, state = models_kept.ended(store, models_kept.chosen(store, run, name, study))
     about = {"run": run, "model": json.dumps(canonical(last))}
     size = export(out, last, state.params, state.buffers, about)
     plain = 4 * models.count(last).params_total

@@ -37,6 +37,8 @@ OWN = ("--on", "--workers", "--option", "--dry-run", "--no-dry-run")  # Not for 
 @options.checkpoint_seconds
 @options.stop_after
 @options.keep_params
+@options.keep
+@options.named
 @options.lease_seconds
 @options.profile
 @options.join_seconds

@@ -19,6 +19,8 @@ COMMANDS = (
     "work",
     "launch",
     "report",
+    "status",
+    "compare",
     "export",
     "sample",
     "fit",

@@ -194,7 +194,33 @@ join_seconds = click.option(
     metavar="SECONDS",
     help="several processes: how long the others are waited for",
 )
+study = click.option("--study", metavar="NAME", help="a study by its name in the store")
 run = click.option("--run", metavar="ID", help="the run's id, as in the run table")
+keep = click.option(
+    "--keep",
+    default="auto",
+    show_default=True,
+    metavar="auto|all|none|BYTES",
+    help="end states that stay, so that a study can grow; auto: within a tenth of the free disk",
+)
+named = click.option("--as", "named", metavar="NAME", help="the study's name in the store")
+prune = switch("prune", "give back the room of states that --keep would not keep")
+
+
+def one_run(command):
+    """Adds the options that name one run of a store, or of a study."""
+    optional = click.option(
+        "--config",
+        "chosen",
+        type=StudyName(),
+        metavar="STUDY[:PRESET]",
+        help="a study, where the store alone does not say enough",
+    )
+    for option in (run, study, optional, store):
+        command = option(command)
+    return command
+
+
 table = click.option(
     "--table",
     type=Place("file"),

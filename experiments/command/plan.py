@@ -12,6 +12,10 @@ from refused import Refused
 @options.store
 @options.mesh
 @options.fleet
+@options.keep
+@options.keep_params
+@options.named
+@options.prune
 @options.target
 @options.price
 def command(chosen, target, price, **settings) -> int:
@@ -23,16 +27,17 @@ def command(chosen, target, price, **settings) -> int:
     espalier plan --config=over_training:pod --for=v5e:8x8 --price=1.2
     """
     from experiments.command import session
+    from experiments.command.opened import Settings, called
     from experiments.command.plan_for import with_stand_in
     from scaling.devices import Target
 
     if price is not None and target is None:
         raise Refused("--price", price, "with --for=DEVICE[:SHAPE]")
     if target is None:
-        return session.called(session.plan, chosen.open(), session.Settings(**settings))
+        return called(session.plan, chosen.open(), Settings(**settings))
     where = Target.of(target)
     opened = with_stand_in(*chosen.open())
     plan_for = lambda study, config, settings: session.plan_for(
         study, config, settings, where, price
     )
-    return session.called(plan_for, opened, session.Settings(**settings))
+    return called(plan_for, opened, Settings(**settings))

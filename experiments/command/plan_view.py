@@ -3,16 +3,18 @@
 import io
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from jax.sharding import Mesh
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
 import models
 from experiments.evidence.study import Study
 from scaling.grouping import Fleet
+from scaling.keeping import Kept
 from scaling.labels import Label, words
 from scaling.mesh import unsplit
 from scaling.plan import Plan, Segment
@@ -66,24 +68,29 @@ def plan_text(
     rates: dict[int, float],
     fleets: list[Fleet],
     unmeasured: int = 0,
+    begins: Mapping[str, int] | None = None,
+    kept: Kept | None = None,
 ) -> str:
     """Returns the printed plan.
 
-    `missing` are the segments to train, `rates` this device's measured FLOP/s by width, `fleets`
-    how the plan is trained together, in which `unmeasured` programs train alone.
+    `missing` are the segments that are lacking, `rates` this device's measured FLOP/s by width,
+    `fleets` how the plan is trained together, in which `unmeasured` programs train alone. `begins`
+    has the step at which each segment begins that is to be trained (default: `missing`, whole), and
+    `kept` the end states that stay in the store.
     """
     stream = io.StringIO()
     console = Console(file=stream, width=110, highlight=False)
-    console.print(f"[bold]{study.name}[/]: {len(plan.runs)} runs, {len(plan.segments)} segments")
+    counts = f"{len(plan.runs)} runs, {len(plan.segments)} segments"
+    console.print(f"[bold]{escape(study.name)}[/]: {counts}")
     Console(file=stream, width=TABLE_WIDTH, highlight=False).print(run_table(plan))
     console.print(segment_tree(plan, missing))
     console.print(saving(plan, rates))
-    todo = [plan.segments[id] for id in plan.segments if id in missing]
-    console.print(
-        f"store: {len(plan.segments) - len(todo)} of {len(plan.segments)} segments are there; "
-        f"to train: {number(sum(s.tokens for s in todo))} tokens, "
-        f"{number(sum(s.flops for s in todo))}FLOPs, {time_text(todo, rates)}"
-    )
+    console.print(store_line(plan, missing, rates, begins))
+    if kept is not None:
+        console.print(
+            f"keep: {kept.bytes:,} bytes more, end states of {len(kept.ids)} segments from which "
+            f"the study can grow ({kept.rule}; --keep=auto|all|none|BYTES)"
+        )
     console.print(fleet_line(fleets, unmeasured))
     if study.awaited:
         later = make_plan(study.awaited)
@@ -98,7 +105,7 @@ def plan_text(
         f"(width {most.config.width}, batch {most.phase.batch_tokens} tokens)"
     )
     shown = ", ".join(f"{name} {count:.2f}" for name, count in epochs.items() if count)
-    console.print(f"epochs per domain, at most: {shown}")
+    console.print(f"epochs per domain, at most: {escape(shown)}")
     return stream.getvalue().rstrip()
 
 
@@ -108,16 +115,43 @@ def like_calibration(segments: Iterable[Segment], rates: dict[int, float]) -> bo
     return all(s.config.dtype == "float32" and s.config.width <= most for s in segments)
 
 
-def time_text(segments: Iterable[Segment], rates: dict[int, float]) -> str:
+def time_text(
+    segments: Iterable[Segment], rates: dict[int, float], begins: Mapping[str, int] | None = None
+) -> str:
     """Says how long segments take here, or why that is not known."""
-    segments = list(segments)
+    segments, begins = list(segments), begins or {}
     if like_calibration(segments, rates):
-        time = duration(predicted_seconds(segments, rates))
+        time = duration(sum(share(s, begins) * predicted_seconds([s], rates) for s in segments))
         return f"about {time} on this device (measured on it; without compiling and evaluating)"
     widths = f"{min(rates)} to {max(rates)}"
     return (
         f"how long is not told: this device is measured at widths {widths} in float32, these "
         "models are wider or in bfloat16; --for=DEVICE plans for a device that they are meant for"
+    )
+
+
+def share(segment: Segment, begins: Mapping[str, int]) -> float:
+    """Returns the share of a segment's steps that is left from the step at which it begins."""
+    done = begins.get(segment.id, segment.first_step) - segment.first_step
+    return 1 - done / max(segment.steps, 1)
+
+
+def store_line(
+    plan: Plan, missing: set[str], rates: dict[int, float], begins: Mapping[str, int] | None
+) -> str:
+    """Says what the store has, and what is to be trained, to the token."""
+    if begins is None:
+        begins = {id: plan.segments[id].first_step for id in missing}
+    todo = [plan.segments[id] for id in begins]
+    tokens = {s.id: round(share(s, begins) * s.tokens) for s in todo}
+    again = sum(count for id, count in tokens.items() if id not in missing)
+    flops = sum(share(s, begins) * s.flops for s in todo)
+    there = len(plan.segments) - len(missing)
+    return (
+        f"store: {there} of {len(plan.segments)} segments are there; to train: "
+        f"{sum(tokens.values()):,} tokens"
+        + (f" ({again:,} of them again: end states that are not there)" if again else "")
+        + f", {number(flops)}FLOPs, {time_text(todo, rates, begins)}"
     )
 
 
@@ -168,7 +202,7 @@ def run_table(plan: Plan) -> Table:
             )
         ] += 1
     for line, count in list(lines.items())[:MOST_LINES]:
-        table.add_row(*line, str(count))
+        table.add_row(*map(escape, line), str(count))
     if len(lines) > MOST_LINES:
         gaps = [""] * (len(plan.label_names) + 7)
         table.add_row("…", *gaps, f"and {len(lines) - MOST_LINES} more", "")
@@ -190,7 +224,7 @@ def segment_tree(plan: Plan, missing: set[str]) -> Tree:
             left[0] -= 1
             if left[0] < 0:
                 continue
-            add(id, branch.add(segment_line(plan.segments[id], plan, id not in missing)))
+            add(id, branch.add(escape(segment_line(plan.segments[id], plan, id not in missing))))
 
     add(None, tree)
     if left[0] < 0:

@@ -9,12 +9,13 @@ from experiments.command.arguments import Command
 @click.command(cls=Command)
 @options.config
 @options.store
-def command(chosen, store: str) -> int:
+@options.named
+def command(chosen, **settings) -> int:
     """Write tables, fit and report from what the store has.
 
     \b
     espalier report --config=over_training:cpu --store=runs
     """
-    from experiments.command import session
+    from experiments.command import opened, session
 
-    return session.called(session.report, chosen.open(), session.Settings(store=store))
+    return opened.called(session.report, chosen.open(), session.Settings(**settings))

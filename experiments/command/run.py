@@ -15,6 +15,10 @@ from experiments.command.options import Number
 @options.checkpoint_seconds
 @options.stop_after
 @options.keep_params
+@options.keep
+@options.named
+@options.prune
+@options.lease_seconds
 @options.profile
 @click.option(
     "--coordinator", metavar="HOST:PORT", help="several processes: of process 0; auto on a pod"
@@ -33,8 +37,9 @@ def command(chosen, coordinator, processes, process, join_seconds, **settings) -
     espalier run --config=over_training:gpu --mesh=fsdp:4,data:2 --profile=trace
     """
     from experiments.command import session
+    from experiments.command.opened import called
     from scaling.processes import joined
 
     opened = chosen.open()
     with joined(coordinator, processes, process, join_seconds):
-        return session.called(session.run, opened, session.Settings(**settings))
+        return called(session.run, opened, session.Settings(**settings))

@@ -1,7 +1,5 @@
 """`espalier sample`: how one run's model goes on after a prompt."""
 
-import functools
-
 import click
 
 from experiments.command import options
@@ -10,9 +8,7 @@ from experiments.command.options import Number
 
 
 @click.command(cls=Command)
-@options.config
-@options.store
-@options.run
+@options.one_run
 @click.option("--prompt", default="", metavar="TEXT", help="the text to go on after")
 @click.option(
     "--tokens",
@@ -39,25 +35,24 @@ from experiments.command.options import Number
 @click.option(
     "--seed", type=Number(int), default=0, show_default=True, metavar="NUMBER", help="of the draw"
 )
-def command(chosen, store: str, **asked) -> int:
+def command(chosen, store: str, run: str, study: str, **asked) -> int:
     """Print texts with which a run's model goes on.
 
     The run was trained with --keep-params; its id stands in the run table.
 
     \b
-    espalier sample --config=over_training:cpu --run=ID --prompt="def " --samples=3
+    espalier sample --store=runs --run=ID --prompt="def " --samples=3
     """
-    from experiments.command import session
+    from experiments.command import opened
 
-    writing = functools.partial(write, **asked)
-    return session.called(writing, chosen.open(), session.Settings(store=store))
+    return opened.of_store(lambda *found: write(*found, run, study, **asked), chosen, store)
 
 
 def write(
+    store,
     study,
-    config,
-    settings,
     run: str,
+    name: str | None,
     prompt: str = "",
     tokens: int | None = None,
     temperature: float = 1.0,
@@ -67,16 +62,18 @@ def write(
     """Prints texts that go on after a prompt, up to a document's end.
 
     Raises:
-      Refused: what `session.kept` or `models.sample` refuses, or a corpus without text.
+      Refused: what `models_kept` or `models.sample` refuses, or a corpus without text.
     """
     import numpy as np
 
     import models
     from data.tokenizer import tokenizer_of
-    from experiments.command import session
+    from experiments.command import models_kept
 
-    last, state = session.kept(study, config, settings, run)
-    tokenizer = tokenizer_of(study.corpus)
+    one = models_kept.chosen(store, run, name, study)
+    last, state = models_kept.ended(store, one)
+    corpus = models_kept.corpus_of(store, one) if study is None else study.corpus
+    tokenizer = tokenizer_of(corpus)
     (document,) = tokenizer.documents([prompt.encode()])
     start = [tokenizer.separator, *document.tokens.tolist()]
     count = last.context - len(start) if tokens is None else tokens

@@ -4,123 +4,45 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from types import ModuleType
+from dataclasses import replace
 
 import jax
-import numpy as np
-from etils import epath
 from ml_collections import ConfigDict
 
-import models
 from data import cache_folder
 from data.stand_in import NAME as STAND_IN
+from experiments.command import named
 from experiments.command import plan_for as plan_for_view
+from experiments.command.opened import (
+    Settings,
+    answer,
+    folder,
+    foreseen,
+    full_name,
+    grown,
+    kept_by,
+    results,
+    worker,
+)
 from experiments.command.plan_view import plan_text, unsplit_line
-from experiments.evidence.report import Block, write_report
-from experiments.evidence.study import Results, Study
+from experiments.evidence.report import write_report
+from experiments.evidence.study import Study
 from refused import Refused
-from scaling import Stopped, Store, Worker, checkpoint, make_mesh, processes, tables
+from scaling import Stopped, Store, Worker, checkpoint, keeping, processes
 from scaling.devices import Target
-from scaling.environment import compilation_cache
-from scaling.events import folder_name, write_events
+from scaling.events import Curves
+from scaling.files import sweep
 from scaling.grouping import planned as fleets_of
 from scaling.leases import Leases
-from scaling.mesh import shards
-from scaling.plan import Plan
 from scaling.plan import plan as make_plan
-from scaling.progress import Silent, progress
-from scaling.schedule import in_fleets
+from scaling.progress import progress
 from scaling.sharing import Sharing
 from scaling.speed import calibration, fleet_sizes
-from scaling.state import State
 from scaling.tables import write_table
 from scaling.targeted import fitted, needs
 from scaling.trace import Trace
 
 ENDING = (signal.SIGTERM, signal.SIGUSR2)  # Signals that end training in good order.
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a study is worked on; none of it changes a number."""
-
-    store: str = "runs"
-    mesh: str = ""
-    checkpoint_seconds: float = 60.0
-    stop_after: float | None = None
-    keep_params: bool = False
-    fleet: str = "auto"
-    lease_seconds: float = 60.0
-    profile: str | None = None
-
-
-def called(action: Callable, opened: tuple[ModuleType, ConfigDict], settings: Settings) -> int:
-    """Does what a command does with an opened study; returns its exit code."""
-    compilation_cache(cache_folder() / "compiled")
-    module, config = opened
-    return action(module.study(config), config, settings) or 0
-
-
-def folder(study: Study, config: ConfigDict, settings: Settings) -> epath.Path:
-    """Returns where a study's tables and report are written."""
-    return epath.Path(settings.store) / "studies" / full_name(study, config)
-
-
-def full_name(study: Study, config: ConfigDict) -> str:
-    """Returns the name of a study with its preset."""
-    return f"{study.name}-{config.preset}"
-
-
-def worker(
-    study: Study,
-    planned: Plan,
-    settings: Settings,
-    show=None,
-    way=None,
-    alive=lambda: True,
-    trace: Trace | None = None,
-) -> Worker:
-    """Returns the worker that trains a study's plan, in fleets where they pay unless told how."""
-    mesh = make_mesh(settings.mesh)
-    most = fleet_sizes(settings.fleet, planned.segments.values(), mesh)
-    # Several data or fsdp devices, or processes, serve one segment after the other.
-    alone = settings.fleet == "loop" or (
-        settings.fleet == "auto" and (shards(mesh) > 1 or jax.process_count() > 1)
-    )
-    return Worker(
-        planned,
-        Store.at(settings.store),
-        study.corpus,
-        study.evaluation,
-        mesh,
-        checkpoint_seconds=settings.checkpoint_seconds,
-        stop_after=settings.stop_after,
-        keep_params=settings.keep_params,
-        progress=show or Silent(),
-        way=way or (None if alone else in_fleets(most)),
-        alive=alive,
-        trace=trace or Trace(),
-    )
-
-
-def results(study: Study, config: ConfigDict, settings: Settings) -> Results:
-    """Returns what the store has of a study."""
-    planned = make_plan(study.runs)
-    found = tables(planned, Store.at(settings.store), study.corpus, study.evaluation)
-    return Results(config, planned, study.corpus, *found)
-
-
-def grown(study: Study, config: ConfigDict, settings: Settings) -> Study:
-    """Adds the runs that follow from a study's results, as often as the store has all of these."""
-    key = lambda item: (item.run.identity, *sorted(item.labels.items()))
-    while study.then is not None and not worker(study, make_plan(study.runs), settings).missing():
-        asked, known = study.then(results(study, config, settings)), {*map(key, study.runs)}
-        further = tuple(item for item in asked if key(item) not in known)
-        study = replace(study, runs=(*study.runs, *further))
-        if not further:
-            study = replace(study, then=None, awaited=())
-    return study
 
 
 def in_rounds(
@@ -151,15 +73,54 @@ def plan(study: Study, config: ConfigDict, settings: Settings) -> None:
     epochs = study.check()
     planned = make_plan(study.runs)
     work = worker(study, planned, settings)
+    store, name = work.store, full_name(study, config, settings)
+    if (said := named.renamed(study, config, store, name)) is not None:
+        print(said)
     rates = calibration(cache_folder() / "speed")
     found = []
     sizes = fleet_sizes(settings.fleet, planned.segments.values(), work.mesh, measuring=False)
     if work.way is not None:
         found = fleets_of(planned, work.mesh, sizes)
     unmeasured = len({fleet.program for fleet in found if not sizes(fleet.program)})
-    print(plan_text(study, planned, epochs, work.missing(), rates, found, unmeasured))
+    missing = work.missing()
+    print(
+        plan_text(
+            study,
+            planned,
+            epochs,
+            missing,
+            rates,
+            found,
+            unmeasured,
+            begins=work.begins(missing),
+            kept=keeping.choose(planned, settings.keep, store, work.has_end),
+        )
+    )
     if line := unsplit_line(planned, work.mesh):
         print(line)
+    if settings.prune:
+        print(pruned(work, settings, dry=True))
+    for line in foreseen(study):
+        print(line)
+
+
+def pruned(work: Worker, settings: Settings, dry: bool) -> str:
+    """Gives back the room of states that `--keep` would not keep; says how much that is.
+
+    Parameters of runs count as such without `--keep-params`. `dry` only says it.
+    """
+    kept = keeping.choose(work.plan, settings.keep, work.store, lambda segment: False).ids
+    count = size = 0
+    for segment in work.plan.segments.values():
+        folder = work.store.folder(segment.id)
+        leaf = settings.keep_params and segment.id in work.plan.leaves
+        if segment.id in kept or leaf or work.lacks(segment) or work.taken(segment):
+            continue
+        if checkpoint.steps(folder):
+            count, size = count + 1, size + checkpoint.total_bytes(folder)
+            if not dry:
+                checkpoint.discard(folder)
+    return f"prune: {size:,} bytes of {count} states {'would be' if dry else 'were'} given back"
 
 
 def plan_for(study: Study, config: ConfigDict, settings: Settings, target: Target, price) -> None:
@@ -205,22 +166,33 @@ def run(study: Study, config: ConfigDict, settings: Settings) -> int:
     SIGTERM or SIGUSR2, to any of several processes, has it write a checkpoint and end; returns 143
     or 140 then in the process that it was sent to, otherwise 0.
     """
-    refuse_early(study, settings)
+    refuse_early(study, config, settings)
     trace = Trace(settings.profile if jax.process_index() == 0 else None)
-    with signalled() as told, alone(study, config, settings):
+    first = jax.process_index() == 0
+    with (
+        signalled() as told,
+        alone(study, config, settings),
+        Leases(Store.at(settings.store), settings.lease_seconds)
+        if first
+        else contextlib.nullcontext() as leases,
+    ):
 
         def once(study: Study, left: float | None) -> bool:
             some = replace(settings, stop_after=left)
-            return train(study, some, None, lambda: not told, trace) is not None
+            done = train(study, config, some, None, lambda: not told, trace, leases)
+            return done is not None
 
         study, ended = in_rounds(study, config, settings, once)
+        if ended and settings.prune and first:
+            work = worker(study, make_plan(study.runs), settings)
+            print(pruned(work, settings, dry=False))
     if trace.file is not None:
         print(f"trace: {trace.file} (open it in ui.perfetto.dev)")
     elif not trace.over:
         print("no trace: no segment to train had steps enough")
     if not ended:
         return code(told)
-    if jax.process_index() == 0:
+    if first:
         report(study, config, settings)
     processes.barrier("report written")
     return 0
@@ -230,7 +202,8 @@ def alone(study: Study, config: ConfigDict, settings: Settings):
     """Keeps a study to this run while it trains, which its first process sees to."""
     if jax.process_index() > 0:
         return contextlib.nullcontext()
-    return Store.at(settings.store).reserved(full_name(study, config), shared=False)
+    name = full_name(study, config, settings)
+    return Store.at(settings.store).reserved(name, shared=False)
 
 
 def work(study: Study, config: ConfigDict, settings: Settings) -> int:
@@ -243,31 +216,38 @@ def work(study: Study, config: ConfigDict, settings: Settings) -> int:
       Refused: settings that a worker of several cannot have.
     """
     check_shared(settings)
-    refuse_early(study, settings)
+    refuse_early(study, config, settings)
     store = Store.at(settings.store)
     with (
-        store.reserved(full_name(study, config), shared=True),
+        store.reserved(full_name(study, config, settings), shared=True),
         Leases(store, settings.lease_seconds) as leases,
     ):
         sharing = Sharing(leases)
         with signalled(sharing.stop) as told:
             once = lambda study, left: (
-                train(study, replace(settings, stop_after=left), sharing) is not None
+                train(study, config, replace(settings, stop_after=left), sharing) is not None
             )
             study, ended = in_rounds(study, config, settings, once)
     count = len(sharing.trained)
     print(f"worker {leases.owner}: {count} segments finished here, no lease held", flush=True)
-    if ended:
-        print("the plan is done; espalier report writes tables, fit and report", flush=True)
-    return 0 if ended else code(told)
+    if not ended:
+        return code(told)
+    print("the plan is done; espalier report writes tables, fit and report", flush=True)
+    return 0
 
 
-def refuse_early(study: Study, settings: Settings) -> None:
-    """Refuses runs, and a mesh, that cannot be before anything is written."""
+def refuse_early(study: Study, config: ConfigDict, settings: Settings) -> None:
+    """Refuses runs, a mesh or a place for the report that cannot be before anything is written."""
     if study.corpus.tokenizer == STAND_IN:
         raise Refused("corpus", study.corpus.name, "a corpus with tokens; a stand-in is for plans")
     study.check()
-    worker(study, make_plan(study.runs), settings)
+    work = worker(study, make_plan(study.runs), settings)
+    keeping.budget(settings.keep, work.store)
+    out = folder(study, config, settings)
+    for name in ("", "figures", "report.md", "report.html", "runs.csv", "runs.parquet"):
+        path, is_folder = out / name, not name or name == "figures"
+        if path.exists() and path.is_dir() != is_folder:
+            raise Refused("--store", path, "a folder" if is_folder else "a file, not a folder")
 
 
 def check_shared(settings: Settings) -> None:
@@ -281,19 +261,26 @@ def check_shared(settings: Settings) -> None:
 
 def train(
     study: Study,
+    config: ConfigDict,
     settings: Settings,
     sharing: Sharing | None = None,
     alive=lambda: True,
     trace: Trace | None = None,
+    leases: Leases | None = None,
 ) -> Worker | None:
     """Trains a study's missing segments; None when the time allowed ended first."""
     study.check()
     planned = make_plan(study.runs)
-    show = progress() if jax.process_index() == 0 else None
-    work = worker(study, planned, settings, show, sharing, alive, trace)
+    first = jax.process_index() == 0
+    work = worker(
+        study, planned, settings, progress() if first else None, sharing, alive, trace, leases
+    )
+    say = print if first else lambda *_: None
+    work.keep = kept_by(work, settings)
     missing = work.missing()
-    say = print if jax.process_index() == 0 else lambda *_: None
     say(f"{study.name}: {len(planned.segments)} segments, {len(missing)} to train")
+    if first:
+        work.curves = announced(work, study, config, settings, bool(missing))
     began, cpu = time.monotonic(), time.process_time()
     try:
         work.run()
@@ -307,8 +294,29 @@ def train(
     return work
 
 
+def announced(
+    work: Worker, study: Study, config: ConfigDict, settings: Settings, training: bool
+) -> Curves:
+    """Writes down what a study is before it is trained, and says where its curves are to be seen.
+
+    Returns what writes them.
+    """
+    name = full_name(study, config, settings)
+    for line in (named.renamed(study, config, work.store, name), *foreseen(study)):
+        if line is not None:
+            print(line)
+    due = named.due(work.plan, study.evaluation, study.corpus)
+    named.write(work.store, name, study, config, work.plan, due, settings.file)
+    logs = work.store.study(name) / "tensorboard"
+    if training:
+        print(f"curves: tensorboard --logdir={logs}", flush=True)
+    return Curves(logs, work.plan, work.store, shared=work.leases is None)
+
+
 def report(study: Study, config: ConfigDict, settings: Settings) -> None:
     """Writes tables, TensorBoard files and the report from what the store has.
+
+    What the study cannot write of it, such as a law that its runs do not admit, is a sentence.
 
     Raises:
       Refused: nothing of the study is there.
@@ -317,47 +325,13 @@ def report(study: Study, config: ConfigDict, settings: Settings) -> None:
     found, out = results(study, config, settings), folder(study, config, settings)
     store = Store.at(settings.store)
     if not any(store.folder(id).exists() for id in found.plan.segments):
-        accepted = f"a store in which {full_name(study, config)} has been trained"
+        accepted = f"a store in which {full_name(study, config, settings)} has been trained"
         raise Refused("--store", settings.store, accepted)
+    sweep(out)
     write_table(found.runs, out, "runs")
     write_table(found.evals, out, "evals")
-    curves(found.plan, store, out)
+    named.seal_tables(store, out.name)
+    Curves(out / "tensorboard", found.plan, store).rewrite()
     absent = len(found.plan.runs) + len(study.awaited) - len(found.runs)
-    blocks: list[Block] = study.report(found)
-    write_report(out, study, config, blocks, absent)
+    write_report(out, study, config, answer(study, found, settings), absent)
     print(f"report: {out / 'report.html'} (and report.md, runs.csv, runs.parquet)")
-
-
-def kept(
-    study: Study, config: ConfigDict, settings: Settings, id: str | None
-) -> tuple[models.ModelConfig, State]:
-    """Returns the model of one run of a study as it ended, its values as numpy arrays.
-
-    Raises:
-      Refused: a run that is not the study's, or one whose parameters were not kept.
-    """
-    runs = {item.run.identity: item.run for item in grown(study, config, settings).runs}
-    if id not in runs:
-        some = ", ".join(list(runs)[:3])
-        got = "nothing" if id is None else id
-        raise Refused("--run", got, f"one of the study's {len(runs)} runs, such as {some}")
-    last = runs[id].recipe_at(-1)
-    found = checkpoint.restore(Store.at(settings.store).folder(id), last, make_mesh("data:1"))
-    if found is None:
-        accepted = f"one that was trained with --keep-params into --store={settings.store}"
-        raise Refused("--run", id, accepted)
-    return last.model, jax.tree.map(np.asarray, found[0])
-
-
-def curves(planned: Plan, store: Store, out: epath.Path) -> None:
-    """Writes one TensorBoard run per run of the study: its segments as one curve."""
-    for index, run in enumerate(planned.runs):
-        records = [
-            record
-            for segment in planned.path(run.identity)
-            for name in ("metrics", "eval")
-            for record in store.read(segment.id, name)
-        ]
-        if records:
-            name = folder_name(planned, index)
-            write_events(out / "tensorboard" / name, records, replace=True)

@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import math
 import sys
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +59,10 @@ class Chosen:
           Refused: a file that is no study, an unknown preset, a value that cannot be.
         """
         module = imported(self.file)
-        config = module.get_config() if self.preset is None else module.get_config(self.preset)
+        try:
+            config = module.get_config() if self.preset is None else module.get_config(self.preset)
+        except Exception as error:
+            raise of_study(error, module.__file__) from error
         for name, value in self.values.items():
             override(config, name, value)
         return module, config
@@ -77,13 +81,31 @@ def imported(file: Path) -> ModuleType:
     sys.modules.setdefault(file.stem, module)  # Where a dataclass looks for its module.
     try:
         spec.loader.exec_module(module)
-    except SyntaxError as error:
-        accepted = f"a Python file without syntax errors ({error})"
-        raise Refused("config", file, accepted) from None
+    except Exception as error:
+        sys.modules.pop(file.stem, None)
+        raise of_study(error, module.__file__) from error
     for name in ("get_config", "study"):
         if not hasattr(module, name):
             raise Refused("config", file, f"a file that defines {name}")
     return module
+
+
+def of_study(error: Exception, file: str | Path) -> Exception:
+    """Returns a refusal that names the line of a study's file, for an error that came of it."""
+    if isinstance(error, (Refused, OSError)):
+        return error
+    if isinstance(error, SyntaxError) and error.filename == str(file):
+        return at_line(file, error.lineno, error.msg)
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)]
+    if not lines:
+        return error
+    text = " ".join(str(error).split())[:300]
+    return at_line(file, lines[-1], f"{type(error).__name__}: {text}")
+
+
+def at_line(file: str | Path, line: int | None, said: str) -> Refused:
+    """Returns the refusal of a study's file for what is wrong with one of its lines."""
+    return Refused("config", f"{file}, line {line}: {said}", "a study's file that runs")
 
 
 def override(config, name: str, value: str | None) -> None:

@@ -14,6 +14,8 @@ from experiments.command.arguments import Command
 @options.checkpoint_seconds
 @options.stop_after
 @options.keep_params
+@options.keep
+@options.named
 @options.lease_seconds
 def command(chosen, **settings) -> int:
     """Train what is missing beside other workers on one store.
@@ -23,6 +25,6 @@ def command(chosen, **settings) -> int:
     \b
     espalier work --config=over_training:gpu --store=/shared/runs
     """
-    from experiments.command import session
+    from experiments.command import opened, session
 
-    return session.called(session.work, chosen.open(), session.Settings(**settings))
+    return opened.called(session.work, chosen.open(), session.Settings(**settings))

@@ -5,10 +5,17 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from experiments.evidence.claim import Claim, listed
+import models
+from experiments.evidence.claim import Claim, counted, listed
 from experiments.evidence.report import Table
+from experiments.evidence.study import Study
 from fitting import Fit, Observations, baselines, fit
 from fitting import tables as write
+from fitting.fit import FEWEST_LEVELS
+from fitting.laws import law_named
+from fitting.observations import PARAMETER_COUNTS
+from scaling import Run
+from scaling.labels import joined, label_sets
 
 # The nearest run's loss, a straight line in log compute, and the Chinchilla law with E = 0.
 BASELINES = {
@@ -16,6 +23,48 @@ BASELINES = {
     "log_linear": "log-linear in compute",
     "chinchilla_no_floor": "Chinchilla with E = 0",
 }
+
+
+def foreseen(study: Study) -> list[str]:
+    """Says which laws of a study's report its runs cannot give, before they are trained."""
+    if study.laws is None:
+        return []
+    table, said = planned_table(study), {}
+    for law, params, mask in study.laws(table):
+        law = law_named(law)
+        fitted, most = table[np.asarray(mask, bool)], len(law.parameters) + 2
+        columns = [params if name == "params" else name for name in law.predictors]
+        levels = {name: fitted[name].nunique() for name in columns if name in fitted}
+        few = [f"{n} of {name}" for name, n in levels.items() if n < FEWEST_LEVELS]
+        if few:
+            why = f"{listed(few)}, where {FEWEST_LEVELS} different values of each are needed"
+        elif len(fitted) < most:
+            why = f"{counted(len(fitted), 'run')} to fit, where {most} are needed"
+        else:
+            continue
+        said[f"the {law.name.replace('_', '-')} law cannot be fitted to these runs: {why}"] = None
+    return [f"{line}; the report will say so" for line in said]
+
+
+def planned_table(study: Study) -> pd.DataFrame:
+    """Returns the columns of a study's run table that are known before training."""
+    rows = []
+    for run, sets in zip(*labelled_runs(study), strict=True):
+        accounts = models.count(run.model_at(-1))
+        rows.append(
+            {name: joined(sets, name) for labels in sets for name in labels}
+            | {"seed": run.seed, "width": run.model_at(-1).width, "tokens": run.tokens}
+            | {name: getattr(accounts, name) for name in PARAMETER_COUNTS}
+            | {"flops": run.flops(), "flops_6nd": 6.0 * accounts.params_total * run.tokens}
+        )
+    return pd.DataFrame(rows)
+
+
+def labelled_runs(study: Study) -> tuple[list[Run], list[tuple]]:
+    """Returns a study's runs, each once, and their label sets."""
+    runs = {item.run.identity: item.run for item in study.runs}
+    sets = label_sets(study.runs)
+    return list(runs.values()), [sets[id] for id in runs]
 
 
 def law_table(name: str, found: Fit) -> Table:

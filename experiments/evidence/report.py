@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from experiments.evidence.study import Study
 from scaling.environment import environment
-from scaling.store import write_atomically
+from scaling.files import write_atomically
 
 if TYPE_CHECKING:  # A plan starts without it.
     from matplotlib.figure import Figure

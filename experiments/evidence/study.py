@@ -1,7 +1,7 @@
 """What a study is."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from data import Corpus
 from refused import Refused
-from scaling import Evaluation, Labelled
+from scaling import Evaluation, Labelled, Run
 from scaling.plan import Plan, order
 
 # Repetition: reading text up to about four times is nearly as good as new text (Muennighoff et
@@ -61,6 +61,10 @@ class Study:
     Where further runs depend on the losses of these, `then` gives them from the `Results` of these;
     they are trained and reported as if they had stood in `runs`, and `then` is asked again, until
     it gives none that are not there. `awaited` are runs of the same cost, for the plan before.
+
+    `laws` says what the report fits: from a table of the runs without losses to (law, parameter
+    count, mask of the rows that are fitted) each, so that what cannot be fitted is said before
+    anything is trained (`experiments.evidence.law.foreseen`).
     """
 
     name: str
@@ -71,6 +75,7 @@ class Study:
     repeat: bool = False
     then: Callable[[Results], tuple[Labelled, ...]] | None = None
     awaited: tuple[Labelled, ...] = ()
+    laws: Callable[[pd.DataFrame], Iterable[tuple]] | None = None
 
     def __post_init__(self):
         if not self.runs:
@@ -85,12 +90,16 @@ class Study:
         Warns above one epoch.
 
         Raises:
-          Refused: what a run asks of the corpus cannot be, or more than four epochs.
+          Refused: what a run asks of the corpus cannot be, a rate that its phase is too short to
+            reach, evaluation windows that are not there, or more than four epochs.
         """
         epochs: dict[str, float] = {}
         for item in self.runs:
             for domain, count in order(self.corpus, item.run).epochs().items():
                 epochs[domain] = max(epochs.get(domain, 0.0), count)
+            check_rates(item.run)
+        for context in {item.run.model_at(-1).context for item in self.runs}:
+            self.evaluation.held_out(self.corpus, context)
         for domain, count in epochs.items():
             if count > MOST_EPOCHS and not self.repeat:
                 accepted = f"at most {MOST_EPOCHS:g}, or config.repeat=True"
@@ -99,6 +108,21 @@ class Study:
                 message = f"domain {domain} is read {count:.2f} times: losses are of repeated data"
                 warnings.warn(message, stacklevel=2)
         return epochs
+
+
+def check_rates(run: Run) -> None:
+    """Refuses a phase that ends before its rate is where it moves to, as in a long warm-up.
+
+    The last phase of a run may: a look at how far it has come.
+    """
+    for phase in run.phases[:-1]:
+        rate = phase.rate
+        if rate.over is not None and rate.over > phase.tokens > 0 and rate.start != rate.stop:
+            accepted = (
+                f"at most the {phase.tokens:,} tokens of its phase, or more tokens: the rate would "
+                f"not reach {rate.stop:g} times its peak"
+            )
+            raise Refused("warmup_tokens", rate.over, accepted)
 
 
 def configured(presets: Mapping[str, Mapping]) -> Callable[..., ConfigDict]:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from experiments import qat_ratio
-from experiments.command import export, sample, session
+from experiments.command import export, sample
 from experiments.evidence.report import Picture, Table, Text, write_report
 from experiments.evidence.setup import Setup
 from experiments.evidence.study import Results
@@ -144,14 +144,15 @@ def test_an_exported_run_is_what_was_trained_and_goes_on_after_a_prompt(
     )
     worker.run()
     out = tmp_path / "model.safetensors"
-    settings = session.Settings(store=str(store.path))
-    export.write(tiny, small, settings, run.identity, str(out))
+    export.write(store, None, run.identity, None, str(out))
     bytes_ = count(run.model_at(-1)).bytes
     assert f"{bytes_:,} bytes of tensors" in capsys.readouterr().out
     assert sum(x.nbytes for x in load_file(out).values()) == bytes_
-    other = session.Settings(store=str(tmp_path / "none"))
+    other = Store.at(tmp_path / "none")
     with pytest.raises(ValueError, match="--run: got .*one that was trained with --keep-params"):
-        export.write(tiny, small, other, run.identity, str(out))
-    sample.write(tiny, small, settings, run.identity, prompt="def ", samples=2, tokens=8)
+        export.write(other, tiny, run.identity, None, str(out))
+    with pytest.raises(ValueError, match="--run: got .*; accepted: a run that is in"):
+        export.write(other, None, run.identity, None, str(out))
+    sample.write(store, None, run.identity, None, prompt="def ", samples=2, tokens=8)
     said = capsys.readouterr().out
     assert said.count("\ndef ") == 2 and "--- 2, " in said and "after 8 tokens" in said

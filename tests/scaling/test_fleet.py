@@ -81,7 +81,7 @@ def curves(worker: Worker, runs) -> np.ndarray:
     read = lambda run: [
         record["loss"]
         for segment in worker.plan.path(run.identity)
-        for record in worker.store.read(segment.id, "metrics")
+        for record in worker.store.metrics(segment.id)
     ]
     return np.array([read(run) for run in runs])
 
@@ -133,8 +133,8 @@ def test_a_member_trains_as_it_would_alone(count, alone, corpus, mesh, tmp_path)
     for run in runs:
         first, second = (w.store.done(run.identity) for w in (alone[0], together))
         assert first.keys() == second.keys()
-        for name in ("metrics", "eval"):
-            left, right = (list(w.store.read(run.identity, name)) for w in (alone[0], together))
+        for name in ("metrics", "evals"):
+            left, right = (getattr(w.store, name)(run.identity) for w in (alone[0], together))
             assert [r.keys() for r in left] == [r.keys() for r in right]
             if name == "metrics":
                 assert [[r[k] for k in KEEP] for r in left] == [[r[k] for k in KEEP] for r in right]
@@ -176,7 +176,7 @@ def name(request, programs):
 @pytest.mark.parametrize("name", COVER, indirect=True)
 def test_every_part_trains_in_a_fleet_over_two_devices(name, corpus, mesh, tmp_path, monkeypatch):
     saved = {}  # States after one step, by store and segment.
-    keep = lambda folder, step, state, meta: saved.update({folder: jax.tree.map(np.array, state)})
+    keep = lambda folder, _, state, *more: saved.update({folder: jax.tree.map(np.array, state)})
     monkeypatch.setattr(checkpoint, "save", keep)
     long = members(corpus, 4, config=CONFIGS[name], rate=stable_rate(CONFIGS[name]))
     short = [replace(run, phases=(Phase(STEP, STEP, constant()),)) for run in long]
@@ -255,7 +255,7 @@ def test_a_killed_fleet_goes_on_to_the_same_bits_in_a_fresh_process(corpus, mesh
 def curves_by_run(worker: Worker) -> list:
     return [
         [
-            [(r["step"], r["loss"], r["grad_norm"]) for r in worker.store.read(s.id, "metrics")]
+            [(r["step"], r["loss"], r["grad_norm"]) for r in worker.store.metrics(s.id)]
             for s in worker.plan.path(run.identity)
         ]
         for run in worker.plan.runs
@@ -270,7 +270,7 @@ def test_a_member_that_diverges_is_recorded_and_harms_no_other(alone, corpus, me
     record = mixed.store.done(bad.identity)
     assert record["diverged_step"] is not None and record["loss"] == {}
     assert not mixed.missing()
-    records = list(mixed.store.read(mixed.plan.path(bad.identity)[0].id, "metrics"))
+    records = mixed.store.metrics(mixed.plan.path(bad.identity)[0].id)
     assert len(records) == record["diverged_step"] < 40
 
 

@@ -1,5 +1,6 @@
 """Leases: one holder, expiry by silence, and no hand on what is another's."""
 
+import os
 import threading
 
 import pytest
@@ -151,3 +152,44 @@ def test_a_worker_has_a_pulse_while_it_lives_and_leaves_nothing(tmp_path, kind):
             seen.add(file.read_text())
         assert files(leases) == [SEGMENT]
     assert files(leases) == [] and not file.exists() and not leases.thread.is_alive()
+
+
+@pytest.mark.parametrize("kind", ["local"], indirect=True)
+@pytest.mark.parametrize("text", ["../../segments 60", "x inf", "x nan", "x -1", "{garbage", "x y"])
+def test_a_lease_that_says_nonsense_belongs_to_nobody_and_goes_stale(text, worker, tmp_path):
+    (tmp_path / "segments").write_text("kept")
+    other = worker(seconds=10)
+    (other.folder / SEGMENT).write_text(text)
+    assert other.holder(SEGMENT) == ("", 10)
+    assert not other.claim(SEGMENT)
+    worker.clock.now += 11
+    assert other.claim(SEGMENT)
+    assert (tmp_path / "segments").read_text() == "kept"
+
+
+def test_a_worker_of_this_machine_that_is_dead_gives_way_at_once(tmp_path):
+    store = Store.at(tmp_path)
+    with Leases(store) as dead, Leases(store) as other:
+        assert dead.claim(SEGMENT) and other.lives(dead.owner)
+        assert not other.claim(SEGMENT)
+        dead.ended.set()
+        dead.thread.join()
+        os.close(dead.pulse)  # As the kernel does when a process ends.
+        dead.pulse = None
+        assert other.lives(dead.owner) is False and other.claim(SEGMENT)
+        assert not (other.workers / dead.owner).exists()
+        with pytest.raises(Lost):
+            dead.check(now=True)
+
+
+def test_what_dead_workers_left_is_cleared_by_the_next(tmp_path):
+    store = Store.at(tmp_path)
+    dead = Leases(store)
+    dead.folder.mkdir()
+    dead.workers.mkdir()
+    dead.raise_pulse(0)
+    assert dead.claim(SEGMENT)
+    os.close(dead.pulse)
+    with Leases(store) as next_one:
+        assert files(next_one) == []
+        assert {f.name for f in next_one.workers.iterdir()} == {".lock", next_one.owner}

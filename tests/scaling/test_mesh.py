@@ -145,7 +145,7 @@ def test_two_processes_match_one(corpus, tmp_path):
     one, *moved = nudged_workers(runs, corpus, tmp_path)
     both = Store.at(tmp_path / "two" / "wsd")
     path = one.plan.path(runs[-1].identity)
-    read = lambda store: [r["loss"] for s in path for r in store.read(s.id, "metrics")]
+    read = lambda store: [r["loss"] for s in path for r in store.metrics(s.id)]
     first, second = read(one.store), read(both)
     assert len(first) == len(second) >= STEPS
     assert_same_trajectory(second, first, [read(worker.store) for worker in moved])

@@ -25,9 +25,7 @@ class Rehearsal(Worker):
             segment = self.plan.segments[id]
             self.finish(Meter(segment, self.progress, diverged=step), {})
             if (due := self.held_out(segment)) is not None:
-                records = self.store.records(id, "eval")
-                records.append({"evaluation": due.identity})
-                records.flush()
+                self.store.add_eval(id, {"evaluation": due.identity})
         return {id: (None if step else self.ended[id], step) for id, step in diverged.items()}
 
 

@@ -48,7 +48,7 @@ def table(worker: Worker) -> pd.DataFrame:
 def steps(worker: Worker) -> dict[str, list]:
     """Returns the training losses of every segment by step."""
     return {
-        id: [(r["step"], r["loss"], r["grad_norm"]) for r in worker.store.read(id, "metrics")]
+        id: [(r["step"], r["loss"], r["grad_norm"]) for r in worker.store.metrics(id)]
         for id in worker.plan.segments
     }
 
@@ -139,7 +139,7 @@ def test_an_end_state_that_cannot_be_read_is_made_again(alone, corpus, mesh, tmp
     first = next(plan(runs).walk()).id
     assert Store.at(tmp_path).done(first) is not None
     worker = work(corpus, mesh, tmp_path, runs)
-    assert f"of segment {first} cannot be read" in caplog.text
+    assert f"{first}/checkpoint/12 is damaged" in caplog.text
     assert sorted(worker.way.trained) == sorted(set(worker.plan.segments) - {first})
     pd.testing.assert_frame_equal(table(worker), table(alone)[:3], check_exact=True)
     assert_nothing_is_left(tmp_path)
@@ -207,7 +207,7 @@ def test_a_worker_that_lost_its_lease_leaves_the_segment_to_the_other(
         def update(self, segment, step, loss, speed):
             if self.stolen is None:
                 self.stolen = segment.id
-                thief.clear(segment.id)
+                thief.remove(segment.id, leases.owner)
                 assert thief.claim(segment.id)
                 leases.checked = -np.inf
                 if shown_by == "error":

@@ -17,7 +17,7 @@ def trained(corpus, mesh, path, runs, trace=None, way=None) -> list[tuple]:
     settings = dict(way=way) | ({"trace": trace} if trace else {})
     worker = Worker(plan(runs), Store.at(path), corpus, Evaluation(128), mesh, **settings)
     worker.run()
-    records = [r for run in runs for r in worker.store.read(run.identity, "metrics")]
+    records = [r for run in runs for r in worker.store.metrics(run.identity)]
     ends = [worker.store.done(run.identity)["loss"] for run in runs]
     return [(r["step"], r["loss"], r["grad_norm"]) for r in records], ends
 

@@ -52,7 +52,7 @@ def curve(worker: Worker, run) -> list[tuple]:
     return [
         (r["step"], r["loss"], r["grad_norm"])
         for segment in worker.plan.path(run.identity)
-        for r in worker.store.read(segment.id, "metrics")
+        for r in worker.store.metrics(segment.id)
     ]
 
 
@@ -122,8 +122,7 @@ def assert_equal_records(cut: Worker, whole: Worker) -> None:
         assert first["loss"] == second["loss"]
         assert first["train_loss"] == second["train_loss"]
         left, right = (
-            [[r[k] for k in keep] for r in worker.store.read(id, "metrics")]
-            for worker in (cut, whole)
+            [[r[k] for k in keep] for r in worker.store.metrics(id)] for worker in (cut, whole)
         )
         assert left == right
 
@@ -220,7 +219,7 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(
             file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with caplog.at_level(logging.WARNING):
         resumed = work(corpus, mesh, tmp_path / "cut", runs)
-    assert f"checkpoint {steps[-1]} of segment {first} cannot be read" in caplog.text
+    assert f"{first}/checkpoint/{steps[-1]} is damaged" in caplog.text
     whole = work(corpus, mesh, tmp_path / "whole", runs)
     assert losses(resumed) == losses(whole)
     assert curve(resumed, runs[0]) == curve(whole, runs[0])

@@ -20,7 +20,7 @@ def main() -> int:
     args, rest = parser.parse_known_args()
     import scaling.train
     from experiments.command import main as command
-    from experiments.command import session
+    from experiments.command import opened, session
     from scaling import Store
     from scaling.progress import Silent
 
@@ -36,7 +36,7 @@ def main() -> int:
     if args.process:
         Store.begin = Store.finish = Store.records = forbidden
         session.report = session.write_table = session.write_report = forbidden
-    session.progress = session.Silent = End
+    session.progress = opened.Silent = End
     scaling.train.DISPATCH_STEPS = 8
     own = [] if args.process is None else [f"--process={args.process}"]
     return command.main(["espalier", *rest, *own])

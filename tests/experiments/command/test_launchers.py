@@ -37,6 +37,7 @@ STUDY = (
     "--config.warmup_tokens=2048",
     "--config.evaluation_tokens=1024",
     "--mesh=data:1",
+    "--keep=none",
 )
 
 
@@ -76,8 +77,8 @@ def assert_same(store: Path, alone: pd.DataFrame) -> None:
 def done(tmp_path_factory) -> Path:
     """The store of a single worker, as `espalier run` trains it."""
     store = tmp_path_factory.mktemp("alone")
-    study, _ = small_study()
-    session.train(study, session.Settings(store=str(store), mesh="data:1", fleet="loop"))
+    settings = session.Settings(store=str(store), mesh="data:1", fleet="loop")
+    session.train(*small_study(), settings)
     return store
 
 

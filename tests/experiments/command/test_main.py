@@ -46,7 +46,10 @@ def call(capsys, *args) -> tuple[int, str, str]:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["grow"], "command: got grow; accepted: plan, run, work, launch, report, export, sample"),
+        (
+            ["grow"],
+            "command: got grow; accepted: plan, run, work, launch, report, status, compare, export",
+        ),
         (["plan"], "--config: got nothing; accepted: STUDY[:PRESET]: "),
         (
             ["export", STUDY, "--out=x"],
@@ -55,6 +58,26 @@ def call(capsys, *args) -> tuple[int, str, str]:
         (
             ["sample", STUDY, "--run=x"],
             "--run: got x; accepted: one of the study's 44 runs, such as",
+        ),
+        (
+            ["export", "--run=../x", "--out=x"],
+            "run: got ../x; accepted: an id of 16 hexadecimal digits",
+        ),
+        (["export", "--out=x"], "--run: got nothing; accepted: an id of the run table"),
+        (["sample", "--study=x", "--run=x"], "--study: got x; accepted: a study trained in"),
+        (["status"], "accepted: a store in which a study was trained"),
+        (["compare", "a", "a"], "study: got a twice; accepted: two studies"),
+        (["compare", "a", "../b"], "study's name: got ../b; accepted: at most 100 letters"),
+        (["report", STUDY, "--as=<b>"], "study's name: got <b>; accepted: at most 100 letters"),
+        (["run", STUDY, "--keep=some"], "--keep: got some; accepted: auto, all, none or bytes"),
+        (["plan", STUDY, "--config.mixture=code=0.3,code=1"], "mixture.code: got two shares"),
+        (
+            ["run", STUDY, "--config.tokens=(25600,)", "--config.warmup_tokens=102400"],
+            "warmup_tokens: got 102400; accepted: at most the 20,480 tokens of its phase",
+        ),
+        (
+            ["run", STUDY, "--config.evaluation_tokens=1000000000"],
+            "held_out.tokens_per_domain: got 1000000000 tokens; accepted: at most",
         ),
         (["report", STUDY], "accepted: a store in which over_training-cpu has been trained"),
         (["plan", "--config=experiments/nowhere.py"], "or a study's name: binary_codes, known_"),
@@ -180,28 +203,25 @@ def test_plan_run_again_and_report(tmp_path, capsys, monkeypatch):
     for words in ("2 runs, 4 segments", "tokens/param", "sharing: ", "(0.7333)", "memory: about"):
         assert words in out, out
     assert "epochs per domain" in out and "0 of 4 segments are there" in out
+    few = "the over-training law cannot be fitted to these runs: 0 of params_total, 0 of tokens"
+    assert few in " ".join(out.split())  # All of the only width's runs are held out.
     assert not (tmp_path / "store").exists()
 
     from experiments import over_training
     from experiments.command import session
-    from experiments.evidence.study import Study
 
     config = over_training.get_config("cpu")
     config.widths, config.seeds, config.tokens = (16,), (1,), (20480, 40960)
     config.warmup_tokens, config.evaluation_tokens = 2048, 1024
     study = over_training.study(config)
-    from dataclasses import replace
-
-    from experiments.evidence.report import Text
-
-    study = replace(study, report=lambda results: [Text(f"{len(results.runs)} runs.")])
-    assert isinstance(study, Study)
     settings = session.Settings(
         store=str(tmp_path / "store"), mesh="data:1", profile=str(tmp_path / "trace")
     )
     session.run(study, config, settings)
-    first = capsys.readouterr().out
+    first, told = capsys.readouterr()
     assert "4 to train" in first and "trained 4 segments" in first
+    assert few in first and f"tensorboard --logdir={tmp_path}/store/studies/over_t" in first
+    assert told.count("espalier: the report has no law: ") == 1
     assert f"trace: {tmp_path / 'trace'}" in first
     session.run(study, config, settings)
     again = capsys.readouterr().out
@@ -211,6 +231,7 @@ def test_plan_run_again_and_report(tmp_path, capsys, monkeypatch):
         f.name for f in out.iterdir()
     }
     page = (out / "report.html").read_text()
+    assert "These runs do not give what the report is about" in page and "20480" in page
     (out / "report.html").unlink()
     session.report(study, config, settings)
     assert (out / "report.html").read_text() == page
@@ -244,7 +265,7 @@ def test_a_worker_ends_on_sigterm_with_its_code_and_another_goes_on(tmp_path, ca
 
     monkeypatch.setattr(scaling.train, "DISPATCH_STEPS", 4)
     store = tmp_path / "runs"
-    arguments = ["work", STUDY, *SMALL, "--mesh=data:1", f"--store={store}"]
+    arguments = ["work", STUDY, *SMALL, "--mesh=data:1", "--keep=none", f"--store={store}"]
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
         patch.setattr(session, "progress", Terminate)

@@ -66,7 +66,7 @@ def go_on(corpus, store, mesh) -> np.ndarray:
     study = one_run.study(config)
     worker = Worker(plan(study.runs), Store.at(store), corpus, study.evaluation, make_mesh(mesh))
     worker.run()
-    found = [r for id in worker.plan.segments for r in worker.store.read(id, "metrics")]
+    found = [r for id in worker.plan.segments for r in worker.store.metrics(id)]
     # Each step is recorded once, whoever trained it and how often.
     assert [r["step"] for r in found] == list(range(1, study.runs[0].run.steps + 1))
     assert all(worker.store.done(id) is not None for id in worker.plan.segments)

@@ -130,3 +130,22 @@ def test_a_value_that_cannot_be_is_refused(name, text, message):
     found = config()
     with pytest.raises(Refused, match=message.replace("mean count?", r"mean count\?")):
         override(found, name, text)
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "said"),
+    [
+        (("class Own:", "class Own"), 6, "expected ':'"),
+        (("    a: int = 1", "    a: int = nothing"), 7, "NameError: name 'nothing' is not defined"),
+        (("a=Own().a))", "a=Own().b))"), 10, "AttributeError: 'Own' object has no attribute 'b'"),
+        (("return config.a", "return 1 / 0"), 13, "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_faulty_file_is_told_by_its_line_in_one_line(change, line, said, tmp_path, capsys):
+    from experiments.command.main import main
+
+    file = tmp_path / "faulty.py"
+    file.write_text(TEXT.replace(*change))
+    assert main(["espalier", "plan", f"--config={file}", f"--store={tmp_path}/runs"]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and f"config: got {file}, line {line}: {said}" in told
