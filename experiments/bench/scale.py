@@ -116,14 +116,18 @@ def main(argv: list[str] | None = None) -> None:
     """Prints the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--compile", default="", metavar="ROW,ROW", help="1.3B on v5e:8x8, ...")
-    chosen = set(filter(None, parser.parse_args(argv).compile.split(",")))
-    rows = {f"{size} on {name}": (size, Target.of(name)) for size in LADDER for name in DEVICES}
+    parser.add_argument("--sizes", default=",".join(LADDER), metavar="SIZE,SIZE")
+    given = parser.parse_args(argv)
+    chosen, sizes = set(filter(None, given.compile.split(","))), given.sizes.split(",")
+    if unknown := set(sizes) - set(LADDER):
+        raise Refused("--sizes", ", ".join(sorted(unknown)), f"sizes of {', '.join(LADDER)}")
+    rows = {f"{size} on {name}": (size, Target.of(name)) for size in sizes for name in DEVICES}
     if unknown := chosen - set(rows):
         raise Refused("--compile", ", ".join(sorted(unknown)), f"rows of {', '.join(rows)}")
     table = [row(*pair, compiling=name in chosen) for name, pair in rows.items()]
-    sizes = dict(vocabulary=VOCABULARY, context=CONTEXT, head=HEAD_SIZE)
-    print(HEAD.format(commit=commit(), **sizes) + pipes(pd.DataFrame(table).fillna("–")))
-    counts = {name: models.count(shape(name)).params_total for name in LADDER}
+    shape_of = dict(vocabulary=VOCABULARY, context=CONTEXT, head=HEAD_SIZE)
+    print(HEAD.format(commit=commit(), **shape_of) + pipes(pd.DataFrame(table).fillna("–")))
+    counts = {name: models.count(shape(name)).params_total for name in sizes}
     print("\nSizes: " + ", ".join(f"{name} is {count:,}" for name, count in counts.items()) + ".")
 
 
