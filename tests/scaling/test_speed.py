@@ -123,6 +123,16 @@ def test_a_fleet_is_measured_whole():
     assert timed(recipe(model()), 64, 2)() > 0
 
 
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"a": "x"}', '{"a": 0}'])
+def test_a_damaged_file_of_fleet_sizes_is_named_and_counts_as_nothing(text, tmp_path, caplog):
+    file = tmp_path / "sizes.json"
+    assert speed.measured(file) == {}
+    file.write_text('{"a": 4}')
+    assert speed.measured(file) == {"a": 4}
+    file.write_text(text)
+    assert speed.measured(file) == {} and f"{file} is damaged" in caplog.text
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_predicted_memory_is_near_what_xla_plans(name, corpus, mesh):
     # The programs of the golden table, which are then compiled once for both.
