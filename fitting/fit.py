@@ -22,6 +22,7 @@ from fitting.solver import Optimum, solve
 from refused import Refused
 
 FEWEST_LEVELS = 3
+MANY_STARTS = 16  # so many that one alone in a basin does not show that there is no better one
 _log = logging.getLogger("fitting")
 NO_RESIDUALS = "none (residuals are zero)"
 
@@ -156,7 +157,18 @@ def _estimate(problem: Problem, inside: Observations, options: Options):
         profiles, _ = _profiles(problem, optimum, trunks, inside)
     settings = seeds(inside)
     cloud = draw(problem, optimum.point, trunks, settings, options.draws, options.seed)
-    return optimum, profiles, cloud, cloud.method
+    return optimum, _settled(profiles, optimum), cloud, cloud.method
+
+
+def _settled(profiles: Mapping[str, Profile], optimum: Optimum) -> Mapping[str, Profile]:
+    """Profiles of an optimum that at most one of many random starts reached identify nothing."""
+    if optimum.starts < MANY_STARTS or optimum.share * optimum.starts > 1.5:
+        return profiles
+    weakly = {"identified": "weakly identified"}
+    return {
+        name: replace(entry, verdict=weakly.get(entry.verdict, entry.verdict))
+        for name, entry in profiles.items()
+    }
 
 
 def _result(found, problem: Problem, inside, params, target, options: Options, notes) -> Fit:

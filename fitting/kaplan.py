@@ -16,6 +16,14 @@ def _terms(columns, ratio, alpha_params, alpha_tokens):
     return (inner**alpha_tokens,)
 
 
+def _starts(columns, target, count, rng):
+    """Shapes near those that published and refitted tables have: N's power over D's is near one."""
+    ratio = np.exp(rng.uniform(np.log(0.02), np.log(5.0), count))
+    by_tokens = np.exp(rng.uniform(np.log(0.04), np.log(0.5), count))
+    power = np.exp(rng.uniform(np.log(0.2), np.log(1.5), count))
+    return np.stack([ratio, power * by_tokens, by_tokens], axis=1)
+
+
 def scales(parameters) -> dict:
     """N_c and D_c, the parameters and tokens at which either alone gives one nat."""
     by_params = parameters["S"] ** (1 / parameters["alpha_N"])
@@ -50,6 +58,7 @@ KAPLAN = Law(
     ),
     terms=_terms,
     derived=scales,
+    starts=_starts,
     allocation=_allocation,
     identified_by=IDENTIFIED_BY,
     source="Kaplan et al. 2020 (arXiv:2001.08361) eq. 1.5; params without embeddings",

@@ -11,7 +11,7 @@ VERDICTS = ("identified", "weakly identified", "not identified")
 MEANING = (
     "identified: the 95 % profile-likelihood interval closes within a factor of 3 (30 for "
     "coefficients other than E) or, where the sign is free, excludes zero; weakly: it closes, but "
-    "wider; not: it is open"
+    "wider, or at most one random start of many reached the optimum; not: it is open"
 )
 _STEPS = np.array([0.5, 1, 1.5, 2, 3, 4, 6, 9, 14])
 _FEW = 8

@@ -8,12 +8,13 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from models.config import ModelConfig, Settings
 from models.feed_forward import SwiGLU, residual
-from models.parts import MATRIX, Count, Group, buffer, constant, normal, parameter, summed
+from models.parts import MATRIX, PRODUCT, Count, Group, buffer, constant, normal, parameter, summed
 from models.placement import platform, split_axes
 from refused import Refused
 
@@ -337,7 +338,8 @@ def computed(name: str, x: Array, routes: Routes, kernels: list[Array]) -> Float
 
 def swiglu(x: Array, multiply, gate: Array, up: Array, down: Array) -> Array:
     """Applies every expert's SwiGLU to its rows; `multiply(rows, stacked kernel)` pairs them."""
-    return multiply(jax.nn.silu(multiply(x, gate)) * multiply(x, up), down)
+    named = lambda rows, kernel: checkpoint_name(multiply(rows, kernel), PRODUCT)
+    return named(jax.nn.silu(named(x, gate)) * named(x, up), down)
 
 
 def narrowed(kernel: Array, rows: Array) -> Array:

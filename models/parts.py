@@ -8,6 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+
+# What recomputation may spare, by name: products with parameters, what attention kernels keep.
+PRODUCT, ATTENTION = "product", "attention"
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ class Count:
 
 def project(x: jax.Array, kernel: nnx.Param) -> jax.Array:
     """Multiplies [..., in] by a kernel [in, out] in the type of `x`."""
-    return product(x.dtype, x, kernel[...])
+    return checkpoint_name(product(x.dtype, x, kernel[...]), PRODUCT)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

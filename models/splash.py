@@ -6,6 +6,8 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 from jaxtyping import Array, Float, Int
 
+from models.parts import ATTENTION
+
 # Positions that a block may hold: multiples of the kernels' 128 lanes. Scores of 512 × 512 in
 # float32 are 1 MiB of a TPU core's vector memory, of which a kernel gets 16 MiB.
 BLOCKS = (512, 384, 256, 128)
@@ -38,6 +40,7 @@ def splash(
         block_sizes=block_sizes(blocks, blocks_kv),
         head_shards=1,
         q_seq_shards=1,
+        residual_checkpoint_name=ATTENTION,
         interpret=interpret,
     )
     if documents is None:

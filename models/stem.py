@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from models.config import ModelConfig, Settings
 from models.feed_forward import residual
 from models.parts import Count, Group, normal, parameter, project
-from models.placement import along, along_batch, gathered
+from models.placement import gathered, split_axes
 from refused import Refused
 
 # Every so many layers from the second on. The released code's default is all but the first, its
@@ -122,13 +123,22 @@ def exchanged(table: Float[Array, "V F"], tokens: Int[Array, "B L"]) -> Float[Ar
     all-to-all then brings each device its own sequences' whole rows, as in the released code. A
     table whose width the axis does not divide (`scaling.mesh.fsdp_dimension`) is gathered.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if "fsdp" not in mesh.axis_names or mesh.size == 1:
+    axes = split_axes()
+    if "fsdp" not in axes:
         return jnp.take(table, tokens, axis=0)
-    if table.shape[1] % mesh.shape["fsdp"]:
+    if table.shape[1] % jax.sharding.get_abstract_mesh().shape["fsdp"]:
         return jnp.take(gathered(table), tokens, axis=0)
-    rows = jnp.take(table, tokens, axis=0)
-    return along_batch(along(rows, ("data", "expert"), (), "fsdp"))
+
+    def own(table, tokens):
+        if others := tuple(axis for axis in axes if axis != "fsdp"):
+            table = jax.lax.pcast(table, others, to="varying")
+        tokens = jax.lax.all_gather(tokens, "fsdp", tiled=True)
+        return jax.lax.all_to_all(jnp.take(table, tokens, axis=0), "fsdp", 0, 2, tiled=True)
+
+    split = PartitionSpec(axes)
+    specs = (PartitionSpec(None, "fsdp"), split)
+    run = jax.shard_map(own, in_specs=specs, out_specs=split, axis_names=set(axes))
+    return run(table, tokens)
 
 
 def swap_rows(

@@ -1,6 +1,7 @@
 """The one decoder-only Transformer: parts in, loss out."""
 
 import functools
+import itertools
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from models.feed_forward import GELU, SwiGLU
 from models.moe import MixtureOfExperts
 from models.norms import block_norm, final_norm
 from models.parscale import Aggregation, Prefix, per_stream
-from models.parts import Buffer, Group, Init, constant
+from models.parts import ATTENTION, PRODUCT, Buffer, Group, Init, constant
 from models.placement import along_batch
 from models.quantize import SUFFIX, Quantizer, quantized, scale_of, scales
 from models.stem import StemFeedForward
@@ -43,6 +44,16 @@ PARTS = {
 # Up to this many layers a Python loop compiles as fast as a scan and runs 10–50 % faster on CPU;
 # beyond it compile time grows with depth, and only a scan lets recomputation save memory.
 LOOPED_LAYERS = 12
+
+# What of the layers the backward pass computes again: nothing; all but products with parameters and
+# attention by a kernel; all but their inputs. "auto" is none in a loop and all in a scan.
+DOTS = jax.checkpoint_policies.save_only_these_names(PRODUCT, ATTENTION)
+RECOMPUTE = {
+    "auto": None,
+    "none": lambda layer: layer,
+    "dots": lambda layer: jax.checkpoint(layer, policy=DOTS),
+    "full": jax.checkpoint,
+}
 
 
 def part(config: ModelConfig, place: str):
@@ -98,11 +109,12 @@ class Transformer(nnx.Module):
             self.head = Head(config)
 
     def hidden(
-        self, tokens: Int[Array, "B L"], past: Past | None = None
+        self, tokens: Int[Array, "B L"], past: Past | None = None, recompute: str = "auto"
     ) -> tuple[Float[Array, "B L D"], dict]:
         """Returns the normed final hidden states, and what the layers report (`together`).
 
         With a `past`, the tokens go on where it ends, and it takes up their keys and values.
+        `recompute` is a key of `RECOMPUTE`.
         """
         config = self.config
         x = self.embedding(tokens, jnp.dtype(config.dtype))
@@ -113,7 +125,8 @@ class Transformer(nnx.Module):
             mask = past.mask(tokens, config.separator)
         inputs = Inputs(tokens, mask, None, past, documents_of(tokens, config.separator))
         run = looped if past is not None or len(self.layers) <= LOOPED_LAYERS else scanned
-        x, reports = run(self.layers, along_batch(x), inputs)
+        x, reports = run(self.layers, along_batch(x), inputs, recompute)
+        reports = {key: together(key, values) for key, values in reports.items()}
         x = self.final_norm(x)
         if config.streams is None:
             return x, reports
@@ -131,48 +144,67 @@ class Transformer(nnx.Module):
         """Returns the head's matrix; the transposed table when tied."""
         return self.embedding.table[...].T if self.config.tied else self.head.kernel[...]
 
-    def nll(self, windows: Int[Array, "B L+1"]):
+    def nll(self, windows: Int[Array, "B L+1"], recompute: str = "auto"):
         """Returns per-target loss and log-normaliser [B, L] in nats, and the parts' reports."""
         windows = windows.astype(jnp.int32)
-        x, reports = self.hidden(windows[:, :-1])
+        x, reports = self.hidden(windows[:, :-1], None, recompute)
         nll, normaliser = cross_entropy(x, self.head_kernel(), windows[:, 1:])
         return nll, normaliser, reports
 
 
-def looped(layers, x, inputs):
-    """Applies the layers one after the other."""
+def looped(layers, x, inputs, recompute):
+    """Applies the layers one after the other; reports are one value a layer that has it."""
     reports = {}
     for layer in layers:
-        x, report = layer(x, inputs)
+        if recompute in ("auto", "none"):
+            x, report = layer(x, inputs)
+        else:
+            definition, state = nnx.split(layer)
+            x, (report, buffers) = RECOMPUTE[recompute](body(definition, inputs))(x, state)
+            nnx.update(layer, buffers)
         for key, value in report.items():
             reports.setdefault(key, []).append(value)
-    return x, {key: together(key, jnp.stack(values)) for key, values in reports.items()}
+    return x, {key: jnp.stack(values) for key, values in reports.items()}
+
+
+def scanned(layers, x, inputs, recompute):
+    """Applies layers of one structure after another by a scan over their stacked parameters.
+
+    Layers whose neighbours are of other structures are looped over.
+    """
+    reports, begin = [], 0
+    split = [nnx.split(layer) for layer in layers]
+    for definition, group in itertools.groupby(split, key=lambda pair: pair[0]):
+        states = [state for _, state in group]
+        some, begin = layers[begin : begin + len(states)], begin + len(states)
+        if len(states) == 1:
+            x, report = looped(some, x, inputs, recompute)
+        else:
+            again = RECOMPUTE["full" if recompute == "auto" else recompute]
+            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+            x, (report, buffers) = jax.lax.scan(again(body(definition, inputs)), x, stacked)
+            for index, layer in enumerate(some):
+                nnx.update(layer, jax.tree.map(lambda leaf, i=index: leaf[i], buffers))
+        reports.append(report)
+    named = dict.fromkeys(key for report in reports for key in report)
+    found = {key: [report[key] for report in reports if key in report] for key in named}
+    return x, {k: v[0] if len(v) == 1 else jnp.concatenate(v) for k, v in found.items()}
+
+
+def body(definition, inputs):
+    """Returns a layer as a function of the residual stream and its state."""
+
+    def run(x, state):
+        layer = nnx.merge(definition, state)
+        x, report = layer(x, inputs)
+        return x, (report, nnx.state(layer, Buffer))
+
+    return run
 
 
 def together(key: str, values: Float[Array, " layers"]) -> Float[Array, ""]:
     """Joins what layers report: losses are summed; of all else the mean over those that have it."""
     return jnp.sum(values) if key.startswith("loss.") else jnp.mean(values)
-
-
-def scanned(layers, x, inputs):
-    """Applies layers of one structure by a scan over their stacked parameters, with recomputation.
-
-    Layers of different structure fall back to the loop.
-    """
-    definitions, states = zip(*(nnx.split(layer) for layer in layers), strict=True)
-    if any(definition != definitions[0] for definition in definitions):
-        return looped(layers, x, inputs)
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-
-    def body(x, state):
-        layer = nnx.merge(definitions[0], state)
-        x, report = layer(x, inputs)
-        return x, (report, nnx.state(layer, Buffer))
-
-    x, (reports, buffers) = jax.lax.scan(jax.checkpoint(body), x, stacked)
-    for index, layer in enumerate(layers):
-        nnx.update(layer, jax.tree.map(lambda leaf, i=index: leaf[i], buffers))
-    return x, {key: together(key, values) for key, values in reports.items()}
 
 
 @dataclass(frozen=True)
@@ -267,15 +299,19 @@ def skeleton(config: ModelConfig) -> Skeleton:
 
 
 def loss(
-    config: ModelConfig, params: dict, buffers: dict, windows: Int[Array, "B L+1"]
+    config: ModelConfig,
+    params: dict,
+    buffers: dict,
+    windows: Int[Array, "B L+1"],
+    recompute: str = "auto",
 ) -> tuple[Float[Array, ""], tuple[dict, dict]]:
     """Returns the training loss in nats per token, the new buffers and the metrics.
 
     Parts report scalars: those named `loss.*` are added to the loss, all are metrics. `nll` is the
-    cross-entropy alone.
+    cross-entropy alone. `recompute` says what the backward pass computes again (`RECOMPUTE`).
     """
     model = skeleton(config).merge(params, buffers)
-    nll, normaliser, reports = model.nll(windows)
+    nll, normaliser, reports = model.nll(windows, recompute)
     metrics = {"nll": jnp.mean(nll)} | reports
     total = metrics["nll"] + sum((v for k, v in reports.items() if k.startswith("loss.")), 0.0)
     if config.z_loss:

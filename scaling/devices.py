@@ -43,7 +43,7 @@ def tpu(name, kinds, peak, memory, bandwidth, chip, grid) -> Device:
 
 def gpu(name, kinds, peak, memory, bandwidth, link, network) -> Device:
     """Returns a GPU."""
-    figures = (peak * TERA, memory * GB, bandwidth * GB, link * GB)
+    figures = (peak * TERA, memory * GIB, bandwidth * GB, link * GB)
     return Device(name, kinds, *figures, network=network * GB)
 
 
@@ -51,7 +51,8 @@ def gpu(name, kinds, peak, memory, bandwidth, link, network) -> Device:
 # tables of key specifications (read in November 2026). Of 16 GB a v5e's compiler uses 15.75 GiB.
 # JAX sees a TPU7x chip as two devices, each with half of everything; v4 and v5p as one.
 # GPUs: NVIDIA's data sheets, without sparsity, one direction of NVLink; networks are those of DGX
-# A100 (200 Gbit/s a GPU) and of DGX H100 to B200 (400 Gbit/s a GPU).
+# A100 (200 Gbit/s a GPU) and of DGX H100 to B200 (400 Gbit/s a GPU); memory as devices report it
+# (openxla/xla, xla/backends/gpu/target_config/specs).
 DEVICES = {
     device.name: device
     for device in (
@@ -60,12 +61,12 @@ DEVICES = {
         tpu("v5p", ("TPU v5", "TPU v5p"), 459, 95, 2765, 1200, 3),
         tpu("v6e", ("TPU v6 lite", "TPU v6e"), 918, 31.25, 1638, 800, 2),
         tpu("tpu7x", ("TPU7x", "TPU v7x"), 2307 / 2, 192 / 2, 7380 / 2, 1200 / 2, 3),
-        gpu("a100", ("NVIDIA A100-SXM4-80GB",), 312, 80, 2039, 300, 25),
-        gpu("a100-40gb", ("NVIDIA A100-SXM4-40GB",), 312, 40, 1555, 300, 25),
-        gpu("h100", ("NVIDIA H100 80GB HBM3",), 989, 80, 3350, 450, 50),
-        gpu("h100-pcie", ("NVIDIA H100 PCIe",), 756, 80, 2000, 64, 50),
-        gpu("h200", ("NVIDIA H200",), 989, 141, 4800, 450, 50),
-        gpu("b200", ("NVIDIA B200",), 2250, 180, 7700, 900, 50),
+        gpu("a100", ("NVIDIA A100-SXM4-80GB",), 312, 79.26, 2039, 300, 25),
+        gpu("a100-40gb", ("NVIDIA A100-SXM4-40GB",), 312, 39.39, 1555, 300, 25),
+        gpu("h100", ("NVIDIA H100 80GB HBM3",), 989, 79.1, 3350, 450, 50),
+        gpu("h100-pcie", ("NVIDIA H100 PCIe",), 756, 79.1, 2000, 64, 50),
+        gpu("h200", ("NVIDIA H200",), 989, 140, 4800, 450, 50),
+        gpu("b200", ("NVIDIA B200",), 2250, 178.36, 7672, 900, 50),
     )
 }
 

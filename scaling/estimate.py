@@ -1,5 +1,6 @@
 """What a program needs, by accounting alone: nothing is compiled, no device is there."""
 
+import functools
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -7,13 +8,16 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AbstractMesh, Mesh
+from jax.extend.core import Jaxpr
+from jax.sharding import AbstractDevice, AbstractMesh, Mesh
 
 import models
-from models import Experts, skeleton
+from models import Experts, ModelConfig, skeleton
+from models.fused import attention_of
 from models.placement import platform
 from scaling.footprint import KEPT_ABOVE, kept
 from scaling.mesh import BATCH_AXES, shards, state_shardings
+from scaling.recipe import Recipe
 from scaling.state import abstract, array_bytes
 from scaling.train import WINDOW_TYPE, Program
 
@@ -25,8 +29,9 @@ def wire(program: Program) -> dict[tuple[str, ...], float]:
     twice that to sum it whole. An array split over `fsdp` is gathered for the forward and for the
     backward pass, and its gradient is summed into parts; the part's gradient is summed over the
     other batch axes, as that of a whole array is over all. Gradients are float32, gathered arrays
-    of the type that the model computes in. Experts split over `expert` get their tokens, and send
-    their results, by an exchange in which each device keeps its own n-th: four, with gradients.
+    of the type that the model computes in. All that is sent once for every micro-batch. Experts
+    split over `expert` get their tokens, and send their results, by an exchange in which each
+    device keeps its own n-th: four, with gradients.
     """
     mesh, config = program.mesh, program.config
     layout = state_shardings(mesh, config, abstract(program.recipe)).params
@@ -42,6 +47,7 @@ def wire(program: Program) -> dict[tuple[str, ...], float]:
         rest = tuple(a for a in BATCH_AXES if mesh.shape[a] > 1 and a not in split)
         group = np.prod([mesh.shape[axis] for axis in rest], initial=1)
         sent[rest] += 2 * 4 * size * (1 - 1 / group)
+    sent = Counter({axes: program.accumulate * count for axes, count in sent.items()})
     over = mesh.shape["expert"]
     for layer in map(config.layer, range(config.depth if over > 1 else 0)):
         if isinstance(layer.feed_forward, Experts):
@@ -79,39 +85,60 @@ def share(layout, mesh) -> float:
 def memory(program: Program) -> Memory:
     """Predicts the memory of a program on one device; nothing is compiled.
 
-    A step is traced for the sequences that one device has, and what it keeps at once is counted
-    (`scaling.footprint`). Gradients of arrays that are split over `fsdp` are split as well.
+    A step is traced for the sequences that one device has, of a micro-batch where there are some,
+    and what it keeps at once is counted (`scaling.footprint`). Gradients of arrays that are split
+    over `fsdp` are split as well; with micro-batches there is their sum beside them.
     """
     mesh, config, recipe = program.mesh, program.config, program.recipe
     like = abstract(recipe)
     layout = state_shardings(mesh, config, like)
     parts = jax.tree.map(lambda x, at: array_bytes(x) * share(at, mesh), like, layout)
-    rows = program.sequences // shards(mesh)
+    held = program.sequences // shards(mesh)
+    rows = held // program.accumulate
     train = {path: like.params[path] for path in like.moments}
-    rest = {path: x for path, x in like.params.items() if path not in train}
-
-    def step(train, rest, buffers, windows):
-        loss = lambda train: models.loss(config, rest | train, buffers, windows)
-        gradients, (after, metrics) = jax.grad(loss, has_aux=True)(train)
-        return gradients, after, metrics, sum(jnp.vdot(x, x) for x in gradients.values())
-
-    windows = jax.ShapeDtypeStruct((rows, config.context + 1), WINDOW_TYPE)
-    with jax.sharding.use_abstract_mesh(alone(mesh)):
-        traced = jax.make_jaxpr(step)(train, rest, like.buffers, windows)
-        above = KEPT_ABOVE.get(platform(), KEPT_ABOVE["cuda"])
+    step, above = traced(recipe, rows, program.recompute, alone(mesh, config))
+    trained = (array_bytes(x) * share(layout.params[path], mesh) for path, x in train.items())
+    sums = sum(trained) if program.accumulate > 1 else 0.0
+    # Trained parameters come first, in the order of their paths; so do their gradients.
     split = {i: share(layout.params[path], mesh) for i, path in enumerate(sorted(train))}
     return Memory(
         state=float(sum(jax.tree.leaves(parts))),
-        inputs=float(program.dispatch_steps * rows * (config.context + 1) * 4),
-        activations=kept(traced.jaxpr, above, split),
+        inputs=float(program.dispatch_steps * held * (config.context + 1) * 4),
+        activations=kept(step, above, split, split) + sums,
         gathered=gathered(program, layout.params),
     )
 
 
-def alone(mesh: Mesh | AbstractMesh) -> AbstractMesh:
-    """Returns the mesh of one device of a mesh's kind."""
+@functools.lru_cache(maxsize=16)  # Of one program on several meshes, and its ways to fit.
+def traced(recipe: Recipe, rows: int, recompute: str, mesh: AbstractMesh) -> tuple[Jaxpr, float]:
+    """Traces a step on some rows of one device; returns it with what its platform keeps above."""
+    like, config = abstract(recipe), recipe.model
+    train = {path: like.params[path] for path in like.moments}
+    rest = {path: x for path, x in like.params.items() if path not in train}
+
+    def step(train, rest, buffers, windows):
+        loss = lambda train: models.loss(config, rest | train, buffers, windows, recompute)
+        gradients, (after, metrics) = jax.grad(loss, has_aux=True)(train)
+        return gradients, after, metrics, sum(jnp.vdot(x, x) for x in gradients.values())
+
+    windows = jax.ShapeDtypeStruct((rows, config.context + 1), WINDOW_TYPE)
+    with jax.sharding.use_abstract_mesh(mesh):
+        found = jax.make_jaxpr(step)(train, rest, like.buffers, windows)
+        return found.jaxpr, KEPT_ABOVE.get(platform(), KEPT_ABOVE["cuda"])
+
+
+def alone(mesh: Mesh | AbstractMesh, config: ModelConfig) -> AbstractMesh:
+    """Returns the mesh of one device of a mesh's kind.
+
+    cuDNN's attention can be traced only where cuDNN is installed; splash attention keeps the same.
+    """
     mesh = mesh if isinstance(mesh, AbstractMesh) else mesh.abstract_mesh
-    return mesh.update(axis_sizes=(1,) * len(mesh.axis_sizes))
+    one = mesh.update(axis_sizes=(1,) * len(mesh.axis_sizes))
+    if mesh.abstract_device.platform in ("cuda", "gpu"):
+        if attention_of(config, "cuda").kernel == "cudnn":
+            like = AbstractDevice(device_kind="TPU", num_cores=None, platform="tpu")
+            return one.update(abstract_device=like)
+    return one
 
 
 def gathered(program: Program, layout: dict) -> float:

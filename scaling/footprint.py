@@ -24,7 +24,7 @@ FUSED = frozenset(
         "iota is_finite le log log1p logistic lt max min mul name ne neg nextafter not or pad pow "
         "pvary real reduce_precision rem reshape rev round rsqrt select_n sharding_constraint "
         "shift_left shift_right_arithmetic shift_right_logical sign sin slice split sqrt square "
-        "squeeze stop_gradient sub tan tanh transpose xor "
+        "squeeze stop_gradient sub tan tanh transpose unstack xor "
     ).split()
 )
 INLINED = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call")
@@ -48,16 +48,22 @@ class Trace:
     buffers: list[Buffer] = field(default_factory=list)
     sources: dict[Var, frozenset[int]] = field(default_factory=dict)
     passing: dict[int, float] = field(default_factory=dict)
+    shares: dict[Var, float] = field(default_factory=dict)
     now: int = 0
 
     def of(self, atom) -> frozenset[int]:
         """Returns what a value is computed from; numbers and inputs need nothing kept."""
         return frozenset() if isinstance(atom, Literal) else self.sources.get(atom, frozenset())
 
-    def keep(self, var: Var) -> None:
+    def share(self, atoms) -> float:
+        """Returns the part that one device has of what is computed from values that are split."""
+        arrays = [atom for atom in atoms if not isinstance(atom, Literal)]
+        return max((self.shares.get(atom, 1.0) for atom in arrays), default=1.0)
+
+    def keep(self, var: Var, share: float = 1.0) -> None:
         """Keeps a result from now on."""
         self.sources[var] = frozenset((len(self.buffers),))
-        self.buffers.append(Buffer(size(var), self.now, self.now))
+        self.buffers.append(Buffer(share * size(var), self.now, self.now))
 
     def read(self, atoms) -> frozenset[int]:
         """Reads values now, and returns what they are computed from."""
@@ -78,23 +84,28 @@ class Trace:
             else:
                 self.read(step.invars)
                 self.passing[self.now] = loop_bytes(step, self.above)
+                # Split arrays that are put together, as layers' in a stack, stay split.
+                joined = step.primitive.name in ("concatenate", "stack")
                 for var in step.outvars:
-                    self.keep(var)
+                    self.keep(var, self.share(step.invars) if joined else 1.0)
 
     def inline(self, step, inner: Jaxpr) -> None:
         """Takes the steps of a call as if they stood here."""
         given = step.invars[len(step.invars) - len(inner.invars) :]
         for var, atom in zip(inner.invars, given, strict=True):
             self.sources[var] = self.of(atom)
+            self.shares[var] = self.share((atom,))
         self.run(inner)
         for var, atom in zip(step.outvars, inner.outvars, strict=True):
             self.sources[var] = self.of(atom)
+            self.shares[var] = self.share((atom,))
 
     def fuse(self, step) -> None:
         """Takes an elementwise step: its result is kept only where that needs less."""
         needed = frozenset().union(*map(self.of, step.invars))
         weight = sum(self.buffers[index].bytes for index in needed)
         for var in step.outvars:
+            self.shares[var] = self.share(step.invars)
             if weight > self.above * size(var) and size(var):
                 for index in needed:
                     self.buffers[index].last = max(self.buffers[index].last, self.now - 1)
@@ -142,13 +153,19 @@ def loop_bytes(step, above: float) -> float:
     return max((kept(getattr(body, "jaxpr", body), above) for body in bodies), default=0.0)
 
 
-def kept(jaxpr: Jaxpr, above: float, outputs: dict[int, float] | None = None) -> float:
+def kept(
+    jaxpr: Jaxpr,
+    above: float,
+    outputs: dict[int, float] | None = None,
+    inputs: dict[int, float] | None = None,
+) -> float:
     """Returns the most bytes that a computation keeps at once, beside its inputs.
 
-    `above` is what `KEPT_ABOVE` has for the platform that it is compiled for. `outputs` scales the
-    bytes of some results, by their number, as of arrays that are split over devices.
+    `above` is what `KEPT_ABOVE` has for the platform that it is compiled for. `outputs` are the
+    parts that one device has of some results, by their number, `inputs` those of some inputs.
     """
     trace = Trace(above)
+    trace.shares = {jaxpr.invars[index]: part for index, part in (inputs or {}).items()}
     trace.run(jaxpr)
     trace.now += 1
     trace.read(jaxpr.outvars)

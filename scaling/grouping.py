@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from jax.sharding import Mesh
 
 from scaling.plan import Plan, Segment
+from scaling.thrift import thrifty
 from scaling.train import Program
 
 # Members end together within this ratio of lengths, and a fleet's dead weight stays below this
@@ -89,7 +90,7 @@ class Fleet:
 
 def program_of(segment: Segment, mesh: Mesh) -> Program:
     """Returns the program that trains a segment."""
-    return Program(recipe=segment.recipe, batch_tokens=segment.phase.batch_tokens, mesh=mesh)
+    return thrifty(segment.recipe.static, segment.phase.batch_tokens, mesh)
 
 
 def alone(segment: Segment, mesh: Mesh) -> Fleet:

@@ -127,7 +127,7 @@ class Module:
 
     def trips(self, inside: Computation, loop: Instruction) -> int | None:
         """Returns how often a loop's body runs; None where the program does not say."""
-        known = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.rest)
+        known = re.search(r'"known_trip_count":\s*\{"n":\s*"(\d+)"', loop.rest)
         if known:
             return int(known.group(1))
         condition, body = self.called(loop, "condition"), self.called(loop, "body")

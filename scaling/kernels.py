@@ -27,7 +27,7 @@ def kernel_flops(inside: Computation, instruction: Instruction) -> float | None:
     What has no products is 0: sorts, top-k, random numbers, marks of the compiler.
     """
     target = target_of(instruction)
-    declared = re.search(r'"flops":"?(\d+)', instruction.rest)
+    declared = re.search(r'"flops":\s*"?(\d+)', instruction.rest)
     if declared:
         return float(declared.group(1))
     if target.startswith("__cublas$"):
@@ -43,7 +43,7 @@ def kernel_flops(inside: Computation, instruction: Instruction) -> float | None:
 def matrices(inside: Computation, instruction: Instruction) -> float:
     """Counts a product that NVIDIA's library takes."""
     left = inside.arrays(instruction.operands[0])[0].shape
-    over = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', instruction.rest)
+    over = re.search(r'"lhs_contracting_dimensions":\s*\[([^\]]*)\]', instruction.rest)
     sizes = [left[int(i)] for i in re.findall(r"\d+", over.group(1))]
     return 2.0 * instruction.arrays[0].size * float(np.prod(sizes, initial=1.0))
 
@@ -52,7 +52,7 @@ def fused_attention(inside: Computation, instruction: Instruction) -> float:
     """Counts cuDNN's attention: two products forward, five backward, half of each if causal."""
     products = 5 if "Backward" in target_of(instruction) else 2
     found = re.search(
-        r'"intermediate_tensor_shape":\{.*?"dimensions":\[([^\]]*)\]', instruction.rest
+        r'"intermediate_tensor_shape":\s*\{.*?"dimensions":\s*\[([^\]]*)\]', instruction.rest
     )
     pairs = float(np.prod([int(x) for x in re.findall(r"\d+", found.group(1))]))
     size = inside.arrays(instruction.operands[0])[0].shape[-1]

@@ -20,7 +20,7 @@ from scaling.grouping import program_of
 from scaling.leases import Leases
 from scaling.plan import Plan, Segment
 from scaling.progress import Silent
-from scaling.state import State
+from scaling.state import State, evaluated
 from scaling.store import Records, Store
 from scaling.train import Program
 
@@ -265,7 +265,7 @@ class Ledger:
         held_out = self.held_out(segment)
         if held_out is None:
             return {}
-        found = evaluate(held_out, segment.config, self.mesh, state)
+        found = evaluate(held_out, segment.config, self.mesh, evaluated(segment.recipe, state))
         if self.writes and all(map(math.isfinite, found["loss"].values())):
             line = {"step": segment.run.steps, "tokens": segment.run.tokens}
             line |= {"evaluation": held_out.identity, "context": held_out.context}

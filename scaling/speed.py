@@ -23,6 +23,7 @@ from scaling.estimate import memory
 from scaling.files import write_atomically
 from scaling.fleet import Source, by_run
 from scaling.fleet import compiled as together
+from scaling.grouping import program_of
 from scaling.mesh import make_mesh
 from scaling.optimizers import AdamW
 from scaling.plan import Segment
@@ -253,7 +254,7 @@ def fleet_sizes(
     if choice == "auto":
         flops: dict[Program, float] = {}
         for s in segments:
-            program = Program(recipe=s.recipe, batch_tokens=s.phase.batch_tokens, mesh=mesh)
+            program = program_of(s, mesh)
             flops[program] = flops.get(program, 0.0) + s.flops
         least = CPU_FLEET_FLOPS if jax.default_backend() == "cpu" else 0.0
         return lambda program: most(program, measuring) if flops[program] >= least else 1

@@ -160,14 +160,29 @@ def update(
     for path, rule in rules(recipe, gradients).items():
         gradient, value = gradients[path], state.params[path]
         with jax.numpy_dtype_promotion("standard"):  # optax mixes its integer count with floats.
+            told = {"rate": rate * rule.rate, "decay": decay * rule.decay} if rule.whole else {}
             direction, moments[path] = rule.transformation.update(
-                gradient * scale, state.moments[path], value
+                gradient * scale, state.moments[path], value, **told
             )
-        if rule.decay:
+        if rule.decay and not rule.whole:
             shrunk = jnp.where(present(gradient)[:, None], value, 0.0) if rule.lazy else value
             direction = direction + (decay * rule.decay) * shrunk
         params[path] = value - (rate * rule.rate) * direction
     return state.replace(params=params, moments=moments), norm
+
+
+def evaluated(recipe: Recipe, state: State) -> State:
+    """Returns the state with the weights that are evaluated and exported, by the optimizer's rules.
+
+    They are those that are trained, but for optimizers whose rule says otherwise.
+    """
+    with jax.numpy_dtype_promotion("standard"):
+        others = {
+            path: rule.evaluated(state.moments[path], state.params[path])
+            for path, rule in rules(recipe, state.moments).items()
+            if rule.evaluated is not None
+        }
+    return state.replace(params=state.params | others) if others else state
 
 
 def average(averaging: Averaging | None, batch_tokens: int, state: State) -> State:

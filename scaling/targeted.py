@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import models
 from models import Experts
@@ -13,11 +13,9 @@ from scaling.estimate import Memory, memory, wire
 from scaling.mesh import absent_mesh, shards
 from scaling.plan import Segment
 from scaling.recipe import Recipe
+from scaling.thrift import MEMORY_SHARE, fitting, ways
 from scaling.train import Program
 
-# Of a GPU's memory, which XLA fills without refusing: the rest is the CUDA context's, collectives'
-# and what fragments. A TPU's compiler refuses what does not fit; by accounting the same is asked.
-MEMORY_SHARE = 0.92
 # The accounting's own error, up to which a program is compiled all the same to see.
 WORTH_A_TRY = 1.3
 MOST_CHIPS = 1 << 14  # Up to which the smallest number that would fit is looked for.
@@ -45,13 +43,18 @@ class Need:
 
 @dataclass(frozen=True)
 class Fit:
-    """A program on a mesh: its memory by accounting, and what compiling found, if it was."""
+    """A program on a mesh: its memory by accounting, and what compiling found, if it was.
+
+    `accumulate` and `recompute` are the program's, chosen to fit (`scaling.thrift`).
+    """
 
     need: Need
     target: Target
     mesh: str
     memory: Memory
     compiled: dict | None
+    accumulate: int = 1
+    recompute: str = "auto"
 
     @property
     def bytes(self) -> float:
@@ -93,7 +96,8 @@ class Fit:
         device = self.target.device
         products = self.need.flops_step / (device.peak * self.target.count)
         mesh = mesh_of(self.mesh, self.target)
-        sent = wire(program_on(self.need, self.mesh, self.target))
+        program = program_on(self.need, self.mesh, self.target)
+        sent = wire(replace(program, accumulate=self.accumulate))
         sizes = {axes: math.prod(mesh.shape[axis] for axis in axes) for axes in sent}
         return products, sum(count / self.target.link(sizes[axes]) for axes, count in sent.items())
 
@@ -161,13 +165,16 @@ def fitted(need: Need, target: Target, spec: str = "", compiling: bool = True) -
         except Refused as refused:
             why = why or refused
             continue
+        program = fitting(program, most) or program
         found = memory(program)
         if found.total > most * (WORTH_A_TRY if compiling else 1):
             continue
         read = None
         if compiling:
-            read = result(Job(need.recipe, need.batch_tokens, mesh, target))
-        fit = Fit(need, target, mesh, found, None if read and "full" in read else read)
+            how = program.accumulate, program.recompute
+            read = result(Job(need.recipe, need.batch_tokens, mesh, target, *how))
+        known = None if read and "full" in read else read
+        fit = Fit(need, target, mesh, found, known, program.accumulate, program.recompute)
         limit = target.device.memory if target.device.grid and compiling else most
         if not (read and "full" in read) and fit.bytes <= limit:
             return fit
@@ -201,7 +208,8 @@ def smallest(need: Need, target: Target) -> int | None:
             if (need.batch_tokens // need.recipe.model.context) % shards(mesh):
                 break
             program = Program(recipe=need.recipe, batch_tokens=need.batch_tokens, mesh=mesh)
-            if memory(program).total <= MEMORY_SHARE * device.memory:
+            *_, least = ways(program)  # The way that takes the most time, and the least memory.
+            if memory(least).total <= MEMORY_SHARE * device.memory:
                 return chips
         chips *= 2
     return None

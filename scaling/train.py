@@ -8,9 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Array, Int
 
 import models
 from models import ModelConfig
+from models.placement import along_batch
+from models.transformer import RECOMPUTE
 from refused import Refused
 from scaling.mesh import batched, of_one_run, place, replicated, shards, state_shardings
 from scaling.processes import compile_together
@@ -33,23 +36,36 @@ class Program:
     """What one compiled training program depends on; segments that agree on it share it.
 
     What enters as arrays is taken out of the recipe, so that a sweep over it compiles once.
+    `accumulate` is the number of micro-batches that a batch's gradient is summed over, one after
+    the other; `recompute` is what the backward pass computes again (`models.transformer`). Both
+    need less memory, for more time, and change results by rounding alone where a batch's loss is
+    the mean of its sequences' losses. Where it is not: the balance loss of a mixture of experts is
+    that of each micro-batch, of which the mean is taken, and so is that of what buffers become.
 
     Raises:
-      Refused: a batch whose sequences the mesh does not divide.
+      Refused: a batch whose sequences the mesh, or micro-batches on it, do not divide.
     """
 
     recipe: Recipe
     batch_tokens: int
     mesh: Mesh
+    accumulate: int = 1
+    recompute: str = "auto"
 
     def __post_init__(self):
         object.__setattr__(self, "recipe", self.recipe.static)
-        if self.sequences % shards(self.mesh):
+        if self.accumulate < 1:
+            raise Refused("accumulate", self.accumulate, "1 or more micro-batches")
+        if self.recompute not in RECOMPUTE:
+            raise Refused("recompute", self.recompute, f"one of {', '.join(RECOMPUTE)}")
+        parts = shards(self.mesh) * self.accumulate
+        if self.sequences % parts:
+            micro = f" × accumulate {self.accumulate}" if self.accumulate > 1 else ""
             raise Refused(
                 "phase.batch_tokens",
                 self.batch_tokens,
                 f"a number of sequences (context {self.config.context}) that mesh data × fsdp × "
-                f"expert = {shards(self.mesh)} divides",
+                f"expert{micro} = {parts} divides",
             )
 
     @property
@@ -78,13 +94,7 @@ def steps_of(program: Program, read: Callable):
     """
 
     def step(state, windows, rate, settings):
-        train = {path: state.params[path] for path in state.moments}
-        rest = {path: x for path, x in state.params.items() if path not in train}
-
-        def objective(train):
-            return models.loss(program.config, rest | train, state.buffers, windows)
-
-        (_, (buffers, metrics)), gradients = jax.value_and_grad(objective, has_aux=True)(train)
+        gradients, buffers, metrics = gradients_of(program, state, windows)
         state, norm = update(program.recipe, state, gradients, rate, settings)
         state = average(program.recipe.averaging, program.batch_tokens, state)
         metrics = metrics | {"grad_norm": norm}
@@ -104,6 +114,34 @@ def steps_of(program: Program, read: Callable):
         return jax.lax.fori_loop(jnp.int32(0), steps, body, (state, metrics))
 
     return advance
+
+
+def gradients_of(program: Program, state: State, windows: Int[Array, "B L+1"]):
+    """Returns the gradients of a batch's loss, the buffers after it, and its metrics.
+
+    Micro-batches take every so many-th sequence, so that on a mesh no sequence moves; gradients
+    are summed in float32, one after the other.
+    """
+    train = {path: state.params[path] for path in state.moments}
+    rest = {path: x for path, x in state.params.items() if path not in train}
+
+    def of(windows):
+        def objective(train):
+            given = (program.config, rest | train, state.buffers, windows, program.recompute)
+            return models.loss(*given)
+
+        (_, (buffers, metrics)), gradients = jax.value_and_grad(objective, has_aux=True)(train)
+        return gradients, buffers, metrics
+
+    count = program.accumulate
+    if count == 1:
+        return of(windows)
+    micro = jnp.swapaxes(windows.reshape(-1, count, windows.shape[-1]), 0, 1)
+    shapes = jax.eval_shape(of, jax.ShapeDtypeStruct(micro.shape[1:], micro.dtype))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    add = lambda total, windows: (jax.tree.map(jnp.add, total, of(along_batch(windows))), None)
+    total, _ = jax.lax.scan(add, zeros, micro)
+    return jax.tree.map(lambda x: x / count, total)
 
 
 @functools.cache

@@ -103,7 +103,7 @@ def run(plans=tuple(PLANS), sets: int = 200, draws: int = DRAWS):
                 for asked, part in parts:
                     common = {"plan": name, "fitted": plan.fitted or plan.law, "asked": asked}
                     row = common | {"shared_variance": shared} | summary(plan, part)
-                    cost = {"cpu_seconds": round(seconds / len(parts), 1)}
+                    cost = {"draws": draws, "cpu_seconds": round(seconds / len(parts), 1)}
                     yield row | cost | {"date": str(date.today())}
 
 
@@ -158,8 +158,7 @@ def write(out: Path, rows: pd.DataFrame):
     order = rows["plan"].map(list(PLANS).index)
     rows = rows.iloc[np.argsort(order, kind="stable")]
     header = (
-        f"# {LEVEL:.0%} intervals of planted tables, {DRAWS} bootstrap draws each, on one "
-        f"thread of {device()}\n"
+        f"# {LEVEL:.0%} intervals of planted tables, one thread of {device()}\n"
         "# asked: all parameters of the planted law (coverage is the mean over them, least that of "
         "the one held least), or a new run so many times beyond the largest compute\n"
         f"# coverage_low, coverage_high: {LEVEL:.0%} Wilson interval over the sets; noise_alone: "

@@ -9,7 +9,7 @@ from experiments.command import named, studies
 from refused import Refused
 from scaling import Run, Store, checkpoint, make_mesh
 from scaling.specs import run_of
-from scaling.state import State
+from scaling.state import State, evaluated
 
 
 def chosen(store: Store, id: str | None, study: str | None, config) -> Run:
@@ -62,7 +62,7 @@ def ended(store: Store, run: Run) -> tuple[models.ModelConfig, State]:
     if step != run.steps:
         got = f"{run.identity}, of which the store has step {step} of {run.steps}"
         raise Refused("--run", got, "a run that is finished; the same espalier run goes on")
-    return last.model, jax.tree.map(np.asarray, found[0])
+    return last.model, jax.tree.map(np.asarray, evaluated(last, found[0]))
 
 
 def corpus_of(store: Store, run: Run) -> Corpus:

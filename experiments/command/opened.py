@@ -151,9 +151,8 @@ def grown(study: Study, config: ConfigDict, settings: Settings) -> Study:
     while study.then is not None and not worker(study, make_plan(study.runs), settings).missing():
         asked, known = study.then(results(study, config, settings)), {*map(key, study.runs)}
         further = tuple(item for item in asked if key(item) not in known)
-        study = replace(study, runs=(*study.runs, *further))
-        if not further:
-            study = replace(study, then=None, awaited=())
+        then = study.then if further else None
+        study = replace(study, runs=(*study.runs, *further), then=then, awaited=())
     return study
 
 

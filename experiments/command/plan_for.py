@@ -73,7 +73,17 @@ def memory_line(fit: Fit) -> str:
     return (
         f"  mesh {fit.mesh}: fits, {gib(fit.bytes)} of {gib(have)} GiB a device (state "
         f"{gib(own.state)}, activations and gradients about {gib(own.activations)}, {held})"
+        f"{way(fit)}"
     )
+
+
+def way(fit: Fit) -> str:
+    """Says what a program does to fit; empty where it keeps all, in one batch."""
+    said = f", in {fit.accumulate} micro-batches" if fit.accumulate > 1 else ""
+    if fit.recompute in ("dots", "full"):
+        kept = {"dots": "products and attention", "full": "layers' inputs"}[fit.recompute]
+        said += f", the backward pass keeping {kept} alone"
+    return said
 
 
 def step_lines(fit: Fit) -> list[str]:

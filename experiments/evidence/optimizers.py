@@ -51,7 +51,8 @@ def optimizer_blocks(
     head = [
         f"Speed-up: tokens that {baseline} needs for the arm's loss at the arm's largest number of "
         "tokens, over these; 90 % intervals over seeds, settings tuned on the first. Only ends of "
-        f"decays are compared. Not tuned yet: {listed(waiting)}."
+        f"decays are compared. Not tuned yet: {listed(waiting)}. At an end of a grid, beyond which "
+        f"better values may lie: {listed(ends_of_grids(tuned))}."
     ]
     return [
         Text(bullets(claims, head)),
@@ -82,6 +83,11 @@ def settings_table(tuned: Mapping[str, Tuned]) -> pd.DataFrame:
         row |= {"best neighbour's excess": least, "at an edge": listed(first.edges)}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def ends_of_grids(tuned: Mapping[str, Tuned]) -> list[str]:
+    """Names the arms with the settings that ended at an end of their grid."""
+    return [f"{arm} ({listed(one.first.edges)})" for arm, one in tuned.items() if one.first.edges]
 
 
 def rates_table(tuned: Mapping[str, Tuned]) -> pd.DataFrame:

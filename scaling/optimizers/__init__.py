@@ -16,6 +16,7 @@ from scaling.optimizers.mars import MARS
 from scaling.optimizers.muon import Muon
 from scaling.optimizers.nadamw import NAdamW
 from scaling.optimizers.rule import Optimizer, Rule
+from scaling.optimizers.schedule_free import ScheduleFreeAdamW
 from scaling.optimizers.scion import Scion
 from scaling.optimizers.sinkgd import SinkGD
 from scaling.optimizers.soap import SOAP
@@ -38,12 +39,12 @@ OPTIMIZERS = {
     "adafactor": Adafactor,
     "adopt": ADOPT,
     "ademamix": AdEMAMix,
+    "schedule_free": ScheduleFreeAdamW,
 }
 
 # Optimizers that one may look for here, and why they are not.
 ABSENT = {
     "sophia": "its Hessian needs a second gradient, of drawn labels, every few steps",
-    "schedule_free": "it is evaluated at other weights than it trains, and has no decay",
 }
 
 __all__ = ["OPTIMIZERS", "AdamW", "Lion", "Muon", "Optimizer", "Rule", "chosen", "named"]

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import math
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -27,6 +28,10 @@ class Rule:
     With `lazy`, rows of zero gradient keep value, state and step count (`by_row`). `flops` are the
     FLOPs of the rule's matrix products a step, on average, a multiply-add being 2; what is done
     entry by entry is not counted, as nowhere.
+
+    With `whole` the transformation is given the step's `rate` and `decay` too, and its direction
+    has the decay in it. `evaluated(state, value)` gives the weights that are evaluated and exported
+    where these are not those that are trained.
     """
 
     transformation: optax.GradientTransformation
@@ -34,6 +39,8 @@ class Rule:
     decay: float = 1.0
     lazy: bool = False
     flops: float = 0.0
+    whole: bool = False
+    evaluated: Callable[[optax.OptState, Array], Array] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,12 +123,12 @@ class Optimizer:
         """Returns the rule in force: the optimizer's, with what the leaf's group asks for."""
         rule, group = self.rule(path, leaf), leaf.group
         transformation = by_row(rule.transformation) if group.lazy else rule.transformation
-        return Rule(
+        return dataclasses.replace(
+            rule,
             transformation=transformation,
             rate=rule.rate * group.rate,
             decay=rule.decay * group.decay,
             lazy=group.lazy,
-            flops=rule.flops,
         )
 
 

@@ -1,12 +1,16 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from fitting import LAWS, Observations, Options, evidence, fit
+from fitting.fit import _settled
 from fitting.objective import OBJECTIVES
+from fitting.profiles import Profile
+from fitting.solver import Optimum
 from refused import Refused
 from tests.fitting.planted import LADDER as TRUTH
 from tests.fitting.planted import ladder
@@ -163,3 +167,13 @@ def test_fitting_needs_no_jax_and_no_plotting():
     code += "sys.exit(str(bad) if bad else 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_optimum_that_one_start_of_many_reached_identifies_nothing():
+    known = Profile("E", np.ones(1), np.ones(1), 1.0, 2.0, "identified")
+    open_ = Profile("A", np.ones(1), np.ones(1), None, 2.0, "not identified")
+    best = Optimum(np.ones(2), 1.0, 1 / 32, 32, None, 0.0, 1.0, ())
+    told = {n: p.verdict for n, p in _settled({"E": known, "A": open_}, best).items()}
+    assert told == {"E": "weakly identified", "A": "not identified"}
+    for fine in (replace(best, share=2 / 32), replace(best, starts=4, share=0.25)):
+        assert _settled({"E": known}, fine)["E"].verdict == "identified"

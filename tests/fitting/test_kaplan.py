@@ -1,6 +1,8 @@
 import numpy as np
+import pandas as pd
 import pytest
 
+from fitting import Observations, fit
 from fitting.kaplan import KAPLAN, scales, searched
 from fitting.use import _best_size
 from tests.fitting.planted import grid, recovered
@@ -36,3 +38,13 @@ def test_the_allocation_is_where_the_loss_is_least():
     parameters = searched(PAPER)
     best = KAPLAN.allocation(parameters, 1e20, {})["params"]
     assert best == pytest.approx(_best_size(KAPLAN, parameters, 1e20, {})[0], rel=1e-5)
+
+
+def test_starts_agree_on_a_small_ladder():
+    frame = grid(params_total=np.geomspace(2e8, 1.3e9, 4), multiplier=np.array([20, 40, 100, 200]))
+    tokens = frame["params_total"] * frame.pop("multiplier")
+    columns = {"params": frame["params_total"], "tokens": tokens}
+    loss = KAPLAN.predict(columns, searched(KAPLAN.published["paper"]))
+    loss = loss * np.exp(0.003 * np.random.default_rng(0).normal(size=16))
+    runs = Observations(pd.DataFrame({**frame, "tokens": tokens, "loss": loss}))
+    assert fit("kaplan", runs, point_only=True).optimum.share >= 0.9

@@ -1,12 +1,15 @@
 """Which kernel takes an attention, and what is done around it."""
 
 import functools
+import math
+import re
 from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractDevice, AbstractMesh
 
 from models import ModelConfig, Streams, loss, skeleton
 from models.attention import attend, ones_before, visible
@@ -89,6 +92,29 @@ def test_a_model_told_that_it_is_on_a_tpu_trains_alike(monkeypatch):
     for path, theirs in expected[1].items():  # The aggregation's gradient is a small difference.
         difference = np.linalg.norm(found[1][path] - theirs)
         assert difference <= 1e-3 * np.linalg.norm(theirs), path
+
+
+def largest_square(platform: str, kind: str, length: int) -> int:
+    """Returns the elements of the largest array with two dimensions of at least `length`.
+
+    Of a gradient as it is handed to the compiler of a platform that is not here.
+    """
+    config = replace(CONFIG, width=64, context=length, dtype="bfloat16")
+    params, buffers = skeleton(config).initialise(0)
+    windows = np.zeros((2, length + 1), np.int32)
+    device = AbstractDevice(device_kind=kind, num_cores=None, platform=platform)
+    gradient = jax.jit(jax.grad(lambda p: loss(config, p, buffers, windows)[0]))
+    with jax.sharding.use_abstract_mesh(AbstractMesh((1,), ("data",), abstract_device=device)):
+        text = gradient.trace(params).lower(lowering_platforms=(platform,)).as_text()
+    assert ("tpu_custom_call" in text) == (platform == "tpu")
+    shapes = [list(map(int, x.split("x"))) for x in re.findall(r"tensor<((?:\d+x)*\d+)x\w+>", text)]
+    return max((math.prod(x) for x in shapes if sum(d >= length for d in x) >= 2), default=0)
+
+
+def test_no_array_of_scores_is_left_on_a_tpu():
+    length, scores = 1152, 2 * 4 * 1152**2  # No width is 1,152.
+    assert largest_square("cpu", "cpu", length) == scores
+    assert largest_square("tpu", "TPU v5 lite", length) <= length**2  # At most a mask.
 
 
 def test_products_are_what_a_cpu_runs_whatever_the_process_would(monkeypatch):

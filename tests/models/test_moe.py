@@ -13,6 +13,7 @@ from models import transformer as module
 from models.accounting import leverage_flops
 from models.moe import BACK_ENDS, COMPUTE, MixtureOfExperts, balanced, pick, route, rows_at
 from refused import Refused
+from scaling import make_mesh
 from tests.corpora import model
 from tests.zoo import CONFIGS
 
@@ -93,6 +94,24 @@ def test_back_ends_equal_an_oracle_in_value_and_gradient(router, factor):
                 results[name][0][path], value, rtol=1e-4, atol=1e-5, err_msg=f"{name} {path}"
             )
         np.testing.assert_allclose(results[name][1], results["dense"][1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in BACK_ENDS if name != "auto"])
+def test_back_ends_on_a_mesh_give_the_loss_and_gradient_of_one_device(name):
+    settings = Experts(8, 2, 1, granularity=4.0, capacity_factor=1.0, back_end=name)
+    config = model(feed_forward=settings, depth=1)
+    params, buffers = skeleton(config).initialise(0)
+    windows = np.random.default_rng(0).integers(0, 256, (8, config.context + 1)).astype(np.int32)
+
+    def gradient(spec):
+        of = lambda params: loss(config, params, buffers, windows)[0]
+        with jax.set_mesh(make_mesh(spec)):
+            return jax.jit(jax.value_and_grad(of))(params)
+
+    (one, ours), (many, theirs) = gradient("data:1"), gradient("expert:4,data:2")
+    np.testing.assert_allclose(many, one, rtol=1e-6)
+    for path, value in ours.items():
+        np.testing.assert_allclose(theirs[path], value, rtol=1e-3, atol=1e-6, err_msg=path)
 
 
 @pytest.mark.parametrize("router", ["softmax", "sigmoid"])

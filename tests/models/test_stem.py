@@ -179,7 +179,7 @@ def test_tables_split_by_feature_train_as_whole_ones(spec):
             assert all(np.array_equal(copies[0], other) for other in copies)
 
 
-def test_a_width_that_does_not_divide_is_not_split():
+def test_a_table_whose_width_does_not_divide_is_gathered():
     config = replace(CONFIG, ff_width=46)
     with jax.set_mesh(make_mesh("fsdp:4,data:2")):
         values = jax.eval_shape(

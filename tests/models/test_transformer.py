@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import models
-from models import ModelConfig, held_out_nll, loss, skeleton
+from models import Experts, ModelConfig, held_out_nll, loss, skeleton
 from models import transformer as module
 from refused import Refused
 from tests.corpora import model
@@ -98,6 +98,36 @@ def test_a_scan_over_stacked_layers_equals_the_loop(name, monkeypatch):
     scanned = jax.jit(jax.value_and_grad(lambda p: value(p)))(params)
     moved = [loop(nudged(params, seed)) for seed in NUDGES]
     assert_same_step(scanned, looped, moved)
+
+
+def test_layers_of_two_structures_are_scanned_in_groups(monkeypatch):
+    config = replace(CONFIGS["default"], depth=5, feed_forward=Experts(4, 2, 1, first_dense=2))
+    params, buffers = skeleton(config).initialise(0)
+    value = lambda p: loss(config, p, buffers, windows(config))
+    text = lambda: str(jax.make_jaxpr(lambda p: value(p)[0])(params))
+    looped = jax.jit(value)(params)
+    before = text()
+    monkeypatch.setattr(module, "LOOPED_LAYERS", 1)
+    assert text().count(" scan[") == before.count(" scan[") + 2
+    scanned = jax.jit(lambda p: value(p))(params)
+    for name, metric in looped[1][1].items():
+        assert float(metric) == pytest.approx(float(scanned[1][1][name]), rel=1e-5), name
+
+
+@pytest.mark.equality
+def test_what_is_computed_again_is_kept_less_of_and_changes_nothing():
+    config = model()
+    params, buffers = skeleton(config).initialise(0)
+    batch = windows(config)
+    value = lambda recompute: lambda p: loss(config, p, buffers, batch, recompute)[0]
+    kept = {}
+    for recompute in ("auto", "none", "dots", "full"):
+        residuals = jax.eval_shape(lambda p, r=recompute: jax.vjp(value(r), p)[1], params)
+        kept[recompute] = sum(x.size for x in jax.tree.leaves(residuals))
+    assert kept["auto"] == kept["none"] > 1.2 * kept["dots"] > 1.2 * kept["full"]
+    plain = jax.jit(jax.value_and_grad(value("none")))
+    again = jax.jit(jax.value_and_grad(value("dots")))(params)
+    assert_same_step(again, plain(params), [plain(nudged(params, seed)) for seed in NUDGES])
 
 
 def test_cross_entropy_in_chunks_equals_that_at_once():

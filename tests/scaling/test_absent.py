@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from refused import Refused
 from scaling import absent
 from scaling.absent import Job, compile_job, missing, result
 from scaling.devices import Target
@@ -44,9 +45,9 @@ def test_a_program_is_compiled_once_and_again_when_it_or_the_code_changes(told, 
     assert len(asked) == 3
 
 
-def test_a_child_that_fails_is_told_by_its_last_line(told):
+def test_a_child_that_fails_is_refused_with_its_last_line(told):
     told[1].append((1, b"", b"Traceback\nValueError: no\n"))
-    with pytest.raises(RuntimeError, match="compiling for v5e:2x4 failed: ValueError: no"):
+    with pytest.raises(Refused, match=r"--for: got v5e:2x4; .* is read \(ValueError: no\)"):
         result(job())
 
 

@@ -38,21 +38,7 @@ OTHERS = {
     "fsdp:4,data:2": ("tied", "quantised"),
     "expert:4,data:2": ("experts_bias", "documents"),
 }
-# What is known to fall short, and where: a case that is mended fails until it leaves this list.
-EXPERTS = "models.moe: top_k gathers the batch's scores, rows are picked across the expert axis"
-TABLE = "models.embeddings: rows are taken from a table that fsdp splits, by tokens that it splits"
-SHORT = {("experts", spec): EXPERTS for spec in MESHES}
-SHORT |= {("experts_bias", "expert:4,data:2"): EXPERTS}
-SHORT |= {(name, "fsdp:4,data:2"): TABLE for name in (*MODELS, *OTHERS["fsdp:4,data:2"])}
-
-
-def case(name: str, spec: str):
-    why = SHORT.get((name, spec))
-    marks = pytest.mark.xfail(reason=why, raises=AssertionError, strict=True) if why else ()
-    return pytest.param(name, spec, marks=marks)
-
-
-CASES = [case(name, spec) for spec in MESHES for name in (*MODELS, *OTHERS[spec])]
+CASES = [(name, spec) for spec in MESHES for name in (*MODELS, *OTHERS[spec])]
 
 
 def program(config: ModelConfig, spec: str) -> Program:

@@ -64,6 +64,12 @@ def test_results_that_are_split_over_devices_count_for_their_part():
     assert of(two, outputs={0: 0.25}) == pytest.approx(1.25)
 
 
+def test_split_inputs_that_are_stacked_stay_split():
+    stacked = lambda x, y: jnp.sum(jnp.stack([x, y]) @ (x @ y))
+    whole, split = (of(stacked, 2, inputs=parts) for parts in (None, {0: 0.25, 1: 0.25}))
+    assert whole - split == pytest.approx(1.5)
+
+
 def test_parts_of_one_buffer_are_split_once():
     parts = lambda x: (lambda y: (y[:2], y[2:]))(x @ x)
     assert of(parts, outputs={0: 0.5, 1: 0.5}) == pytest.approx(0.5, abs=0.05)

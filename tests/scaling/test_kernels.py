@@ -24,8 +24,8 @@ custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
   %declared = bf16[4]{0} custom-call(%q), custom_call_target="x", backend_config={"flops":"77"}
   %sort = bf16[4]{0} custom-call(%q), custom_call_target="TopK"
   %cudnn = bf16[4,2,512,128]{3,2,1,0} custom-call(%q, %k, %k), \
-custom_call_target="__cudnn$fmhaSoftmaxBackward", backend_config={"intermediate_tensor_shape":\
-{"element_type":"BF16","dimensions":["4","2","512","768"]},"mask_type":"CAUSAL"}
+custom_call_target="__cudnn$fmhaSoftmaxBackward", backend_config={"intermediate_tensor_shape": \
+{"element_type":"BF16","dimensions": ["4", "2", "512", "768"]},"mask_type":"CAUSAL"}
   %gemm = bf16[4,2,512,512]{3,2,1,0} custom-call(%q, %q), custom_call_target="__cublas$gemm", \
 backend_config={"dot_dimension_numbers":{"lhs_contracting_dimensions":["3"]}}
   ROOT %x = bf16[4,2,512,128]{3,2,1,0} negate(%q)

@@ -244,9 +244,8 @@ def experts(**fields):
 
 
 @pytest.mark.equality
-@pytest.mark.parametrize("router", ["softmax", "sigmoid"])
-def test_experts_sharded_over_four_devices_agree_with_one(router):
-    config = experts(router=router)
+def test_experts_sharded_over_four_devices_agree_with_one():
+    config = experts(router="sigmoid")  # tests/models/test_moe.py has the other, for a step.
     assert_as_on_one_device("expert:4,data:2", 20, config)
     _, split = train("expert:4,data:2", 1, config)
     for path in ("layers.1.feed_forward.gate", "layers.1.feed_forward.down"):

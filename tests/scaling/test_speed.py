@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
+from data import Mixture
 from models import count
 from refused import Refused
-from scaling import plan, speed
+from scaling import AdamW, Data, Run, plan, speed, wsd
 from scaling.speed import (
     calibration,
     fleet_sizes,
@@ -19,8 +20,11 @@ from scaling.speed import (
     predicted_seconds,
     timed,
 )
-from scaling.train import Program
+from scaling.state import initial
+from scaling.train import WINDOW_TYPE, Program, compiled, let_go, on_mesh, place_windows
 from tests.corpora import STEP, model, recipe, study_runs
+from tests.scaling.test_golden import BATCH as GOLDEN
+from tests.zoo import CONFIGS
 
 
 def test_a_calibration_is_measured_once(tmp_path, monkeypatch):
@@ -127,3 +131,31 @@ def test_a_damaged_file_of_fleet_sizes_is_named_and_counts_as_nothing(text, tmp_
     assert speed.measured(file) == {"a": 4}
     file.write_text(text)
     assert speed.measured(file) == {} and f"{file} is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_predicted_memory_is_near_what_xla_plans(name, corpus, mesh):
+    # The programs of the golden table, which are then compiled once for both.
+    run = Run(
+        model=CONFIGS[name],
+        data=Data.of(corpus, Mixture.uniform(corpus.names)),
+        optimizer=AdamW(learning_rate=0.01),
+        seed=1,
+        phases=wsd(2560, GOLDEN, 256),
+    )
+    segment = next(plan([run]).walk())
+    program = Program(recipe=run.recipe, batch_tokens=GOLDEN, mesh=mesh)
+    steps = program.dispatch_steps
+    windows = np.zeros((steps, program.sequences, segment.config.context + 1), WINDOW_TYPE)
+    with jax.set_mesh(mesh):
+        lowered = compiled(program).lower(
+            on_mesh(program, initial(run.recipe, 0)),
+            place_windows(mesh, windows),
+            np.zeros(steps, np.float32),
+            np.float32(0),
+            np.int32(steps),
+        )
+    planned = lowered.compile().memory_analysis()
+    used = planned.temp_size_in_bytes + planned.argument_size_in_bytes
+    assert 2 / 3 < predicted_bytes(segment) / used < 3 / 2
+    let_go(program)

@@ -6,7 +6,7 @@ import pytest
 
 from models import Experts
 from refused import Refused
-from scaling import plan, targeted
+from scaling import plan, targeted, thrift
 from scaling.devices import DEVICES, Target
 from scaling.estimate import Memory
 from scaling.targeted import Need, fitted, meshes, needs
@@ -45,7 +45,8 @@ def test_meshes_that_send_less_come_first_and_experts_are_split_apart():
 
 def test_the_first_mesh_that_fits_is_taken(monkeypatch):
     taken = lambda program: Memory(80.0 / program.mesh.shape["fsdp"], 0.0, 0.0, 0.0)
-    monkeypatch.setattr(targeted, "memory", taken)
+    for module in (targeted, thrift):
+        monkeypatch.setattr(module, "memory", taken)
     assert fitted(need(), with_memory(100)).mesh == "data:8"
     assert fitted(need(), with_memory(50)).mesh == "fsdp:2,data:4"
     assert fitted(need(), with_memory(100), "fsdp:8").mesh == "fsdp:8"
@@ -53,7 +54,8 @@ def test_the_first_mesh_that_fits_is_taken(monkeypatch):
 
 def test_what_fits_under_no_mesh_is_refused_with_the_chips_that_would(monkeypatch):
     taken = lambda program: Memory(80.0 / program.mesh.shape["fsdp"], 0.0, 0.0, 0.0)
-    monkeypatch.setattr(targeted, "memory", taken)
+    for module in (targeted, thrift):
+        monkeypatch.setattr(module, "memory", taken)
     with pytest.raises(Refused, match="accepted: v5e with 16 chips or more, by accounting"):
         fitted(need(), with_memory(8))
     with pytest.raises(Refused, match="a smaller batch or model: it fits on no number of chips"):

@@ -1,13 +1,20 @@
 """The compiled program: cut anywhere, it is the same program and the same bits."""
 
+import functools
+from dataclasses import replace
+
+import jax
 import numpy as np
 import pytest
 
+from models import Experts
+from refused import Refused
 from scaling import AdamW, make_mesh
 from scaling import train as module
 from scaling.state import initial
-from scaling.train import Program, advance, compiled, evaluate, on_mesh
+from scaling.train import Program, advance, compiled, evaluate, gradients_of, on_mesh
 from tests.corpora import model, recipe
+from tests.rounding import NUDGES, assert_same_step, state_nudged
 
 CONFIG = model()
 
@@ -80,3 +87,67 @@ def test_evaluation_does_not_depend_on_its_batches(mesh, monkeypatch):
     np.testing.assert_allclose(parts, whole, rtol=1e-6)
     np.testing.assert_allclose(eight, whole, rtol=1e-6)
     assert whole.mean() / 32 == pytest.approx(np.log(256), abs=0.1)
+
+
+BATCH = np.random.default_rng(2).integers(0, 256, (8, 33)).astype(np.int32)
+
+
+def experts(**fields):
+    return model(feed_forward=Experts(8, 2, 1, granularity=4.0, capacity_factor=1.0, **fields))
+
+
+def gradient(config, spec="data:1", accumulate=1, tokens=256):
+    program = Program(
+        recipe=recipe(config, AdamW(learning_rate=0.01)),
+        batch_tokens=tokens,
+        mesh=make_mesh(spec),
+        accumulate=accumulate,
+    )
+
+    def of(state, windows):
+        with jax.set_mesh(program.mesh):
+            return jax.jit(functools.partial(gradients_of, program))(state, windows)
+
+    return of
+
+
+@pytest.mark.equality
+def test_micro_batches_have_the_gradient_of_the_whole_batch():
+    config = replace(experts(balance=0.0), z_loss=1e-4)  # Capacity is of a sequence: it is linear.
+    state, whole = initial(recipe(config), 0), gradient(config)
+    linear = lambda gradients, buffers, metrics: (gradients, metrics["nll"])
+    moved = [linear(*whole(state_nudged(state, seed), BATCH)) for seed in NUDGES]
+    expected = linear(*whole(state, BATCH))
+    for spec, accumulate in (("data:1", 4), ("data:4", 2)):
+        found = gradient(config, spec, accumulate)(state, BATCH)
+        assert_same_step(linear(*found), expected, moved)
+
+
+@pytest.mark.equality
+def test_what_is_not_linear_in_the_batch_is_the_mean_over_micro_batches():
+    config = experts(router="sigmoid", balance=0.01)
+    state, half = initial(recipe(config), 0), gradient(config, tokens=128)
+    ways = (state, *(state_nudged(state, seed) for seed in NUDGES))
+    mean = lambda state: jax.tree.map(
+        lambda one, other: (np.asarray(one) + np.asarray(other)) / 2,
+        *(half(state, BATCH[some::2]) for some in (0, 1)),
+    )
+    expected, *moved = map(mean, ways)
+    found = gradient(config, accumulate=2)(state, BATCH)
+    assert np.any(found[1]["layers.0.feed_forward.bias"]) and found[2]["loss.balance"] > 0
+    assert_same_step(found, expected, moved)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"accumulate": 3}, "phase.batch_tokens: got 256; accepted: a number of sequences"),
+        ({"accumulate": 3}, "accumulate 3 = 6 divides"),
+        ({"accumulate": 0}, "accumulate: got 0; accepted: 1 or more micro-batches"),
+        ({"recompute": "some"}, "recompute: got some; accepted: one of auto, none, dots, full"),
+    ],
+)
+def test_micro_batches_that_do_not_divide_are_refused(fields, message):
+    with pytest.raises(Refused) as refused:
+        Program(recipe=recipe(CONFIG), batch_tokens=256, mesh=make_mesh("data:2"), **fields)
+    assert message in str(refused.value)

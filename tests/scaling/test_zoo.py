@@ -10,12 +10,10 @@ import scaling.train
 from data import Mixture
 from models import skeleton
 from scaling import AdamW, Data, Evaluation, Run, Stopped, Store, Worker, make_mesh, plan, wsd
-from scaling.speed import predicted_bytes
 from scaling.state import initial
-from scaling.train import WINDOW_TYPE, Program, advance, compiled, let_go, on_mesh, place_windows
+from scaling.train import Program, advance, on_mesh
 from tests.corpora import STEP, recipe
 from tests.rounding import NUDGES, assert_same_steps, assert_same_trajectory, state_nudged
-from tests.scaling.test_golden import BATCH as GOLDEN
 from tests.scaling.test_trainer import assert_equal_bits, end_state
 from tests.zoo import CONFIGS, COVER
 
@@ -105,31 +103,3 @@ def test_a_part_trains_alike_on_eight_devices_and_in_bfloat16(name):
     assert_same_trajectory(train(config, "fsdp:4,data:2", start)[1], one, moved)
     half = train(replace(config, dtype="bfloat16"), "data:1", start)[1]
     np.testing.assert_allclose(half, one, rtol=0.02)
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_predicted_memory_is_near_what_xla_plans(name, corpus, mesh):
-    # The programs of the golden table, which are then compiled once for both.
-    run = Run(
-        model=CONFIGS[name],
-        data=Data.of(corpus, Mixture.uniform(corpus.names)),
-        optimizer=AdamW(learning_rate=0.01),
-        seed=1,
-        phases=wsd(2560, GOLDEN, 256),
-    )
-    segment = next(plan([run]).walk())
-    program = Program(recipe=run.recipe, batch_tokens=GOLDEN, mesh=mesh)
-    steps = program.dispatch_steps
-    windows = np.zeros((steps, program.sequences, segment.config.context + 1), WINDOW_TYPE)
-    with jax.set_mesh(mesh):
-        lowered = compiled(program).lower(
-            on_mesh(program, initial(run.recipe, 0)),
-            place_windows(mesh, windows),
-            np.zeros(steps, np.float32),
-            np.float32(0),
-            np.int32(steps),
-        )
-    planned = lowered.compile().memory_analysis()
-    used = planned.temp_size_in_bytes + planned.argument_size_in_bytes
-    assert 2 / 3 < predicted_bytes(segment) / used < 3 / 2
-    let_go(program)

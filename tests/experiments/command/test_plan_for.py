@@ -3,7 +3,9 @@
 import pytest
 
 from experiments.command.main import main
+from experiments.command.plan_for import way
 from scaling import targeted
+from scaling.targeted import Fit
 
 POD = ("--config=over_training:pod", "--config.widths=(16,)", "--config.seeds=(1,)")
 SMALL = ("--config.batch_tokens=8192", "--config.warmup_tokens=8192", "--config.context=64")
@@ -62,6 +64,14 @@ def test_a_compiled_program_says_what_a_step_does(call):
     assert "costliest: 200 ms dot a; 30 ms dot b; 10 ms all-reduce c" in said
     assert "products of these kernels are not counted: odd_kernel" in said
     assert "a step takes 250 ms at least (125 ms with" in said
+
+
+def test_what_a_program_does_to_fit_is_said():
+    said = lambda *how: way(Fit(None, None, "data:8", None, None, *how))
+    assert said() == said(1, "none") == ""
+    assert said(4, "none") == ", in 4 micro-batches"
+    assert said(2, "dots").endswith("s, the backward pass keeping products and attention alone")
+    assert said(1, "full") == ", the backward pass keeping layers' inputs alone"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from experiments.command.plan_view import plan_text, unsplit_line
+from experiments.command.plan_view import plan_text, time_text, unsplit_line
 from experiments.evidence.study import Study
 from scaling import Evaluation, labelled, make_mesh, plan
 from tests.corpora import study_runs
@@ -51,3 +51,13 @@ def test_matrices_that_a_mesh_cannot_split_are_named(corpus):
     line = unsplit_line(plan([run, odd]), mesh)
     assert "fsdp:8 divides none of their sizes: 6 matrices" in line and "at width 20" in line
     assert line.endswith("layers.0.feed_forward.down [20, 20]")
+
+
+@pytest.mark.parametrize("fields", [dict(dtype="bfloat16"), dict(width=80)])
+def test_no_time_is_told_of_models_unlike_those_that_were_measured(corpus, fields, said):
+    short = study_runs("wsd", corpus)[0]
+    like = list(plan([short]).walk())
+    unlike = list(plan([replace(short, model=replace(short.model, **fields))]).walk())
+    assert time_text(like, {16: 1e9}).startswith("about ") and "on this device" in said
+    told = time_text([*like, *unlike], {8: 1e9, 16: 1e9})
+    assert "how long is not told: this device is measured at widths 8 to 16 in float32" in told

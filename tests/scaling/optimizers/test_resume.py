@@ -9,13 +9,15 @@ import pytest
 
 import scaling.train
 from data import Mixture
-from scaling import Data, Evaluation, Run, Stopped, Store, Worker, plan, wsd
+from scaling import Data, Evaluation, Run, Stopped, Store, Worker, checkpoint, plan, wsd
+from scaling.evaluation import evaluate
 from scaling.optimizers import named
+from scaling.state import evaluated
 from tests.corpora import model
 from tests.scaling.test_trainer import assert_equal_bits, end_state
 
 
-@pytest.mark.parametrize("name", ["soap", "stosignsgd"])
+@pytest.mark.parametrize("name", ["soap", "schedule_free"])
 def test_a_killed_run_goes_on_to_the_same_bits(name, corpus, mesh, tmp_path, monkeypatch, programs):
     monkeypatch.setattr(scaling.train, "DISPATCH_STEPS", 2)
     run = Run(
@@ -38,3 +40,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(name, corpus, mesh, tmp_path, mon
     assert_equal_bits(end_state(cut, run), end_state(whole, run))
     losses = [worker.store.done(run.identity)["loss"] for worker in (cut, whole)]
     assert losses[0] == losses[1] and all(np.isfinite(list(losses[0].values())))
+    # What is evaluated is what the rule says: the trained weights, or a mean of them.
+    held_out = Evaluation(64).held_out(corpus, 8)
+    state, _ = checkpoint.restore(whole.store.folder(run.identity), run.recipe, mesh)
+    at = lambda some: evaluate(held_out, run.model, mesh, some)["loss"]
+    assert at(evaluated(run.recipe, state)) == losses[0]
+    assert (at(state) == losses[0]) == (name != "schedule_free")

@@ -40,3 +40,16 @@ def test_the_first_gradient_sets_the_bases_only():
     gradients = [np.random.default_rng(seed).standard_normal((4, 4)) for seed in (0, 1)]
     found = steps(gradients)
     assert not found[0].any() and np.abs(found[1]).min() > 1e-3
+
+
+def test_members_of_a_fleet_take_the_steps_that_they_take_alone():
+    rule = named("soap", learning_rate=0.1, every=2).rule("", LEAF).transformation
+    rng = np.random.default_rng(0)
+    gradients = [[rng.standard_normal((4, 4)) for _ in range(4)] for _ in range(2)]
+    state = jax.vmap(rule.init)(jnp.zeros((2, 4, 4)))
+    both = jax.jit(lambda g, s: jax.vmap(lambda g, s: rule.update(g, s))(g, s))
+    alone = [steps(some, every=2) for some in gradients]
+    with jax.numpy_dtype_promotion("standard"):
+        for count in range(4):
+            found, state = both(np.float32([some[count] for some in gradients]), state)
+            np.testing.assert_allclose(found, [one[count] for one in alone], atol=2e-4)

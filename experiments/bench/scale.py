@@ -1,0 +1,131 @@
+"""The ladder from 20M to 7B on accelerators that need not be here: `docs/scale.md`, by one command.
+
+    python -m experiments.bench.scale [--compile=ROW,ROW] > docs/scale.md
+
+A row is a size on a device, as `1.3B on v5e:8x8`. Those named are compiled, one after the other,
+where the extra `tpu` or `gpu` is installed, or read from the cache where they were compiled before.
+All other rows are by accounting alone, and say so.
+"""
+
+import argparse
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+
+import models
+from experiments.evidence.report import pipes
+from models import ModelConfig
+from refused import Refused
+from scaling import AdamW, Recipe
+from scaling.devices import Target
+from scaling.targeted import Fit, Need, fitted
+
+VOCABULARY, CONTEXT, HEAD_SIZE = 32_768, 2048, 128
+
+# Width and depth by size.
+LADDER = {
+    "20M": (256, 4),
+    "120M": (768, 10),
+    "350M": (1024, 22),
+    "1.3B": (2048, 24),
+    "7B": (4096, 32),
+}
+DEVICES = ("h200", "h100:8", "v5e:8x8", "v5p:4x4x4", "v6e:16x16")
+
+# Tokens in a batch at most, up to 1.3B and at 7B, and on one device, whose memory bounds it.
+LARGEST_BATCH, BATCH_7B, EACH = 1 << 19, 1 << 22, 1 << 15
+
+HEAD = """# At scale
+
+What XLA says of a training step on accelerators that need not be here, and what the accounting
+says where nothing was compiled: `python -m experiments.bench.scale > docs/scale.md` (compiling
+takes minutes a row; `--compile=ROW,ROW` names those to compile, which are then kept). `espalier
+plan --for=DEVICE` says the same of a study's own programs.
+
+Baseline in bfloat16, vocabulary {vocabulary:,}, context {context:,}, heads of {head}, AdamW.
+*Roofline*: over a step's instructions the sum of the longer of products over peak and bytes
+over memory bandwidth, and bytes sent over link bandwidth, nothing hidden; *overlapped* hides
+all but the longest of the three. MFU is training FLOPs (`models.count`: nothing that is
+computed again) over chips × peak × those seconds: the most that the program allows, not a
+measurement. Memory is XLA's arguments + outputs + temporaries − aliased + code, of what a
+device has; *foretold* is the accounting's figure. By accounting, seconds are those of products
+and links alone, since what memory takes is not known uncompiled: such MFU is an upper bound and
+marked ≤.
+
+At commit {commit}.
+
+"""
+
+
+def shape(size: str) -> ModelConfig:
+    """Returns the baseline of a size."""
+    width, depth = LADDER[size]
+    return ModelConfig(
+        vocabulary=VOCABULARY,
+        width=width,
+        depth=depth,
+        heads=width // HEAD_SIZE,
+        context=CONTEXT,
+        dtype="bfloat16",
+    )
+
+
+def need(size: str, target: Target) -> Need:
+    """Returns a size's program in the batch that a table's row has."""
+    largest = BATCH_7B if size == "7B" else LARGEST_BATCH
+    batch = min(largest, EACH * target.count)
+    return Need(Recipe(model=shape(size), optimizer=AdamW(learning_rate=1e-3)), batch)
+
+
+def row(size: str, target: Target, compiling: bool) -> dict:
+    """Returns one row of the table."""
+    wanted = need(size, target)
+    head = {"model": size, "on": target.name, "batch (tokens)": wanted.batch_tokens}
+    try:
+        return head | cells(fitted(wanted, target, compiling=compiling))
+    except Refused as refused:
+        return head | {"mesh": f"does not fit; would: {refused.accepted}"}
+
+
+def cells(fit: Fit) -> dict:
+    """Returns what is said of a program that fits."""
+    gib, found = 1 << 30, fit.compiled
+    mark = "" if found else "≤ "
+    overlapped = fit.mfu * fit.seconds / fit.overlapped
+    return {
+        "mesh": fit.mesh,
+        "memory (GiB)": f"{fit.bytes / gib:.2f} of {fit.target.device.memory / gib:.1f}",
+        "foretold (GiB)": f"{fit.memory.total / gib:.2f}",
+        "step (ms)": f"{1e3 * fit.seconds:.3g}" if found else f"≥ {1e3 * fit.seconds:.3g}",
+        "MFU (%)": f"{mark}{100 * fit.mfu:.0f}",
+        "overlapped (%)": f"{mark}{100 * overlapped:.0f}",
+        "sent (MB)": f"{found['wire'] / 1e6:.0f}" if found else "–",
+        "compiled (CPU-s)": f"{found['compile_seconds']:.0f}" if found else "by accounting",
+    }
+
+
+def commit() -> str:
+    """Returns the checkout's commit."""
+    folder = Path(__file__).parent
+    asked = ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Prints the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--compile", default="", metavar="ROW,ROW", help="1.3B on v5e:8x8, ...")
+    chosen = set(filter(None, parser.parse_args(argv).compile.split(",")))
+    rows = {f"{size} on {name}": (size, Target.of(name)) for size in LADDER for name in DEVICES}
+    if unknown := chosen - set(rows):
+        raise Refused("--compile", ", ".join(sorted(unknown)), f"rows of {', '.join(rows)}")
+    table = [row(*pair, compiling=name in chosen) for name, pair in rows.items()]
+    sizes = dict(vocabulary=VOCABULARY, context=CONTEXT, head=HEAD_SIZE)
+    print(HEAD.format(commit=commit(), **sizes) + pipes(pd.DataFrame(table).fillna("–")))
+    counts = {name: models.count(shape(name)).params_total for name in LADDER}
+    print("\nSizes: " + ", ".join(f"{name} is {count:,}" for name, count in counts.items()) + ".")
+
+
+if __name__ == "__main__":
+    main()

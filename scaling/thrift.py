@@ -1,0 +1,65 @@
+"""How a program fits into its devices' memory: micro-batches and recomputation, the least of both.
+
+CPUs keep programs as they are: their memory is large, and their losses stay the same to the bit.
+"""
+
+import functools
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+from jax.sharding import Mesh
+
+from scaling.devices import of_kind
+from scaling.estimate import memory
+from scaling.mesh import shards
+from scaling.recipe import Recipe
+from scaling.train import Program
+
+# Of a device's memory. The rest is the CUDA context's, collectives' and what fragments: XLA fills
+# a GPU's without refusing. A TPU's compiler refuses what does not fit; by accounting the same is
+# asked of both.
+MEMORY_SHARE = 0.92
+# Time that a step takes longer, as a share. "full" runs the layers forward once more, a third of
+# forward and backward together; "dots" only what is not a product with parameters or a kernel. A
+# micro-batch reads the parameters and adds up the gradients once more: at the 4,096 tokens and more
+# that a device takes at once a few percent, for every doubling.
+RECOMPUTE_COST = {"none": 0.0, "dots": 0.05, "full": 0.33}
+ACCUMULATE_COST = 0.03
+LEAST_TOKENS = 4096  # Of a micro-batch on one device; fewer leave its matrix units idle.
+
+
+def ways(program: Program) -> Iterator[Program]:
+    """Yields a program's ways to need less memory, those that cost the least time first.
+
+    The first is without any: all is kept, in one batch.
+    """
+    rows = program.sequences // shards(program.mesh)
+    least = max(1, LEAST_TOKENS // program.config.context)
+    counts = [n for n in range(1, rows + 1) if rows % n == 0 and (n == 1 or rows // n >= least)]
+    costs = {
+        (count, recompute): ACCUMULATE_COST * math.log2(count) + cost
+        for count in counts
+        for recompute, cost in RECOMPUTE_COST.items()
+    }
+    for count, recompute in sorted(costs, key=costs.get):
+        yield replace(program, accumulate=count, recompute=recompute)
+
+
+def fitting(program: Program, most: float) -> Program | None:
+    """Returns the first of a program's ways that takes at most so many bytes on a device."""
+    return next((way for way in ways(program) if memory(way).total <= most), None)
+
+
+@functools.cache
+def thrifty(recipe: Recipe, batch_tokens: int, mesh: Mesh) -> Program:
+    """Returns the program that trains a recipe on a mesh, within the memory of its devices.
+
+    Where the accounting finds no way, or does not know the device, it is left as it is, and the
+    device says whether it fits.
+    """
+    program = Program(recipe=recipe, batch_tokens=batch_tokens, mesh=mesh)
+    device = of_kind(mesh.devices.flat[0].device_kind)
+    if device is None:
+        return program
+    return fitting(program, MEMORY_SHARE * device.memory) or program

@@ -1,0 +1,41 @@
+"""The table of sizes on devices, at sizes that are traced in a moment."""
+
+import pytest
+
+import models
+from experiments.bench import scale
+from refused import Refused
+from scaling import targeted
+from scaling.devices import Target
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    for name, value in dict(VOCABULARY=64, CONTEXT=32, HEAD_SIZE=8, EACH=64).items():
+        monkeypatch.setattr(scale, name, value)
+    monkeypatch.setattr(scale, "LADDER", {"tiny": (16, 1)})
+    monkeypatch.setattr(scale, "DEVICES", ("h100", "v5e:2x2"))
+    monkeypatch.setattr(targeted, "missing", lambda target: "tpu")
+
+
+def test_the_sizes_are_those_that_are_claimed(monkeypatch):
+    monkeypatch.undo()
+    counts = [models.count(scale.shape(size)).params_total for size in scale.LADDER]
+    assert counts == pytest.approx([20e6, 120e6, 350e6, 1.3e9, 7e9], rel=0.05)
+    assert scale.need("1.3B", Target.of("v6e:16x16")).batch_tokens == 1 << 19
+    assert scale.need("7B", Target.of("v6e:16x16")).batch_tokens == 1 << 22
+
+
+def test_rows_that_are_not_compiled_say_so(capsys):
+    scale.main([])
+    said = capsys.readouterr().out
+    rows = [line for line in said.splitlines() if line.startswith("| tiny")]
+    assert len(rows) == 2 and all("by accounting" in row and "≤ " in row for row in rows)
+    assert said.startswith("# At scale") and "Sizes: tiny is " in said
+
+
+def test_a_row_that_there_is_not_is_refused():
+    with pytest.raises(
+        Refused, match="--compile: got tiny on b200; accepted: rows of tiny on h100"
+    ):
+        scale.main(["--compile=tiny on b200"])

@@ -1,0 +1,65 @@
+"""A program takes the cheapest way that fits, and on CPUs none."""
+
+from dataclasses import replace
+
+import pytest
+
+from scaling import make_mesh, thrift
+from scaling.devices import DEVICES, Target
+from scaling.estimate import Memory, memory
+from scaling.grouping import program_of
+from scaling.plan import plan
+from scaling.targeted import Need, fitted, program_on
+from scaling.thrift import fitting, ways
+from scaling.train import Program
+from tests.corpora import model, recipe, study_runs
+
+SLICE = Target.of("v5e:2x4")
+# Eight sequences of 1,024 tokens on each of eight devices.
+PROGRAM = program_on(Need(recipe(model(context=1024)).static, 1 << 16), "data:8", SLICE)
+
+
+def way(program):
+    return program.accumulate, program.recompute
+
+
+def test_ways_begin_with_none_and_cost_more_and_more():
+    found = [way(program) for program in ways(PROGRAM)]
+    assert found[:4] == [(1, "none"), (2, "none"), (1, "dots"), (2, "dots")]
+    assert found[-1] == (2, "full")  # Four micro-batches would leave a device 2,048 tokens.
+
+
+def test_each_way_needs_less_memory_where_it_says_so():
+    taken = {way(program): memory(program).activations for program in ways(PROGRAM)}
+    assert taken[1, "none"] > taken[1, "dots"] > taken[1, "full"]
+    assert taken[1, "none"] > taken[2, "none"] > taken[2, "dots"] > taken[2, "full"]
+
+
+def test_the_cheapest_way_that_fits_is_taken(monkeypatch):
+    sizes = {"none": 100.0, "dots": 80.0, "full": 40.0}
+    taken = lambda program: Memory(0.0, 0.0, sizes[program.recompute] / program.accumulate, 0.0)
+    monkeypatch.setattr(thrift, "memory", taken)
+    assert [way(fitting(PROGRAM, most)) for most in (100, 99, 45, 20)] == [
+        (1, "none"),
+        (2, "none"),
+        (2, "dots"),
+        (2, "full"),
+    ]
+    assert fitting(PROGRAM, 19) is None
+
+
+def test_plans_for_devices_say_how_a_program_fits(monkeypatch):
+    monkeypatch.setattr("scaling.targeted.missing", lambda target: "tpu")
+    need = Need(PROGRAM.recipe, PROGRAM.batch_tokens)
+    most = memory(replace(PROGRAM, accumulate=2, recompute="none")).total
+    small = replace(SLICE, device=replace(DEVICES["v5e"], memory=most / thrift.MEMORY_SHARE))
+    fit = fitted(need, small, "data:8")
+    assert (fit.accumulate, fit.recompute) == (2, "none")
+    assert fit.by_accounting()[1] == pytest.approx(2 * fitted(need, SLICE).by_accounting()[1])
+
+
+def test_a_cpu_trains_programs_as_they_are(corpus):
+    (segment, *_) = plan(study_runs("wsd", corpus)).walk()
+    mesh = make_mesh("data:1")
+    plain = Program(recipe=segment.recipe, batch_tokens=segment.phase.batch_tokens, mesh=mesh)
+    assert program_of(segment, mesh) == plain and way(plain) == (1, "auto")
