@@ -3,14 +3,15 @@
 Command    espalier run --config=experiments/optimizers.py:cpu
            (rounds of runs that follow from losses; --config.optimizers="('adamw','scion')" takes
            any of `scaling.optimizers.OPTIMIZERS`, adamw among them)
-Cost       cpu: some 25 CPU-minutes, estimated from adamw and muon at width 16, which took 159
-           CPU-seconds in 7 rounds; gpu: about two days on one accelerator, in slices of 8 minutes
-           by --stop-after=480 (neither has been run as a whole)
+Cost       cpu: some 27 CPU-minutes, estimated from adamw and muon, which took 516 CPU-seconds;
+           gpu: about two days on one accelerator, in slices of 8 minutes by --stop-after=480
+           (neither has been run as a whole)
 Compared   Wen et al. 2025 (arXiv:2509.02046): tuned, at most 1.4 times as fast as a tuned AdamW,
            1.3 at 0.1–0.5 billion parameters and 1.1 at 1.2 billion for optimizers of matrices.
 Answer     Per optimizer and size the speed-up in tokens and in time with intervals over seeds, its
-           trend over sizes, and certificates of the settings. At width 16 alone AdamW needed 1.6
-           times Muon's tokens, 0.95 to 2.26 over two seeds (not resolved), in 1.1 times its time.
+           trend over sizes, and certificates of the settings. Of two optimizers so far: AdamW needs
+           1.7 times Muon's tokens at widths 16 and 32, which two seeds do not resolve (at 32 the
+           fit over lengths gives 1.2 to 2.3), nor a trend. Muon's momentum ends at its grid's end.
 """
 
 from collections.abc import Iterator

@@ -64,14 +64,17 @@ class Choice:
 
         Returns:
           DataFrame(prediction, low, high), normal in log: noise and parameters by `spread`, their
-          weighted mean, and the misfit of the mean. NaN ends where no rolling fit could be made.
+          weighted mean, and the larger of the mean's misfit and of what the laws differ by (their
+          weighted variance, Draper 1995). NaN ends where no rolling fit could be made.
         """
-        logs, deviation = 0.0, 0.0
-        for name, weight in self.weights.items():
-            result = self.fits[name]
-            logs = logs + weight * np.log(result.predict(frame)["prediction"].to_numpy())
-            deviation = deviation + weight * spread(result, frame)
-        wide = ndtri(0.5 + level / 2) * np.hypot(deviation, self.misfit.scale(frame))
+        weights = np.array(list(self.weights.values()))
+        laws = [self.fits[name] for name in self.weights]
+        each = np.log([result.predict(frame)["prediction"].to_numpy() for result in laws])
+        logs = weights @ each
+        deviation = weights @ np.array([spread(result, frame) for result in laws])
+        apart = np.sqrt(weights @ (each - logs) ** 2)
+        wrong = np.maximum(self.misfit.scale(frame), apart)
+        wide = ndtri(0.5 + level / 2) * np.hypot(deviation, wrong)
         if not self.misfit.cuts:
             wide = np.full(len(logs), np.nan)
         ends = {"low": np.exp(logs - wide), "high": np.exp(logs + wide)}

@@ -14,8 +14,7 @@ from jax.sharding import AbstractDevice, AbstractMesh, Mesh
 import models
 from models import Experts, ModelConfig, skeleton
 from models.fused import attention_of
-from models.placement import platform
-from scaling.footprint import KEPT_ABOVE, kept
+from scaling.footprint import kept
 from scaling.mesh import BATCH_AXES, shards, state_shardings
 from scaling.recipe import Recipe
 from scaling.state import abstract, array_bytes
@@ -96,7 +95,7 @@ def memory(program: Program) -> Memory:
     held = program.sequences // shards(mesh)
     rows = held // program.accumulate
     train = {path: like.params[path] for path in like.moments}
-    step, above = traced(recipe, rows, program.recompute, alone(mesh, config))
+    step = traced(recipe, rows, program.recompute, alone(mesh, config))
     trained = (array_bytes(x) * share(layout.params[path], mesh) for path, x in train.items())
     sums = sum(trained) if program.accumulate > 1 else 0.0
     # Trained parameters come first, in the order of their paths; so do their gradients.
@@ -104,14 +103,14 @@ def memory(program: Program) -> Memory:
     return Memory(
         state=float(sum(jax.tree.leaves(parts))),
         inputs=float(program.dispatch_steps * held * (config.context + 1) * 4),
-        activations=kept(step, above, split, split) + sums,
+        activations=kept(step, platform_of(mesh), split, split) + sums,
         gathered=gathered(program, layout.params),
     )
 
 
 @functools.lru_cache(maxsize=16)  # Of one program on several meshes, and its ways to fit.
-def traced(recipe: Recipe, rows: int, recompute: str, mesh: AbstractMesh) -> tuple[Jaxpr, float]:
-    """Traces a step on some rows of one device; returns it with what its platform keeps above."""
+def traced(recipe: Recipe, rows: int, recompute: str, mesh: AbstractMesh) -> Jaxpr:
+    """Traces a step on some rows of one device."""
     like, config = abstract(recipe), recipe.model
     train = {path: like.params[path] for path in like.moments}
     rest = {path: x for path, x in like.params.items() if path not in train}
@@ -123,8 +122,13 @@ def traced(recipe: Recipe, rows: int, recompute: str, mesh: AbstractMesh) -> tup
 
     windows = jax.ShapeDtypeStruct((rows, config.context + 1), WINDOW_TYPE)
     with jax.sharding.use_abstract_mesh(mesh):
-        found = jax.make_jaxpr(step)(train, rest, like.buffers, windows)
-        return found.jaxpr, KEPT_ABOVE.get(platform(), KEPT_ABOVE["cuda"])
+        return jax.make_jaxpr(step)(train, rest, like.buffers, windows).jaxpr
+
+
+def platform_of(mesh: Mesh | AbstractMesh) -> str:
+    """Returns the platform of a mesh's devices: cpu, tpu or cuda."""
+    mesh = mesh if isinstance(mesh, AbstractMesh) else mesh.abstract_mesh
+    return {"gpu": "cuda"}.get(mesh.abstract_device.platform, mesh.abstract_device.platform)
 
 
 def alone(mesh: Mesh | AbstractMesh, config: ModelConfig) -> AbstractMesh:
@@ -134,7 +138,7 @@ def alone(mesh: Mesh | AbstractMesh, config: ModelConfig) -> AbstractMesh:
     """
     mesh = mesh if isinstance(mesh, AbstractMesh) else mesh.abstract_mesh
     one = mesh.update(axis_sizes=(1,) * len(mesh.axis_sizes))
-    if mesh.abstract_device.platform in ("cuda", "gpu"):
+    if platform_of(mesh) == "cuda":
         if attention_of(config, "cuda").kernel == "cudnn":
             like = AbstractDevice(device_kind="TPU", num_cores=None, platform="tpu")
             return one.update(abstract_device=like)

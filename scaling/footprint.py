@@ -27,6 +27,11 @@ FUSED = frozenset(
         "squeeze stop_gradient sub tan tanh transpose unstack xor "
     ).split()
 )
+# What only says how an array lies; its operand's bytes serve as they are.
+LAYOUT = ("reshape", "transpose", "squeeze", "expand_dims", "name", "copy_p", "pvary")
+# Who reads arrays from memory alone, so that operands which were computed element by element are
+# written first, and kept for whoever reads them later: loops, and on GPUs the libraries' products.
+LOOPS = ("scan", "while", "cond")
 INLINED = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call")
 INLINED += ("remat", "remat2", "checkpoint", "custom_vjp_call_jaxpr", "shard_map")
 
@@ -44,11 +49,12 @@ class Buffer:
 class Trace:
     """Walks a computation; `passing` are the bytes that a step needs only while it runs."""
 
-    above: float
+    platform: str
     buffers: list[Buffer] = field(default_factory=list)
     sources: dict[Var, frozenset[int]] = field(default_factory=dict)
     passing: dict[int, float] = field(default_factory=dict)
     shares: dict[Var, float] = field(default_factory=dict)
+    plain: set[Var] = field(default_factory=set)
     now: int = 0
 
     def of(self, atom) -> frozenset[int]:
@@ -62,6 +68,7 @@ class Trace:
 
     def keep(self, var: Var, share: float = 1.0) -> None:
         """Keeps a result from now on."""
+        self.plain.add(var)
         self.sources[var] = frozenset((len(self.buffers),))
         self.buffers.append(Buffer(share * size(var), self.now, self.now))
 
@@ -82,12 +89,21 @@ class Trace:
             elif step.primitive.name in FUSED:
                 self.fuse(step)
             else:
+                if self.platform == "cuda" or step.primitive.name in LOOPS:
+                    self.write(step.invars)
                 self.read(step.invars)
-                self.passing[self.now] = loop_bytes(step, self.above)
+                self.passing[self.now] = loop_bytes(step, self.platform)
                 # Split arrays that are put together, as layers' in a stack, stay split.
                 joined = step.primitive.name in ("concatenate", "stack")
                 for var in step.outvars:
                     self.keep(var, self.share(step.invars) if joined else 1.0)
+
+    def write(self, atoms) -> None:
+        """Keeps what was not: operands that are read from memory."""
+        for atom in atoms:
+            if not isinstance(atom, Literal) and atom not in self.plain and size(atom):
+                self.read((atom,))
+                self.keep(atom, self.share((atom,)))
 
     def inline(self, step, inner: Jaxpr) -> None:
         """Takes the steps of a call as if they stood here."""
@@ -95,10 +111,17 @@ class Trace:
         for var, atom in zip(inner.invars, given, strict=True):
             self.sources[var] = self.of(atom)
             self.shares[var] = self.share((atom,))
+            self.alias(var, atom)
         self.run(inner)
         for var, atom in zip(step.outvars, inner.outvars, strict=True):
             self.sources[var] = self.of(atom)
             self.shares[var] = self.share((atom,))
+            self.alias(var, atom)
+
+    def alias(self, var: Var, atom) -> None:
+        """Notes that a value lies in memory where another does."""
+        if not isinstance(atom, Literal) and atom in self.plain:
+            self.plain.add(var)
 
     def fuse(self, step) -> None:
         """Takes an elementwise step: its result is kept only where that needs less."""
@@ -106,12 +129,14 @@ class Trace:
         weight = sum(self.buffers[index].bytes for index in needed)
         for var in step.outvars:
             self.shares[var] = self.share(step.invars)
-            if weight > self.above * size(var) and size(var):
+            if weight > KEPT_ABOVE.get(self.platform, 2.0) * size(var) and size(var):
                 for index in needed:
                     self.buffers[index].last = max(self.buffers[index].last, self.now - 1)
                 self.keep(var)
             else:
                 self.sources[var] = needed
+                if step.primitive.name in LAYOUT:
+                    self.alias(var, step.invars[0])
 
     def peak(self) -> float:
         """Returns the most bytes that are kept at once."""
@@ -144,27 +169,29 @@ def inside(step) -> Jaxpr | None:
     return None
 
 
-def loop_bytes(step, above: float) -> float:
+def loop_bytes(step, platform: str) -> float:
     """Returns the bytes that a loop's body, or the costliest of several branches, needs."""
     names = {"scan": ("jaxpr",), "while": ("body_jaxpr",)}.get(step.primitive.name, ())
     bodies = [step.params[name] for name in names]
     if step.primitive.name == "cond":
         bodies = list(step.params["branches"])
-    return max((kept(getattr(body, "jaxpr", body), above) for body in bodies), default=0.0)
+    return max((kept(getattr(body, "jaxpr", body), platform) for body in bodies), default=0.0)
 
 
 def kept(
     jaxpr: Jaxpr,
-    above: float,
+    platform: str,
     outputs: dict[int, float] | None = None,
     inputs: dict[int, float] | None = None,
 ) -> float:
     """Returns the most bytes that a computation keeps at once, beside its inputs.
 
-    `above` is what `KEPT_ABOVE` has for the platform that it is compiled for. `outputs` are the
+    `platform` is that of JAX which it is compiled for. `outputs` are the
     parts that one device has of some results, by their number, `inputs` those of some inputs.
     """
-    trace = Trace(above)
+    trace = Trace(platform)
+    trace.plain.update(jaxpr.invars)
+    trace.plain.update(jaxpr.constvars)
     trace.shares = {jaxpr.invars[index]: part for index, part in (inputs or {}).items()}
     trace.run(jaxpr)
     trace.now += 1

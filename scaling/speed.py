@@ -30,6 +30,7 @@ from scaling.plan import Segment
 from scaling.recipe import Recipe
 from scaling.runs import canonical
 from scaling.state import initial, optimizer_bytes
+from scaling.thrift import thrifty
 from scaling.train import Program, advance, on_mesh
 
 CALIBRATION_WIDTHS = (16, 64, 128)
@@ -152,7 +153,7 @@ def timed(recipe: Recipe, batch_tokens: int, size: int) -> Callable[[], float]:
 def alone(recipe: Recipe, batch_tokens: int, steps: int) -> Callable[[], None]:
     """Returns what trains one recipe for some steps on the first device."""
     config = recipe.model
-    program = Program(recipe=recipe, batch_tokens=batch_tokens, mesh=make_mesh("data:1"))
+    program = thrifty(recipe.static, batch_tokens, make_mesh("data:1"))
     state = on_mesh(program, initial(recipe, 0))
     shape = (steps, program.sequences, config.context + 1)
     windows = np.random.default_rng(0).integers(0, config.vocabulary, shape).astype(np.int32)

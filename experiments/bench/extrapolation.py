@@ -82,7 +82,9 @@ INTERVALS_TRIED = """\
 For intervals: misfit in proportion to the log distance, cuts weighted by the power 0, 1, 2, 4, with
 and without nearness, in its square root, as the larger of noise and misfit, without subtracting
 noise, with a t quantile of the effective number of cuts or of 4 degrees. Kept: the power 2 with
-nearness and a normal quantile."""
+nearness and a normal quantile. After the second choice of weights these held 83 % of the rows on
+ten tables of half "rule", 14 % on one; kept with it: the weighted variance of the laws where that
+is more than the misfit (94 %, interval score .63 instead of .55 of Chinchilla's)."""
 
 
 @dataclass(frozen=True)

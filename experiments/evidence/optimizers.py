@@ -44,7 +44,7 @@ def optimizer_blocks(
     found = {arm: arm_speed_ups(sound, baseline, arm) for arm in sound["arm"].unique()}
     found = {arm: sizes for arm, sizes in found.items() if arm != baseline and sizes}
     claims = {
-        f"{arm}, width {width}": Claim.of(one["by_seed"], than=1.0).said("", ".3f", "1")
+        f"{arm}, width {width}": factor(one["by_seed"]).said("", ".3f", "1")
         for arm, sizes in found.items()
         for width, one in sizes.items()
     }
@@ -59,7 +59,8 @@ def optimizer_blocks(
         Table(
             "speed_ups",
             speed_up_table(found, sound, tuned, recipe, baseline),
-            "In time: times the ratio of seconds per token. Pooled: means over seeds; its interval "
+            "In time: times the ratio of seconds per token, of runs as they were timed, so not to "
+            "be quoted where the machine did other work. Pooled: means over seeds; its interval "
             "is of lack of fit, and needs three lengths. Step: FLOPs of the optimizer's matrix "
             "products over a step's training FLOPs.",
         ),
@@ -126,6 +127,12 @@ def arm_speed_ups(sound: pd.DataFrame, baseline: str, arm: str) -> dict[int, dic
     return found
 
 
+def factor(values: np.ndarray) -> Claim:
+    """Claims a factor from independent ones, compared with 1: their logarithms' mean."""
+    logs = Claim.of(np.log(values))
+    return Claim(*np.exp([logs.value, logs.low, logs.high]), count=logs.count, than=1.0)
+
+
 def tried(base: pd.DataFrame, own: pd.DataFrame) -> SpeedUp | None:
     """Returns the speed-up in tokens; None where the runs do not give one."""
     try:
@@ -140,7 +147,7 @@ def speed_up_table(found, sound, tuned, recipe: Recipes, baseline: str) -> pd.Da
     rows = []
     for arm, sizes in found.items():
         for width, one in sizes.items():
-            in_tokens = Claim.of(one["by_seed"], than=1.0)
+            in_tokens = factor(one["by_seed"])
             slower = seconds[arm, width] / seconds[baseline, width]
             whole, cell = one["whole"], max(c for c in tuned[arm].points if c[0] == width)
             plan = recipe(arm, cell, tuned[arm].points[cell])

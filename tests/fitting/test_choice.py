@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fitting import LAWS, Observations, Options
+from fitting import LAWS, Observations, Options, fit
 from fitting.choice import admitted, choose, extrapolating, overtaking, stack, weighted
 from fitting.rolling import extrapolations
 from refused import Refused
@@ -55,6 +55,16 @@ def test_the_mean_predicts_the_runs_beyond_inside_its_interval(choice):
     mean = LAWS["chinchilla"].predict({k: v.to_numpy() for k, v in truth.items()}, TRUTH)
     assert found["prediction"].to_numpy() == pytest.approx(mean, rel=0.02)
     assert np.mean((ahead["loss"] >= found["low"]) & (ahead["loss"] <= found["high"])) > 0.8
+
+
+def test_laws_that_differ_widen_the_interval_of_their_mean(choice):
+    runs = choice.fits["chinchilla"].observations
+    laws = pd.DataFrame({"law": ["chinchilla", "data"], "weight": [0.5, 0.5]})
+    fits = {n: fit(n, runs, point_only=True, audits=0) for n in laws["law"]}
+    far = {"params_total": [1e10], "tokens": [1e12]}
+    found = replace(choice, laws=laws, fits=fits).predict(far).iloc[0]
+    ends = [result.predict(far)["prediction"][0] for result in fits.values()]
+    assert found["low"] < min(ends) < found["prediction"] < max(ends) < found["high"]
 
 
 def test_a_plain_prediction_that_wins_is_said_loudly(choice):
@@ -130,8 +140,6 @@ def test_weights_that_errors_leave_open_go_to_the_laws_that_err_less():
 def test_a_law_that_is_wrong_carries_a_misfit_and_one_that_holds_does_not():
     runs = planted(noise=0.001)
     options = Options(audits=2, draws=50)
-    from fitting import fit
-
     right, wrong = (fit(name, runs, options) for name in ("chinchilla", "chinchilla_no_floor"))
     right, wrong = extrapolating(right), extrapolating(wrong)
     assert right.misfit.slope < 0.1 * wrong.misfit.slope

@@ -64,7 +64,7 @@ def test_a_program_is_traced_for_the_devices_that_it_is_meant_for():
     there = memory(program("data:8", config, 16 * 256, ("TPU v5 lite", "tpu")))
     assert here.activations > there.activations + 0.9 * scores
     on_gpus = memory(program("data:8", config, 16 * 256, ("NVIDIA H200", "cuda")))
-    assert on_gpus.activations == there.activations  # Where no cuDNN is installed, too.
+    assert there.activations < on_gpus.activations < here.activations  # Without cuDNN, too.
 
 
 def test_accounting_foretells_what_the_compiler_takes(uncompiled):

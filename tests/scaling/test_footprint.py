@@ -4,15 +4,15 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from scaling.footprint import KEPT_ABOVE, kept
+from scaling.footprint import kept
 
 SIDE = 64
 ONE = 4 * SIDE * SIDE  # Bytes of one array.
 
 
-def of(f, count: int = 1, **more) -> float:
+def of(f, count: int = 1, platform: str = "tpu", **more) -> float:
     given = [jax.ShapeDtypeStruct((SIDE, SIDE), jnp.float32)] * count
-    return kept(jax.make_jaxpr(f)(*given).jaxpr, KEPT_ABOVE["tpu"], **more) / ONE
+    return kept(jax.make_jaxpr(f)(*given).jaxpr, platform, **more) / ONE
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,12 @@ def of(f, count: int = 1, **more) -> float:
 )
 def test_products_are_kept_while_they_are_needed(f, count, arrays):
     assert of(f, count) == pytest.approx(arrays, abs=0.01)
+
+
+def test_on_gpus_products_read_their_operands_from_memory():
+    gated = lambda x: (jnp.tanh(x @ x) * 2) @ x
+    assert of(gated, platform="cuda") == pytest.approx(2 + 1, abs=0.01)
+    assert of(gated) == pytest.approx(2, abs=0.01)
 
 
 def test_a_sum_of_many_is_kept_rather_than_all_of_them():

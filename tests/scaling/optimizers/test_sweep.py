@@ -31,7 +31,7 @@ def test_neighbours_share_one_program_and_agree_in_a_fleet(
         worker = Worker(plan(runs), *where, **more)
         worker.run()
         path = lambda run: worker.plan.path(run.identity)
-        read = lambda run: [worker.store.read(s.id, "metrics") for s in path(run)]
+        read = lambda run: [worker.store.metrics(s.id) for s in path(run)]
         return np.array([[r["loss"] for some in read(run) for r in some] for run in runs])
 
     alone = curves("alone")
