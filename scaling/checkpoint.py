@@ -103,18 +103,17 @@ def quiet() -> Iterator[None]:
     Where one was raised, a thread may still find its event loop closed a moment later.
     """
     logger, hook = logging.getLogger("absl"), sys.unraisablehook
+
+    def hush(found) -> None:
+        if not (found.exc_type is RuntimeError and str(found.exc_value) == "Event loop is closed"):
+            hook(found)
+
     before, logger.disabled, sys.unraisablehook = logger.disabled, True, hush
     try:
         yield
         sys.unraisablehook = hook
     finally:
         logger.disabled = before
-
-
-def hush(found) -> None:
-    """Prints an error that nobody could take, but for what is left of a loop that is closed."""
-    if not (found.exc_type is RuntimeError and str(found.exc_value) == "Event loop is closed"):
-        sys.__unraisablehook__(found)
 
 
 def of_disk(error: Exception, path: epath.Path) -> Exception:

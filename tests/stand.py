@@ -97,8 +97,9 @@ class Child:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             os.chdir(ROOT)
             import scaling.train
-            from experiments.command.main import main
+            from experiments.command.main import interruptible, main
 
+            interruptible()
             scaling.train.DISPATCH_STEPS = 2
             code = main(["espalier", *args])
         except BaseException:  # As the interpreter would.

@@ -1,5 +1,6 @@
 """The console command `espalier`: its commands, and what surrounds each of them."""
 
+import _thread
 import contextlib
 import importlib.metadata
 import io
@@ -95,7 +96,21 @@ def lasting(stream):
     return stream
 
 
+def interruptible() -> None:
+    """Has Ctrl-C end the process also where it comes in a callback that lets no error out."""
+    before = sys.unraisablehook
+
+    def hook(found) -> None:
+        if found.exc_type is KeyboardInterrupt:
+            _thread.interrupt_main()
+        else:
+            before(found)
+
+    sys.unraisablehook = hook
+
+
 def run() -> None:
     """Is the process of the console script."""
+    interruptible()
     sys.stdout, sys.stderr = lasting(sys.stdout), lasting(sys.stderr)
     sys.exit(main(sys.argv))
