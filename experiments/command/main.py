@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import sys
+import threading
 import warnings
 
 import click
@@ -101,10 +102,12 @@ def interruptible() -> None:
     before = sys.unraisablehook
 
     def hook(found) -> None:
-        if found.exc_type is KeyboardInterrupt:
-            _thread.interrupt_main()
-        else:
+        if found.exc_type is not KeyboardInterrupt:
             before(found)
+            return
+        again = threading.Timer(0.05, _thread.interrupt_main)  # Once this callback is over.
+        again.daemon = True
+        again.start()
 
     sys.unraisablehook = hook
 
