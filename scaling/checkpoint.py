@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 
 import jax
@@ -97,11 +98,20 @@ def write(path: epath.Path, tree: dict, meta: dict) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps orbax from printing the stack of an error in its threads, which is raised as well."""
-    logger = logging.getLogger("absl")
-    before, logger.disabled = logger.disabled, True
+    """Keeps orbax and its threads from printing stacks of an error, which is raised as well.
+
+    Where one was raised, a thread may still find its event loop closed a moment later.
+    """
+    logger, hook = logging.getLogger("absl"), sys.unraisablehook
+
+    def hush(found) -> None:
+        if not (found.exc_type is RuntimeError and str(found.exc_value) == "Event loop is closed"):
+            hook(found)
+
+    before, logger.disabled, sys.unraisablehook = logger.disabled, True, hush
     try:
         yield
+        sys.unraisablehook = hook
     finally:
         logger.disabled = before
 

@@ -1,11 +1,13 @@
 """The console command `espalier`: its commands, and what surrounds each of them."""
 
+import _thread
 import contextlib
 import importlib.metadata
 import io
 import logging
 import os
 import sys
+import threading
 import warnings
 
 import click
@@ -95,7 +97,23 @@ def lasting(stream):
     return stream
 
 
+def interruptible() -> None:
+    """Has Ctrl-C end the process also where it comes in a callback that lets no error out."""
+    before = sys.unraisablehook
+
+    def hook(found) -> None:
+        if found.exc_type is not KeyboardInterrupt:
+            before(found)
+            return
+        again = threading.Timer(0.05, _thread.interrupt_main)  # Once this callback is over.
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = hook
+
+
 def run() -> None:
     """Is the process of the console script."""
+    interruptible()
     sys.stdout, sys.stderr = lasting(sys.stdout), lasting(sys.stderr)
     sys.exit(main(sys.argv))
