@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from jax.sharding import Mesh
 
+from scaling.chips.thrift import thrifty
 from scaling.plan import Plan, Segment
-from scaling.thrift import thrifty
 from scaling.train import Program
 
 # Members end together within this ratio of lengths, and a fleet's dead weight stays below this

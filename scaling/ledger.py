@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 import models
 from data import Corpus, HeldOut
 from scaling import checkpoint, processes, seals
-from scaling.devices import of_kind
+from scaling.chips.devices import of_kind
 from scaling.environment import differences, environment
 from scaling.evaluation import Evaluation, evaluate, finite
 from scaling.events import Curves

@@ -17,9 +17,10 @@ from data import cache_folder
 from data.order import PERIOD, Tables
 from refused import Refused
 from scaling import seals
-from scaling.devices import of_kind
+from scaling.chips.devices import of_kind
+from scaling.chips.estimate import memory
+from scaling.chips.thrift import thrifty
 from scaling.environment import environment
-from scaling.estimate import memory
 from scaling.files import write_atomically
 from scaling.fleet import Source, by_run
 from scaling.fleet import compiled as together
@@ -30,7 +31,6 @@ from scaling.plan import Segment
 from scaling.recipe import Recipe
 from scaling.runs import canonical
 from scaling.state import initial, optimizer_bytes
-from scaling.thrift import thrifty
 from scaling.train import Program, advance, on_mesh
 
 CALIBRATION_WIDTHS = (16, 64, 128)

@@ -23,13 +23,13 @@ from models import ModelConfig
 from models.attention import attend, visible
 from models.fused import attend_fused
 from scaling import make_mesh
-from scaling.absent import lowered
-from scaling.compiled import account
-from scaling.devices import Device, Target, of_kind
-from scaling.estimate import memory
-from scaling.roofline import roofline
+from scaling.chips.absent import lowered
+from scaling.chips.compiled import account
+from scaling.chips.devices import Device, Target, of_kind
+from scaling.chips.estimate import memory
+from scaling.chips.roofline import roofline
+from scaling.chips.thrift import MEMORY_SHARE, thrifty
 from scaling.speed import fleet_speeds, measure, typical
-from scaling.thrift import MEMORY_SHARE, thrifty
 from scaling.train import Program
 
 # Width and depth of about 20M, 120M, 350M and 1.3B parameters.
@@ -166,7 +166,7 @@ def main(argv: list[str] | None = None) -> None:
     kind = jax.devices()[0].device_kind
     device = of_kind(kind)
     if device is None or device.platform != "cuda":
-        print(f"gpu: {kind} is no NVIDIA GPU of scaling.devices; nothing is measured")
+        print(f"gpu: {kind} is no NVIDIA GPU of scaling.chips.devices; nothing is measured")
         return
     for name, rows in sections(device):
         if time.monotonic() > end:

@@ -7,7 +7,7 @@ import models
 from experiments.evidence.report import pipes
 from models import ModelConfig
 from scaling import AdamW, Recipe
-from scaling.devices import DEVICES, of_kind
+from scaling.chips.devices import DEVICES, of_kind
 from scaling.speed import measure, training_bytes
 
 VOCABULARY, CONTEXT, HEAD_SIZE = 4096, 1024, 64

@@ -18,8 +18,8 @@ from experiments.evidence.report import pipes
 from models import ModelConfig
 from refused import Refused
 from scaling import AdamW, Recipe
-from scaling.devices import Target
-from scaling.targeted import Fit, Need, fitted
+from scaling.chips.devices import Target
+from scaling.chips.targeted import Fit, Need, fitted
 
 VOCABULARY, CONTEXT, HEAD_SIZE = 32_768, 2048, 128
 

@@ -29,7 +29,7 @@ def command(chosen, target, price, **settings) -> int:
     from experiments.command import session
     from experiments.command.opened import Settings, called
     from experiments.command.plan_for import with_stand_in
-    from scaling.devices import Target
+    from scaling.chips.devices import Target
 
     if price is not None and target is None:
         raise Refused("--price", price, "with --for=DEVICE[:SHAPE]")

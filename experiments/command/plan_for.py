@@ -6,9 +6,9 @@ import models
 from data.stand_in import NAME
 from experiments.command.plan_view import duration, number
 from models.fused import attention_of
-from scaling.absent import missing
-from scaling.devices import Target
-from scaling.targeted import Fit, Need
+from scaling.chips.absent import missing
+from scaling.chips.devices import Target
+from scaling.chips.targeted import Fit, Need
 
 GIB = 1 << 30
 

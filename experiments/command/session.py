@@ -29,7 +29,8 @@ from experiments.evidence.report import write_report
 from experiments.evidence.study import Study
 from refused import Refused
 from scaling import Stopped, Store, Worker, checkpoint, keeping, processes
-from scaling.devices import Target
+from scaling.chips.devices import Target
+from scaling.chips.targeted import fitted, needs
 from scaling.events import Curves
 from scaling.files import sweep
 from scaling.grouping import planned as fleets_of
@@ -39,7 +40,6 @@ from scaling.progress import progress
 from scaling.sharing import Sharing
 from scaling.speed import calibration, fleet_sizes
 from scaling.tables import write_table
-from scaling.targeted import fitted, needs
 from scaling.trace import Trace
 
 ENDING = (signal.SIGTERM, signal.SIGUSR2)  # Signals that end training in good order.

@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 
 import models
-from scaling import Evaluation, Store, devices, plan
+from scaling import Evaluation, Store, plan
+from scaling.chips import devices
 from scaling.ledger import DIVERGED_ABOVE, Ledger, Meter
 from scaling.progress import Silent
 from tests.corpora import STEP, study_runs

@@ -6,7 +6,7 @@ import pytest
 
 from experiments.bench import gpu
 from models.splash import splash
-from scaling.devices import DEVICES
+from scaling.chips.devices import DEVICES
 from tests.corpora import model
 
 

@@ -5,8 +5,8 @@ import pytest
 import models
 from experiments.bench import scale
 from refused import Refused
-from scaling import targeted
-from scaling.devices import Target
+from scaling.chips import targeted
+from scaling.chips.devices import Target
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,8 @@ import pytest
 
 from experiments.command.main import main
 from experiments.command.plan_for import way
-from scaling import targeted
-from scaling.targeted import Fit
+from scaling.chips import targeted
+from scaling.chips.targeted import Fit
 
 POD = ("--config=over_training:pod", "--config.widths=(16,)", "--config.seeds=(1,)")
 SMALL = ("--config.batch_tokens=8192", "--config.warmup_tokens=8192", "--config.context=64")
@@ -19,7 +19,7 @@ def call(capsys, monkeypatch, tmp_path):
 
     def called(*flags: str, said: dict | None = None) -> tuple[int, str, str]:
         lacking = "tpu" if said is None else None
-        for module in ("scaling.targeted", "experiments.command.plan_for"):
+        for module in ("scaling.chips.targeted", "experiments.command.plan_for"):
             monkeypatch.setattr(f"{module}.missing", lambda target: lacking)
         monkeypatch.setattr(targeted, "result", lambda job: said)
         code = main(["espalier", *GIVEN, f"--store={tmp_path}", *flags])

@@ -3,7 +3,7 @@
 import pytest
 
 from refused import Refused
-from scaling.devices import DEVICES, Target, of_kind
+from scaling.chips.devices import DEVICES, Target, of_kind
 
 
 def test_published_figures_of_a_slice():

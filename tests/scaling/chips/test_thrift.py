@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from scaling import make_mesh, thrift
-from scaling.devices import DEVICES, Target
-from scaling.estimate import Memory, memory
+from scaling import make_mesh
+from scaling.chips import thrift
+from scaling.chips.devices import DEVICES, Target
+from scaling.chips.estimate import Memory, memory
+from scaling.chips.targeted import Need, fitted, program_on
+from scaling.chips.thrift import fitting, ways
 from scaling.grouping import program_of
 from scaling.plan import plan
-from scaling.targeted import Need, fitted, program_on
-from scaling.thrift import fitting, ways
 from scaling.train import Program
 from tests.corpora import model, recipe, study_runs
 
@@ -49,7 +50,7 @@ def test_the_cheapest_way_that_fits_is_taken(monkeypatch):
 
 
 def test_plans_for_devices_say_how_a_program_fits(monkeypatch):
-    monkeypatch.setattr("scaling.targeted.missing", lambda target: "tpu")
+    monkeypatch.setattr("scaling.chips.targeted.missing", lambda target: "tpu")
     need = Need(PROGRAM.recipe, PROGRAM.batch_tokens)
     most = memory(replace(PROGRAM, accumulate=2, recompute="none")).total
     small = replace(SLICE, device=replace(DEVICES["v5e"], memory=most / thrift.MEMORY_SHARE))

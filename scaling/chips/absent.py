@@ -23,11 +23,11 @@ import numpy as np
 
 from data import cache_folder
 from refused import Refused
-from scaling.compiled import account
-from scaling.devices import Target
+from scaling.chips.compiled import account
+from scaling.chips.devices import Target
+from scaling.chips.roofline import told
 from scaling.mesh import batched, make_mesh, replicated, state_shardings
 from scaling.recipe import Recipe
-from scaling.roofline import told
 from scaling.runs import canonical
 from scaling.state import abstract
 from scaling.train import WINDOW_TYPE, Program, compiled
@@ -110,7 +110,7 @@ def versions(target: Target) -> list[str]:
 
 def code() -> str:
     """Returns a digest of the files that decide what is compiled and how it is read."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     files = sorted([*root.glob("models/*.py"), *root.glob("scaling/**/*.py")])
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
@@ -146,7 +146,7 @@ def result(job: Job) -> dict:
     if file.exists():
         return json.loads(file.read_text())
     environment = os.environ | CHILD
-    root = str(Path(__file__).resolve().parents[1])
+    root = str(Path(__file__).resolve().parents[2])
     if job.target.device.platform == "cuda" and cuda_folder():
         # Nothing is timed, since no GPU is here.
         flags = f"--xla_gpu_cuda_data_dir={cuda_folder()} --xla_gpu_autotune_level=0"
@@ -154,7 +154,7 @@ def result(job: Job) -> dict:
         environment["CUDA_VISIBLE_DEVICES"] = "-1"
     environment["PYTHONPATH"] = os.pathsep.join([root, environment.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-m", "scaling.absent"],
+        [sys.executable, "-P", "-m", "scaling.chips.absent"],
         input=pickle.dumps(job),
         env=environment,
         capture_output=True,

@@ -11,13 +11,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 from models import Experts, ModelConfig, ParameterTokens
 from models.embeddings import cross_entropy
 from refused import Refused
-from scaling.absent import lowered
-from scaling.compiled import Account, account, meetings
-from scaling.estimate import wire
+from scaling.chips.absent import lowered
+from scaling.chips.compiled import Account, account, meetings
+from scaling.chips.estimate import wire
 from scaling.mesh import make_mesh
 from scaling.train import Program
 from tests.corpora import model, recipe, tokenformer
-from tests.scaling import old_loss
+from tests.scaling.chips import old_loss
 from tests.zoo import CONFIGS
 
 BATCH = 2048

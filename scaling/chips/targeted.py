@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 import models
 from models import Experts
 from refused import Refused
-from scaling.absent import Job, missing, result
-from scaling.devices import Target
-from scaling.estimate import Memory, memory, wire
+from scaling.chips.absent import Job, missing, result
+from scaling.chips.devices import Target
+from scaling.chips.estimate import Memory, memory, wire
+from scaling.chips.thrift import MEMORY_SHARE, fitting, ways
 from scaling.mesh import absent_mesh, shards
 from scaling.plan import Segment
 from scaling.recipe import Recipe
-from scaling.thrift import MEMORY_SHARE, fitting, ways
 from scaling.train import Program
 
 # The accounting's own error, up to which a program is compiled all the same to see.
@@ -45,7 +45,7 @@ class Need:
 class Fit:
     """A program on a mesh: its memory by accounting, and what compiling found, if it was.
 
-    `accumulate` and `recompute` are the program's, chosen to fit (`scaling.thrift`).
+    `accumulate` and `recompute` are the program's, chosen to fit (`scaling.chips.thrift`).
     """
 
     need: Need

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from scaling.hlo import Computation, Instruction
+from scaling.chips.hlo import Computation, Instruction
 
 # Products of queries with keys, or of what has their shapes, in each of splash attention's kernels
 # (scores and mixed values; scores, their gradient from values', queries'; the same with values' and

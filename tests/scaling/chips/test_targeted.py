@@ -6,10 +6,11 @@ import pytest
 
 from models import Experts
 from refused import Refused
-from scaling import plan, targeted, thrift
-from scaling.devices import DEVICES, Target
-from scaling.estimate import Memory
-from scaling.targeted import Need, fitted, meshes, needs
+from scaling import plan
+from scaling.chips import targeted, thrift
+from scaling.chips.devices import DEVICES, Target
+from scaling.chips.estimate import Memory
+from scaling.chips.targeted import Need, fitted, meshes, needs
 from tests.corpora import STEP, model, recipe, study_runs
 
 SLICE = Target.of("v5e:2x4")

@@ -7,7 +7,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from refused import Refused
-from scaling.hlo import Array, Computation, Instruction
+from scaling.chips.hlo import Array, Computation, Instruction
 
 # Bytes that one device sends, of a group of n, in multiples of the bytes that it puts in: rings, or
 # what amounts to the same (Chan et al. 2007, Collective communication, table 1).

@@ -13,9 +13,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from refused import Refused
-from scaling.collectives import Collective, collective, kind_of
-from scaling.hlo import Array, Computation, Instruction, Module, read
-from scaling.kernels import kernel_flops
+from scaling.chips.collectives import Collective, collective, kind_of
+from scaling.chips.hlo import Array, Computation, Instruction, Module, read
+from scaling.chips.kernels import kernel_flops
 
 # What costs nothing: names, numbers, and the ends of what was counted at its start.
 FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all")

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from refused import Refused
-from scaling.hlo import Array, arrays, count, read
+from scaling.chips.hlo import Array, arrays, count, read
 
 # In the manner of TPU text: no trip counts, on-chip memory as S(1), bounds carried by the loop.
 TPU = """HloModule jit_f, is_scheduled=true

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from scaling.footprint import kept
+from scaling.chips.footprint import kept
 
 SIDE = 64
 ONE = 4 * SIDE * SIDE  # Bytes of one array.

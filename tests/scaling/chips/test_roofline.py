@@ -2,11 +2,11 @@
 
 import pytest
 
-from scaling.collectives import Collective
-from scaling.compiled import Account, Work
-from scaling.devices import Target
-from scaling.hlo import Array
-from scaling.roofline import roofline, told
+from scaling.chips.collectives import Collective
+from scaling.chips.compiled import Account, Work
+from scaling.chips.devices import Target
+from scaling.chips.hlo import Array
+from scaling.chips.roofline import roofline, told
 
 TARGET = Target.of("v5e:2x4")
 PEAK, BANDWIDTH, LINK = TARGET.device.peak, TARGET.device.bandwidth, TARGET.device.link

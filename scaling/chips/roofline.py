@@ -3,9 +3,9 @@
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 
-from scaling.collectives import Collective
-from scaling.compiled import Account, Work
-from scaling.devices import Target
+from scaling.chips.collectives import Collective
+from scaling.chips.compiled import Account, Work
+from scaling.chips.devices import Target
 
 
 @dataclass(frozen=True)

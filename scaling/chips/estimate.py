@@ -15,7 +15,7 @@ import models
 from models import Experts, ModelConfig, skeleton
 from models.fused import attention_of
 from models.transformer import LOOPED_LAYERS
-from scaling.footprint import kept
+from scaling.chips.footprint import kept
 from scaling.mesh import BATCH_AXES, shards, state_shardings
 from scaling.recipe import Recipe
 from scaling.state import abstract, array_bytes
@@ -86,8 +86,8 @@ def memory(program: Program) -> Memory:
     """Predicts the memory of a program on one device; nothing is compiled.
 
     A step is traced for the sequences that one device has, of a micro-batch where there are some,
-    and what it keeps at once is counted (`scaling.footprint`). Gradients of arrays that are split
-    over `fsdp` are split as well; with micro-batches there is their sum beside them.
+    and what it keeps at once is counted (`footprint`). Gradients of arrays that are split over
+    `fsdp` are split as well; with micro-batches there is their sum beside them.
     """
     mesh, config, recipe = program.mesh, program.config, program.recipe
     like = abstract(recipe)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from scaling.hlo import read
-from scaling.kernels import kernel_flops
+from scaling.chips.hlo import read
+from scaling.chips.kernels import kernel_flops
 
 TEXT = """HloModule m
 

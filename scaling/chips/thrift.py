@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from jax.sharding import Mesh
 
-from scaling.devices import of_kind
-from scaling.estimate import memory
+from scaling.chips.devices import of_kind
+from scaling.chips.estimate import memory
 from scaling.mesh import shards
 from scaling.recipe import Recipe
 from scaling.train import Program

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from models import Experts, skeleton
-from scaling.estimate import memory, wire
+from scaling.chips.estimate import memory, wire
 from scaling.mesh import absent_mesh
 from scaling.state import abstract, array_bytes
 from scaling.train import Program
@@ -86,7 +86,7 @@ def test_accounting_foretells_what_the_compiler_takes(uncompiled):
 
 @pytest.fixture(scope="module")
 def uncompiled():
-    from scaling.absent import lowered
+    from scaling.chips.absent import lowered
     from scaling.mesh import make_mesh
 
     config = model(width=64, context=64)

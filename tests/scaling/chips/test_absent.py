@@ -6,9 +6,9 @@ import subprocess
 import pytest
 
 from refused import Refused
-from scaling import absent
-from scaling.absent import Job, compile_job, missing, result
-from scaling.devices import Target
+from scaling.chips import absent
+from scaling.chips.absent import Job, compile_job, missing, result
+from scaling.chips.devices import Target
 from tests.corpora import model, recipe
 
 SLICE = Target.of("v5e:2x4")

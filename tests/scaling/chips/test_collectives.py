@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from refused import Refused
-from scaling.collectives import along, collective, groups_of
-from scaling.hlo import instruction, read
+from scaling.chips.collectives import along, collective, groups_of
+from scaling.chips.hlo import instruction, read
 from scaling.mesh import make_mesh
 
 

@@ -1,0 +1,1 @@
+"""What programs need on chips: their table, compiled text read, and accounting alone."""
