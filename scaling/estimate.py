@@ -14,6 +14,7 @@ from jax.sharding import AbstractDevice, AbstractMesh, Mesh
 import models
 from models import Experts, ModelConfig, skeleton
 from models.fused import attention_of
+from models.transformer import LOOPED_LAYERS
 from scaling.footprint import kept
 from scaling.mesh import BATCH_AXES, shards, state_shardings
 from scaling.recipe import Recipe
@@ -103,7 +104,9 @@ def memory(program: Program) -> Memory:
     return Memory(
         state=float(sum(jax.tree.leaves(parts))),
         inputs=float(program.dispatch_steps * held * (config.context + 1) * 4),
-        activations=kept(step, platform_of(mesh), split, split) + sums,
+        activations=kept(step, platform_of(mesh), split, split)
+        + sums
+        - elsewhere(config, layout.params, mesh),
         gathered=gathered(program, layout.params),
     )
 
@@ -143,6 +146,17 @@ def alone(mesh: Mesh | AbstractMesh, config: ModelConfig) -> AbstractMesh:
             like = AbstractDevice(device_kind="TPU", num_cores=None, platform="tpu")
             return one.update(abstract_device=like)
     return one
+
+
+def elsewhere(config: ModelConfig, layout: dict, mesh) -> float:
+    """Returns the bytes of stacked layers' parameters that other devices hold.
+
+    Layers that are scanned are stacked; the trace for one device stacks them whole.
+    """
+    if config.depth <= LOOPED_LAYERS:
+        return 0.0
+    layers = {p: x for p, x in skeleton(config).params.items() if p.startswith("layers.")}
+    return sum(4.0 * leaf.size * (1 - share(layout[path], mesh)) for path, leaf in layers.items())
 
 
 def gathered(program: Program, layout: dict) -> float:

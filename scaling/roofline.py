@@ -55,7 +55,7 @@ def seconds_between(one: Collective, target: Target) -> float:
 def roofline(account: Account, target: Target) -> Roofline:
     """Returns the least seconds of a step that an account says, on some devices."""
     device = target.device
-    inside = {work.name: seconds_inside(work, target) for work in account.works}
+    inside = [seconds_inside(work, target) for work in account.works]
     groups: dict[tuple, list[Collective]] = defaultdict(list)
     for one in account.collectives:
         groups[one.kind, one.axes].append(one)
@@ -70,13 +70,13 @@ def roofline(account: Account, target: Target) -> Roofline:
         for key, some in groups.items()
     )
     between = sum(exchange.seconds for exchange in exchanges)
-    said = {work.name: f"{work.opcode} {work.said or work.name}" for work in account.works}
-    costs = [(said[name], seconds) for name, seconds in inside.items()]
+    said = [f"{work.opcode} {work.said or work.name}" for work in account.works]
+    costs = list(zip(said, inside, strict=True))
     costs += [
         (f"{one.kind} {one.said}", seconds_between(one, target)) for one in account.collectives
     ]
     return Roofline(
-        sum(inside.values()),
+        sum(inside),
         between,
         max(account.flops / device.peak, account.bytes / device.bandwidth, between),
         exchanges,

@@ -175,8 +175,10 @@ def fitted(need: Need, target: Target, spec: str = "", compiling: bool = True) -
             read = result(Job(need.recipe, need.batch_tokens, mesh, target, *how))
         known = None if read and "full" in read else read
         fit = Fit(need, target, mesh, found, known, program.accumulate, program.recompute)
-        limit = target.device.memory if target.device.grid and compiling else most
-        if not (read and "full" in read) and fit.bytes <= limit:
+        if read is not None and target.device.grid:
+            if known is not None:  # A TPU's compiler has refused what does not fit.
+                return fit
+        elif known is read and fit.bytes <= most:
             return fit
     if why is not None and spec:
         raise why

@@ -158,7 +158,8 @@ def write(out: Path, rows: pd.DataFrame):
     order = rows["plan"].map(list(PLANS).index)
     rows = rows.iloc[np.argsort(order, kind="stable")]
     header = (
-        f"# {LEVEL:.0%} intervals of planted tables, one thread of {device()}\n"
+        f"# {LEVEL:.0%} intervals of planted tables, one thread of {device()}; each row is of the "
+        "run of its date, with its own sets and draws\n"
         "# asked: all parameters of the planted law (coverage is the mean over them, least that of "
         "the one held least), or a new run so many times beyond the largest compute\n"
         f"# coverage_low, coverage_high: {LEVEL:.0%} Wilson interval over the sets; noise_alone: "

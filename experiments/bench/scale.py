@@ -78,14 +78,15 @@ def need(size: str, target: Target) -> Need:
     return Need(Recipe(model=shape(size), optimizer=AdamW(learning_rate=1e-3)), batch)
 
 
-def row(size: str, target: Target, compiling: bool) -> dict:
-    """Returns one row of the table."""
+def row(size: str, target: Target, compiling: bool) -> tuple[dict, Fit | None]:
+    """Returns one row of the table, and what it says it of, where it fits."""
     wanted = need(size, target)
     head = {"model": size, "on": target.name, "batch (tokens)": wanted.batch_tokens}
     try:
-        return head | cells(fitted(wanted, target, compiling=compiling))
+        fit = fitted(wanted, target, compiling=compiling)
+        return head | cells(fit), fit
     except Refused as refused:
-        return head | {"mesh": f"does not fit; would: {refused.accepted}"}
+        return head | {"mesh": f"does not fit; would: {refused.accepted}"}, None
 
 
 def cells(fit: Fit) -> dict:
@@ -105,6 +106,13 @@ def cells(fit: Fit) -> dict:
     }
 
 
+def costliest(fit: Fit) -> str:
+    """Names the three costliest instructions of a compiled step, with their milliseconds."""
+    last = lambda said: said.strip('"').rpartition("jit(advance)/")[2]
+    costs = fit.compiled["costliest"]
+    return "; ".join(f"{1e3 * x:.3g} ms {said.split()[0]} `{last(said)}`" for said, x in costs)
+
+
 def commit() -> str:
     """Returns the checkout's commit."""
     folder = Path(__file__).parent
@@ -116,14 +124,25 @@ def main(argv: list[str] | None = None) -> None:
     """Prints the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--compile", default="", metavar="ROW,ROW", help="1.3B on v5e:8x8, ...")
-    chosen = set(filter(None, parser.parse_args(argv).compile.split(",")))
-    rows = {f"{size} on {name}": (size, Target.of(name)) for size in LADDER for name in DEVICES}
+    parser.add_argument("--sizes", default=",".join(LADDER), metavar="SIZE,SIZE")
+    given = parser.parse_args(argv)
+    chosen, sizes = set(filter(None, given.compile.split(","))), given.sizes.split(",")
+    if unknown := set(sizes) - set(LADDER):
+        raise Refused("--sizes", ", ".join(sorted(unknown)), f"sizes of {', '.join(LADDER)}")
+    rows = {f"{size} on {name}": (size, Target.of(name)) for size in sizes for name in DEVICES}
     if unknown := chosen - set(rows):
         raise Refused("--compile", ", ".join(sorted(unknown)), f"rows of {', '.join(rows)}")
-    table = [row(*pair, compiling=name in chosen) for name, pair in rows.items()]
-    sizes = dict(vocabulary=VOCABULARY, context=CONTEXT, head=HEAD_SIZE)
-    print(HEAD.format(commit=commit(), **sizes) + pipes(pd.DataFrame(table).fillna("–")))
-    counts = {name: models.count(shape(name)).params_total for name in LADDER}
+    found = {name: row(*pair, compiling=name in chosen) for name, pair in rows.items()}
+    table = [cells for cells, _ in found.values()]
+    shape_of = dict(vocabulary=VOCABULARY, context=CONTEXT, head=HEAD_SIZE)
+    print(HEAD.format(commit=commit(), **shape_of) + pipes(pd.DataFrame(table).fillna("–")))
+    print("\nThe costliest instructions of a step that was compiled, nothing hidden:\n")
+    for name, (_, fit) in found.items():
+        if fit is not None and fit.compiled:
+            print(f"- {name}: {costliest(fit)}")
+    if left := [size for size in LADDER if size not in sizes]:
+        print(f"\nLeft out: {', '.join(left)} (--sizes).")
+    counts = {name: models.count(shape(name)).params_total for name in sizes}
     print("\nSizes: " + ", ".join(f"{name} is {count:,}" for name, count in counts.items()) + ".")
 
 

@@ -34,7 +34,9 @@ def test_rows_that_are_not_compiled_say_so(capsys):
     assert said.startswith("# At scale") and "Sizes: tiny is " in said
 
 
-def test_a_row_that_there_is_not_is_refused():
+def test_a_row_or_a_size_that_there_is_not_is_refused():
+    with pytest.raises(Refused, match="--sizes: got huge; accepted: sizes of tiny"):
+        scale.main(["--sizes=huge"])
     with pytest.raises(
         Refused, match="--compile: got tiny on b200; accepted: rows of tiny on h100"
     ):
