@@ -134,7 +134,7 @@ def full_disks(stand: Stand, count: int) -> None:
                 stand.expect(one, f"a full disk is told as: {child.said[-300:]}")
             libc = ctypes.CDLL(None, use_errno=True)
             libc.mount(b"tmpfs", os.fsencode(disk), b"tmpfs", 32, b"size=256m")  # Remounted.
-            ended(stand, disk / "runs", "after a full disk")
+            ended(stand, disk / "runs", "after a full disk", states=False)
         finally:
             unmount(disk)
 
