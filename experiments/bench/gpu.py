@@ -1,4 +1,4 @@
-"""One run on a lent GPU: `python -m experiments.bench.gpu --seconds=480`.
+"""One short run on a GPU: `python -m experiments.bench.gpu --seconds=480`.
 
 It measures what compiling alone cannot tell: MFU beside what the roofline allows, attention by
 cuDNN beside explicit products in values, gradients and time, and the largest batch that memory

@@ -1,4 +1,4 @@
-"""The run for a lent GPU, as far as a CPU takes it."""
+"""The short run on a GPU, as far as a CPU takes it."""
 
 import functools
 
