@@ -12,7 +12,7 @@ from models.export import export, load, pack, unpack
 from models.quantize import BITS, Quantizer, quantized, scale_of
 from refused import Refused
 from tests.corpora import model
-from tests.zoo import CONFIGS
+from tests.zoo import CONFIGS, COVER
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -73,7 +73,7 @@ def test_the_baseline_is_the_same_from_its_file_at_all_bits(bits, tmp_path):
     assert_round_trip(model(quantization=Quantization(bits)), tmp_path / "model.safetensors")
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "default"])
+@pytest.mark.parametrize("name", COVER[1:])
 def test_every_architecture_is_the_same_from_its_file_at_four_bits(name, tmp_path):
     config = replace(CONFIGS[name], quantization=Quantization(4))
     assert_round_trip(config, tmp_path / "model.safetensors")

@@ -11,7 +11,7 @@ from models.cache import Cache
 from models.sample import extend
 from refused import Refused
 from tests.models.test_transformer import windows
-from tests.zoo import CONFIGS
+from tests.zoo import CONFIGS, COVER
 
 
 def decoded(config, params, buffers, tokens, cuts) -> np.ndarray:
@@ -25,7 +25,7 @@ def decoded(config, params, buffers, tokens, cuts) -> np.ndarray:
     return np.concatenate(found, axis=1)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", COVER)
 def test_tokens_one_by_one_give_the_logits_of_all_at_once(name):
     config = CONFIGS[name]
     if isinstance(config.feed_forward, Experts):  # What a full expert drops depends on its company.

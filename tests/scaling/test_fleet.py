@@ -124,9 +124,8 @@ def assert_as_alone(together: Worker, alone: list[Worker], runs) -> None:
 
 
 @pytest.mark.equality
-@pytest.mark.parametrize("count", [3, 8])
-def test_a_member_trains_as_it_would_alone(count, alone, corpus, mesh, tmp_path):
-    runs = members(corpus, count)
+def test_a_member_trains_as_it_would_alone(alone, corpus, mesh, tmp_path):
+    runs = members(corpus, 8)
     together = work(corpus, mesh, tmp_path, runs, most=8)
     assert together.trained == len(together.plan.segments)
     assert_as_alone(together, alone, runs)
