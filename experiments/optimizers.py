@@ -50,6 +50,7 @@ PRESETS = {
         multipliers=(2, 4, 8),
         tuned_at=4,
         extrapolated=1,
+        warmup_tokens=10 * 32_768,  # A fifth of the shortest run.
     ),
 }
 get_config = configured(PRESETS)
@@ -134,7 +135,8 @@ class Design(Setup):
 
     def labelled(self, role: str, name: str, cell: Cell, point: Point, seed: int = 0) -> Labelled:
         """Builds a run with its labels."""
-        labels = dict(role=role, arm=name, multiplier=cell[1])
+        at = ", ".join(f"{setting} {value:g}" for setting, value in point.items())
+        labels = dict(role=role, arm=name, size=cell[0], multiplier=cell[1], point=at)
         return labelled(self.run(name, cell, point, seed), **labels)
 
 

@@ -1,6 +1,7 @@
 """Optimizers compared: certificates of their settings, speed-ups over a baseline, and their trend.
 
-Run tables have the labels `role` (tune, rate or final), `arm` and `multiplier`.
+Run tables have the labels `role` (tune, rate or final), `arm`, `size` (the width), `multiplier`
+(tokens per parameter) and `point`: rate and decay as multiples of the ladder's, then own settings.
 """
 
 from collections.abc import Callable, Mapping
