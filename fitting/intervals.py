@@ -8,6 +8,9 @@ from fitting.bfgs import minimise
 from fitting.objective import Problem, residuals
 
 FEWEST_TRUNKS = 8  # below this a resample of trunks has too few distinct outcomes to be believed
+# Of a drawn residual in log loss. Where one degree of freedom is left its scale has no bound, and a
+# loss e^20 times above or below the law says already that nothing is known.
+WILDEST = 20.0
 NORMAL_90 = 1.6448536269514722  # half the normal distribution's central 90 %, in its deviations
 _CHUNK = 500
 
@@ -139,6 +142,7 @@ def draw(problem: Problem, point, trunks, settings, draws: int, seed: int = 0) -
         if problem.objective == "least_squares":
             targets = np.maximum(fit + noise, 1e-6 * np.min(problem.target))
         else:
+            noise = np.clip(noise, -WILDEST, WILDEST)
             targets = np.exp(np.log(problem.target) - miss + noise)
         weights = None
         method = (

@@ -35,8 +35,8 @@ def with_fault(path: str, where: str, size: float):
     """
     right = models.loss
 
-    def loss(config, params, buffers, windows):
-        value, rest = right(config, params, buffers, windows)
+    def loss(config, params, buffers, windows, *how):
+        value, rest = right(config, params, buffers, windows, *how)
         still = {p: jax.lax.stop_gradient(x) for p, x in params.items()}
         leaf = params[path]
         if where == "rows":
@@ -46,7 +46,7 @@ def with_fault(path: str, where: str, size: float):
         else:
             own = windows[: len(windows) // DEVICES]
             share, some = 1 / DEVICES, jnp.tile(own, (DEVICES, 1))  # The mean over them alone.
-        extra = share * right(config, still | {path: leaf}, buffers, some)[0]
+        extra = share * right(config, still | {path: leaf}, buffers, some, *how)[0]
         return value + size * (extra - jax.lax.stop_gradient(extra)), rest
 
     return loss
