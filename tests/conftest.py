@@ -40,8 +40,9 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 # A laptop of 8 GB runs two test processes beside a desktop. A file lets its programs go at its end,
-# and before where they take more than `FULL`; a run whose process ever took `MOST` fails.
-FULL_GIGABYTES, MOST_GIGABYTES = 0.9, 1.5
+# and before where they take more than `FULL`. What a process may take is `AIMED`; since allocators
+# differ between machines by a tenth or two, a run fails only where one took `MOST`.
+FULL_GIGABYTES, AIMED_GIGABYTES, MOST_GIGABYTES = 0.75, 1.5, 2.0
 PEAKS = pytest.StashKey[dict]()
 
 
@@ -92,8 +93,10 @@ def pytest_terminal_summary(terminalreporter, config):
     """Prints the peak of every test process."""
     peaks = config.stash.get(PEAKS, {})
     said = ", ".join(f"{name} {size:.2f}" for name, size in sorted(peaks.items()))
-    over = max(peaks.values(), default=0) > MOST_GIGABYTES
-    verdict = f"{'FAILED: more than' if over else 'at most'} {MOST_GIGABYTES} each"
+    most = max(peaks.values(), default=0)
+    verdict = f"aimed at {AIMED_GIGABYTES} each, {'MORE' if most > AIMED_GIGABYTES else 'at most'}"
+    if most > MOST_GIGABYTES:
+        verdict = f"FAILED: more than {MOST_GIGABYTES}"
     terminalreporter.write_line(f"peak memory in GB ({verdict}): {said}")
 
 

@@ -47,3 +47,6 @@ COVER = (
     "codes_stem_streams",
     "experts_streams",
 )
+
+# A part of every kind, for what costs several programs a model.
+KINDS = ("default", "stem_dense", "streams_neutral", "experts_bias", "codes_tokenformer")

@@ -68,8 +68,9 @@ def oracle(experts: Experts, x, p) -> np.ndarray:
     return out
 
 
-@pytest.mark.parametrize("router", ["softmax", "sigmoid"])
-@pytest.mark.parametrize("factor", [None, 2.0, 0.6])
+@pytest.mark.parametrize(
+    ("router", "factor"), [("softmax", None), ("sigmoid", 2.0), ("softmax", 2.0), ("sigmoid", 0.6)]
+)
 def test_back_ends_equal_an_oracle_in_value_and_gradient(router, factor):
     settings = Experts(4, 2, 1, granularity=4.0, router=router, capacity_factor=factor)
     config, params, x = layer(settings)

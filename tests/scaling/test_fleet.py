@@ -28,14 +28,13 @@ from scaling import (
     wsd,
 )
 from scaling.fleet import compiled
-from scaling.grouping import planned
 from scaling.schedule import in_fleets
 from scaling.train import Program
 from tests.corpora import STEP, model, recipe, seeds, study_runs
 from tests.rounding import NUDGES, assert_same_step, assert_same_trajectory, starts_nudged
 from tests.scaling.test_trainer import process
 from tests.scaling.test_zoo import stable_rate
-from tests.zoo import CONFIGS
+from tests.zoo import CONFIGS, KINDS
 
 EVALUATION = Evaluation(128)
 KEEP = ("step", "tokens", "learning_rate", "batch_tokens")
@@ -149,21 +148,6 @@ def test_fleets_of_one_change_no_bit(corpus, mesh, tmp_path):
     )
 
 
-@pytest.mark.equality
-def test_trunks_branch_in_fleets_also_where_a_change_is_made(corpus, mesh, tmp_path):
-    trunk, change = study_runs("wsd", corpus)[:2], study_runs("frozen", corpus)[:1]
-    runs = [
-        replace(run, seed=seed, optimizer=AdamW(learning_rate=0.005, weight_decay=0.01))
-        for run in (*trunk, *change)
-        for seed in range(3)
-    ]
-    alone = with_nudged(corpus, mesh, tmp_path, runs)
-    together = work(corpus, mesh, tmp_path / "fleet", runs, most=8)
-    reference, *moved = map(ends, alone)
-    assert_same_trajectory(ends(together), reference, moved)
-    assert max(f.size for f in planned(together.plan, mesh, lambda program: 8)) >= 3
-
-
 @pytest.fixture(scope="module")
 def name(request, programs):
     """One architecture after the other, each with its programs."""
@@ -171,12 +155,8 @@ def name(request, programs):
     programs()
 
 
-# A part of every kind; the baseline trains in the fleets above.
-APART = ("stem_dense", "streams_neutral", "experts_bias", "codes_tokenformer")
-
-
 @pytest.mark.equality
-@pytest.mark.parametrize("name", APART, indirect=True)
+@pytest.mark.parametrize("name", KINDS[1:], indirect=True)  # The baseline trains in fleets above.
 def test_every_kind_of_part_trains_in_a_fleet_over_two_devices(
     name, corpus, mesh, tmp_path, monkeypatch
 ):
