@@ -165,7 +165,7 @@ def foreseen(study: Study) -> list[str]:
     return foreseen(study)
 
 
-def answer(study: Study, found: Results, settings: Settings) -> list[Block]:
+def answer(study: Study, found: Results) -> list[Block]:
     """Returns the blocks of a study's report; where it has none, why, and the runs."""
     try:
         return study.report(found)

@@ -204,8 +204,7 @@ def smallest(need: Need, target: Target) -> int | None:
     chips = 1
     while chips <= MOST_CHIPS:
         count = chips * each
-        for fsdp in (size for size in range(1, count + 1) if count % size == 0):
-            spec = spelled({"fsdp": fsdp, "data": count // fsdp})
+        for spec in meshes(need, count):
             mesh = absent_mesh(spec, count, device.kinds[0], device.platform)
             if (need.batch_tokens // need.recipe.model.context) % shards(mesh):
                 break

@@ -6,11 +6,12 @@ import jax.numpy as jnp
 import optax
 
 from models import Leaf
-from scaling.optimizers.rule import Optimizer, Rule
+from scaling.optimizers.adamw import AdamW
+from scaling.optimizers.rule import Rule
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdamMini(Optimizer):
+class AdamMini(AdamW):
     """Adam whose second moment is the mean over a block of what it is of entries (algorithm 1).
 
     Blocks are those of the authors' partition (algorithm 3): of embedding and head the tokens, of
@@ -21,14 +22,7 @@ class AdamMini(Optimizer):
     On a mesh the means over a split dimension are sums between devices; nothing is gathered.
     """
 
-    b1: float = 0.9
     b2: float = 0.95
-    epsilon: float = 1e-8
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.fractions("b1", "b2")
-        self.positive("epsilon")
 
     def rule(self, path: str, leaf: Leaf) -> Rule:
         """Adam's direction with a second moment per block."""

@@ -18,6 +18,7 @@ class AdamW(Optimizer):
 
     def __post_init__(self):
         super().__post_init__()
+        self.fractions("b1", "b2")
         self.positive("epsilon")
 
     def rule(self, path: str, leaf: Leaf) -> Rule:

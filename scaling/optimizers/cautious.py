@@ -7,29 +7,21 @@ import optax
 from jaxtyping import Array, Float
 
 from models import Leaf
-from scaling.optimizers.rule import Optimizer, Rule
+from scaling.optimizers.adamw import AdamW
+from scaling.optimizers.rule import Rule
 
 # The mean of the mask that the rest is divided by is at least this: the authors' code.
 LEAST = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
-class CautiousAdamW(Optimizer):
+class CautiousAdamW(AdamW):
     """AdamW that only follows its direction where the gradient agrees (Liang et al. 2024,
     algorithm 2), the same rule for every leaf.
 
     An entry of Adam's direction whose sign is not the gradient's becomes 0. The others are divided
     by the share of those that stay in their leaf (of a lazy table in their row).
     """
-
-    b1: float = 0.9
-    b2: float = 0.98
-    epsilon: float = 1e-8
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.fractions("b1", "b2")
-        self.positive("epsilon")
 
     def rule(self, path: str, leaf: Leaf) -> Rule:
         """Adam's direction where it agrees with the gradient, for every leaf."""

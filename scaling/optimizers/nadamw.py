@@ -5,25 +5,17 @@ from dataclasses import dataclass
 import optax
 
 from models import Leaf
-from scaling.optimizers.rule import Optimizer, Rule
+from scaling.optimizers.adamw import AdamW
+from scaling.optimizers.rule import Rule
 
 
 @dataclass(frozen=True, kw_only=True)
-class NAdamW(Optimizer):
+class NAdamW(AdamW):
     """AdamW with Nesterov's momentum (T. Dozat, "Incorporating Nesterov momentum into Adam", 2016,
     algorithm 2, with a constant b1), the same rule for every leaf.
 
     The momentum of the direction is b1·m_t/(1 − b1^(t+1)) + (1 − b1)·g_t/(1 − b1^t).
     """
-
-    b1: float = 0.9
-    b2: float = 0.98
-    epsilon: float = 1e-8
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.fractions("b1", "b2")
-        self.positive("epsilon")
 
     def rule(self, path: str, leaf: Leaf) -> Rule:
         """Adam's direction with the momentum that looks ahead, for every leaf."""

@@ -43,7 +43,7 @@ MODELS = {
 # Rates at which 50 steps learn; Lion's are smaller than AdamW's, as its authors say.
 RATES = {"lion": 0.002, "muon": 0.005}
 # Lion knows no matrices: one model will do. Every optimizer's own step: `test_steps.py`.
-CASES = [("lion", "baseline"), ("muon", "experts"), ("muon", "tokenformer")]
+CASES = [(optimizer, kind) for optimizer in RATES for kind in MODELS]
 SPEC = "fsdp:4,data:2"
 
 pytestmark = pytest.mark.parametrize(("optimizer", "kind"), CASES, scope="module")
