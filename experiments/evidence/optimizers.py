@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from experiments.evidence.claim import HIGH, LOW, Claim, bullets, listed
 from experiments.evidence.descent import Point, Tuned
@@ -186,7 +185,9 @@ def trend(slope: Claim) -> str:
     return {"higher": "grows", "lower": "falls"}.get(slope.verdict, "not resolved")
 
 
-def picture(sound: pd.DataFrame) -> Figure:
+def picture(sound: pd.DataFrame):
     """Draws loss over tokens, a panel per width, a line per arm."""
-    labels, title = ("tokens", "held-out loss (nats/token)"), "width {}".format
-    return per_panel(sound, "width", "loss", labels, title, x="tokens", by="arm", share=False)[0]
+    labels, title = ("tokens (millions)", "held-out loss (nats/token)"), "width {}".format
+    shown = sound.assign(millions=sound["tokens"] / 1e6)
+    settings = dict(x="millions", by="arm", share=False, ticks="plain")
+    return per_panel(shown, "width", "loss", labels, title, **settings)[0]
