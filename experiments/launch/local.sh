@@ -8,10 +8,9 @@
 #
 # Arguments are handed on, as in: experiments/launch/local.sh --dry-run
 set -euo pipefail
-cd "$(dirname "$0")/../.."
 
 espalier launch --on=local --workers=4 \
-  --config=experiments/over_training.py:cpu \
+  --config=over_training:cpu \
   --store=runs \
   --stop-after=3600 \
   "$@"

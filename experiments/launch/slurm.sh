@@ -11,10 +11,9 @@
 # The checkout and the store lie on a file system that the nodes share. Logs: STORE/slurm. To end
 # all workers: scancel JOB. --dry-run prints the script that sbatch would get.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
 
 espalier launch --on=slurm --workers=8 \
   --option=partition=gpu --option=time=240 --option=gpus-per-node=1 --option=cpus-per-task=8 \
-  --config=experiments/over_training.py:gpu \
+  --config=over_training:gpu \
   --store=runs \
   "$@"

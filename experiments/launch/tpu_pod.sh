@@ -9,11 +9,10 @@
 # hosts, seen from the home folder, installed with `pip install -e '.[tpu]'` in its .venv; all other
 # options are gcloud's (--option=project=..., --option=internal-ip). --dry-run prints the script.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
 
 espalier launch --on=tpu \
   --option=name=pod-1 --option=zone=us-east5-a --option=checkout=espalier \
-  --config=experiments/over_training.py:pod \
+  --config=over_training:pod \
   --config.corpus=corpora/mine --config.mixture=code=0.5,web=0.5 \
   --mesh=fsdp:8,data:4 \
   --store=gs://my-bucket/runs \

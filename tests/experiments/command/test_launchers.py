@@ -393,7 +393,7 @@ def test_the_examples_are_commands_that_the_launcher_takes(example, tmp_path, ca
     code, out, err = call(capsys, *args)
     assert code == 0, err
     on = next(arg for arg in args if arg.startswith("--on=")).removeprefix("--on=")
-    assert example.name.startswith(on) and f" --config={EXAMPLES.parent.name}/" in out
+    assert example.name.startswith(on) and " --config=over_training:" in out
 
 
 def test_there_is_an_example_of_every_place():
