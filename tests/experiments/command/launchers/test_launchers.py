@@ -1,6 +1,7 @@
 """Launchers: what is printed, refused and handed on, wherever workers run."""
 
 import os
+import shlex
 import subprocess
 import sys
 
@@ -171,6 +172,20 @@ def test_the_examples_are_commands_that_the_launcher_takes(example, tmp_path, ca
     assert code == 0, err
     on = next(arg for arg in args if arg.startswith("--on=")).removeprefix("--on=")
     assert example.name.startswith(on) and " --config=over_training:" in out
+
+
+@pytest.mark.filterwarnings("ignore:domain .* is read:UserWarning")
+@pytest.mark.parametrize("place", PLACES)
+def test_each_places_page_begins_with_a_command_that_it_takes(place, capsys, monkeypatch):
+    text = (ROOT / "docs" / "launchers" / f"{place}.md").read_text()
+    typed = text.split("```\n")[1].replace("\\\n", " ").splitlines()[-1]
+    program, *args = shlex.split(typed)
+    assert program == "espalier" and f"--on={place}" in args
+    monkeypatch.setattr("experiments.evidence.study.Study.check", lambda study: {})
+    code, out, err = call(capsys, *args, "--dry-run")
+    assert code == 0 and out, err
+    if place != "ray":
+        shell_checked(out)
 
 
 def test_there_is_an_example_of_every_place():
