@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 
-from fitting.observations import PARAMETER_COUNTS
+from fitting.columns import PARAMETER_COUNTS
 from refused import Refused
 
 _LONGEST, _DEEPEST = 2000, 60  # characters, and operations inside one another

@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 
+from fitting.columns import PARAMETER_COUNTS
 from fitting.intervals import replicates
-from fitting.observations import PARAMETER_COUNTS, Observations
+from fitting.observations import Observations
 from refused import Refused
 
 DIRECTIONS = ("compute", "params", "tokens")
