@@ -8,6 +8,7 @@ are counted to be equally long, pandas splits it, many times faster.
 import codecs
 import csv
 import io
+import re
 from collections import Counter
 
 import numpy as np
@@ -27,6 +28,7 @@ _MARKS = (  # byte order marks, the longer ones first
 _DELIMITERS = (",", "\t", ";", "|", " ")
 _HEAD = 100_000  # characters of the beginning
 _SAMPLE = 60  # rows from which the delimiter is found
+_NUMBER = re.compile(r"[+-]?[.,]?\d[\d.,]*(?:[eE][+-]?\d+)?")
 _TEXT = "a text file with a header line"
 
 
@@ -91,7 +93,7 @@ def _lines(text: str, comments: list[tuple[int, str]]):
     inside = False  # a quoted cell that goes on over several lines
     for number, line in enumerate(io.StringIO(text, newline=""), 1):
         if not inside and line.lstrip(" ").startswith("#"):
-            comments.append((number, line.strip()))
+            comments.append((number, line.strip(" \r\n")))
             yield "\n"
             continue
         if '"' in line:
@@ -107,6 +109,8 @@ def _delimiter(text: str) -> str:
     """The delimiter that gives most rows of the beginning the header's length, the longest one."""
     best, most, text = ",", 1, text[: text.find("\n", _HEAD) + 1 or len(text)]
     for delimiter in _DELIMITERS:
+        if delimiter == " " and most > 1:  # Names of columns may have spaces in them.
+            break
         lengths, reader = [], _reader(_lines(text, []), delimiter)
         try:
             for row in reader:
@@ -115,7 +119,7 @@ def _delimiter(text: str) -> str:
                 if len(lengths) > _SAMPLE:
                     break
         except csv.Error:
-            continue
+            pass  # What comes before tells the delimiter; the error is told when rows are read.
         if not lengths or lengths[0] < 2:
             continue
         # A trailing delimiter and a column of row numbers make rows longer by one.
@@ -175,7 +179,8 @@ def _plain(text: str, delimiter: str) -> pd.DataFrame | None:
     )
     for name in frame:
         if not pd.api.types.is_numeric_dtype(frame[name]):
-            frame[name] = frame[name].astype(object).map(_stripped)
+            cells = [_stripped(cell) for cell in frame[name].to_numpy(object)]
+            frame[name] = pd.Series(cells, dtype=object)
     return frame.set_axis(header, axis=1)
 
 
@@ -199,9 +204,8 @@ def _header(rows, lines, comments, delimiter, notes):
 
 
 def _mostly_numbers(cells) -> bool:
-    given = [cell for cell in cells if cell.strip()]
-    numbers = pd.to_numeric(pd.Series(given, dtype=object), errors="coerce").notna().sum()
-    return bool(given) and 2 * numbers >= len(given)
+    given = [cell.strip() for cell in cells if cell.strip()]
+    return bool(given) and 2 * sum(map(bool, map(_NUMBER.fullmatch, given))) >= len(given)
 
 
 def _without_repeats(header, rows, lines, notes):
@@ -255,7 +259,7 @@ def _commented(comments, delimiter, width) -> str:
     rows = [
         number
         for number, line in comments
-        if len(cells := next(_reader([line.lstrip("# ")], delimiter), [])) == width
+        if len(cells := next(_reader([line.lstrip("# ")], delimiter), [])) in (width, width + 1)
         and width > 1
         and any(pd.to_numeric(pd.Series(cells, dtype=object), errors="coerce").notna())
     ]

@@ -107,7 +107,7 @@ def _marks(sheet: Sheet, meant: Mapping[str, Meant], needs) -> frozenset:
     for name in sheet.frame.columns:
         cells = sheet.frame[name]
         ours = meant[name].ours if name in meant else name
-        if not _numeric(ours, needs) or cells.dtype != object:
+        if not _numeric(ours, needs) or pd.api.types.is_numeric_dtype(cells):
             continue
         texts.append(cells)
     if not any(cells.astype(str).str.contains(",", regex=False).any() for cells in texts):
@@ -126,7 +126,7 @@ def _number(sheet: Sheet, frame, name, ours, marks, notes, bad) -> None:
 
 def _as_it_is(cells: pd.Series, names: bool) -> pd.Series:
     """A column of numbers, of truth values, or of text in which only empty cells are missing."""
-    if cells.dtype != object:
+    if pd.api.types.is_numeric_dtype(cells):  # Truth values too.
         return cells
     texts = cells.map(lambda cell: "" if pd.isna(cell) else str(cell))
     if not (texts != "").any():
@@ -148,7 +148,7 @@ def _looked_at(sheet: Sheet, frame: pd.DataFrame) -> pd.DataFrame:
     seen = {}
     for name in frame:
         cells = sheet.frame[name]
-        if cells.dtype != object or pd.api.types.is_numeric_dtype(frame[name]):
+        if pd.api.types.is_numeric_dtype(frame[name]):
             continue
         for count in (False, True):
             few = as_numbers(cells.head(_FEW).reset_index(drop=True), count)
