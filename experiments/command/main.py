@@ -26,6 +26,7 @@ COMMANDS = (
     "export",
     "sample",
     "fit",
+    "explore",
     "isoflop",
     "speedup",
     "chain",
