@@ -27,6 +27,7 @@ COMMANDS = (
     "export",
     "sample",
     "fit",
+    "explore",
     "isoflop",
     "speedup",
     "chain",
