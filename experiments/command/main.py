@@ -24,6 +24,7 @@ COMMANDS = (
     "status",
     "compare",
     "export",
+    "import",
     "sample",
     "fit",
     "isoflop",
