@@ -94,17 +94,18 @@ def scales_in_force(path: str, quantizer: Quantizer, params: dict) -> np.ndarray
     return np.asarray(scales_of(quantizer, params[path]))
 
 
-def rounded(config: ModelConfig, params: dict) -> dict[str, np.ndarray]:
-    """Returns the parameters as the forward pass reads them, without scales.
+def whole_codes(path: str, quantizer: Quantizer, params: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Returns an array's codes, as floats, and the scales in force."""
+    scales = np.maximum(scales_in_force(path, quantizer, params), np.float32(FLOOR))
+    return np.asarray(codes_of(quantizer, np.asarray(params[path]), scales)), scales
 
-    Raises:
-      Refused: a model that its bits cannot hold (`encode`).
-    """
+
+def rounded(config: ModelConfig, params: dict) -> dict[str, np.ndarray]:
+    """Returns the parameters as the forward pass reads them, without scales."""
     found = {path: np.asarray(x) for path, x in params.items() if not path.endswith(SUFFIX)}
     for path, quantizer in skeleton(config).quantizers.items():
-        scales = scales_in_force(path, quantizer, params)
-        packed, scales = encode(path, quantizer, found[path], scales)
-        found[path] = decode(quantizer, found[path].shape, packed, scales)
+        codes, scales = whole_codes(path, quantizer, params)
+        found[path] = quantizer.values(codes, scales).astype(np.float32)
     return found
 
 

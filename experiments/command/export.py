@@ -12,11 +12,12 @@ from experiments.command.options import OneOf, Place
 @click.option(
     "--format",
     "kind",
-    type=OneOf("native", "hf"),
+    type=OneOf("native", "hf", "hf-float"),
     default="native",
     show_default=True,
-    metavar="native|hf",
-    help="native: one file, packed to its bits; hf: a folder for Hugging Face transformers",
+    metavar="native|hf|hf-float",
+    help="native: one file, packed to its bits; hf: a folder for Hugging Face transformers, few "
+    "bits as compressed-tensors packs them; hf-float: the same, few bits as rounded floats",
 )
 @click.option(
     "--out",
@@ -52,8 +53,8 @@ def write(store, study, run: str, name: str | None, out: str, kind: str = "nativ
     from scaling.interchange import folder, native
 
     kept = models_kept.model_of(store, models_kept.chosen(store, run, name, study), study)
-    if kind == "hf":
-        for note in folder.write(out, kept, run):
+    if kind != "native":
+        for note in folder.write(out, kept, run, pack=kind == "hf"):
             print(f"note: {note}")
         print(f"{out}: {kept.config.vocabulary:,} tokens; opens with AutoModelForCausalLM")
         return

@@ -13,11 +13,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from models import skeleton
+from models import ModelConfig, skeleton
 from models.export import rounded
 from refused import Refused
 from scaling.files import sync_tree
-from scaling.interchange import families, native, tokens, weights
+from scaling.interchange import families, native, packed, tokens, weights
 from scaling.interchange.kept import Kept
 
 LARGEST = 5_000_000_000  # Bytes of one file's tensors, as transformers cuts them by default.
@@ -32,8 +32,13 @@ HELD = (
 )
 
 
-def write(folder: Path, kept: Kept, run: str = "", largest: int = LARGEST) -> tuple[str, ...]:
+def write(
+    folder: Path, kept: Kept, run: str = "", largest: int = LARGEST, pack: bool = True
+) -> tuple[str, ...]:
     """Writes a folder, whole or not at all, and returns notes for a person.
+
+    Quantised matrices are packed to their bits (`packed`), or with `pack` False the floats that
+    training reads; token tables and stacked experts are those floats in either case.
 
     Raises:
       Refused: a folder that is there, or a model or tokenizer that transformers has no like of.
@@ -48,17 +53,28 @@ def write(folder: Path, kept: Kept, run: str = "", largest: int = LARGEST) -> tu
     else:
         files, separator = tokens.written(kept.tokenizer, config.context)
     said = families.written(config, separator)
+    found = weights.theirs(plain, rounded(config, dict(kept.params)))
+    if pack and (settings := packed.written(config, kept.params, found)) is not None:
+        said["quantization_config"] = settings
+    if floats := sorted(unpacked(config, found)):
+        notes.append(f"as the rounded floats that training reads: {', '.join(floats)}")
     files |= {"config.json": said, "generation_config.json": generation(separator)}
     files[OWN] = {"format": native.FORMAT, "model": native.whole(config), "run": run}
+    files[OWN]["rounded"] = floats
     if config.separator is not None:
         notes.append("attention stays within a document here, there it sees all before a token")
-    found = weights.theirs(plain, rounded(config, dict(kept.params)))
     with appearing(folder) as place:
         for name, content in files.items():
             text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
             (place / name).write_text(text, encoding="utf-8")
         save(place, found, largest)
     return tuple(notes)
+
+
+def unpacked(config: ModelConfig, found: Mapping) -> set[str]:
+    """Returns the quantised arrays that are floats among a folder's tensors."""
+    there = {pair.ours for pair in weights.pairs(config) if pair.theirs in found}
+    return there & skeleton(config).quantizers.keys()
 
 
 def generation(separator: int | None) -> dict:
@@ -114,7 +130,7 @@ def read(folder: Path) -> Kept:
     said = record(folder / "config.json")
     config, notes = families.read(said)
     config = own_settings(folder, said, config)
-    params = weights.ours(config, loaded(folder))
+    params = weights.ours(config, packed.read(said, loaded(folder)))
     tokenizer = None
     if (folder / "tokenizer.json").exists():
         tokenizer = tokens.read(record(folder / "tokenizer.json"))
@@ -136,7 +152,7 @@ def record(file: Path) -> dict:
     return found
 
 
-def own_settings(folder: Path, said: Mapping, config):
+def own_settings(folder: Path, said: Mapping, config: ModelConfig) -> ModelConfig:
     """Returns the configuration that was exported, where the folder has it and it still holds."""
     if not (folder / OWN).exists():
         return config

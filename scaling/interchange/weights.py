@@ -4,6 +4,7 @@ There a matrix is [out, in], here [in, out]; each expert has its own there, here
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import ml_dtypes
@@ -41,7 +42,7 @@ class Pair(NamedTuple):
 
 def pairs(config: ModelConfig) -> Iterator[Pair]:
     """Yields the tensors of a model of `families.CLASSES`."""
-    for path, leaf in skeleton(config).params.items():
+    for path, leaf in skeleton(replace(config, quantization=None)).params.items():
         if path in OUTER:
             yield Pair(OUTER[path], path, path == "head.kernel")
             continue
