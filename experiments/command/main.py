@@ -25,6 +25,7 @@ COMMANDS = (
     "status",
     "compare",
     "export",
+    "import",
     "sample",
     "fit",
     "explore",
