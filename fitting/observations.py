@@ -77,7 +77,7 @@ class Observations:
         object.__setattr__(self, "notes", tuple(notes))
 
     @classmethod
-    def read(cls, path, columns: Mapping[str, str] | None = None) -> "Observations":
+    def read(cls, path: str | Path, columns: Mapping[str, str] | None = None) -> "Observations":
         """Read CSV or Parquet, or a packaged table as `published:NAME` or `published:NAME:SUBSET`.
 
         Args:
