@@ -23,7 +23,7 @@ PACKAGES = {
 
 def commands(page: Path) -> None:
     """Writes every command's help, as the command line itself gives it."""
-    root = click.Context(espalier, info_name="espalier")
+    root = click.Context(espalier, info_name="espalier", **espalier.context_settings)
     parts = [
         "# Every command's help\n\nWhat `espalier COMMAND --help` prints. "
         "[The command](command.md) says what the commands are for.\n"
