@@ -32,6 +32,7 @@ COMMANDS = (
     "chain",
     "schedule",
     "corpus",
+    "new",
     "completion",
     "help",
 )
