@@ -1,6 +1,8 @@
 """Options that several commands share, each declared once, and the kinds of value they take."""
 
+import csv
 import math
+import sys
 from pathlib import Path
 
 import click
@@ -12,16 +14,25 @@ from refused import Refused, listed
 
 
 class Columns(click.ParamType):
-    """THEIRS=OURS,... as a mapping."""
+    """THEIRS=OURS,... as a mapping; a name with a comma in it stands in double quotes."""
 
     name = "columns"
 
     def convert(self, value, param, ctx):
         """Returns the mapping."""
-        pairs = [item.partition("=") for item in value.split(",") if item]
-        if not all(theirs and ours for theirs, _, ours in pairs):
-            raise Refused(param.opts[0], value, "THEIRS=OURS,..., as in size=params_total")
-        return {theirs: ours for theirs, _, ours in pairs}
+        if isinstance(value, dict):
+            return value
+        accepted = (
+            'THEIRS=OURS,..., as in size=params_total[M]; "a, b"=loss where a name has commas'
+        )
+        try:
+            items = next(csv.reader([value], skipinitialspace=True, strict=False), [])
+        except csv.Error:
+            raise Refused(param.opts[0], value, accepted) from None
+        pairs = [item.rpartition("=") for item in items if item.strip()]
+        if not all(theirs.strip() and ours.strip() for theirs, _, ours in pairs):
+            raise Refused(param.opts[0], value, accepted)
+        return {theirs.strip(): ours.strip() for theirs, _, ours in pairs}
 
 
 class Place(click.ParamType):
@@ -129,6 +140,7 @@ def switch(name: str, help: str):
 
 
 SECONDS = Number(least=0)
+_PER_STEP = "TOKENS_PER_STEP"  # In a question's option, where a number belongs.
 
 config = click.option(
     "--config",
@@ -238,8 +250,44 @@ table = click.option(
     type=Place("file"),
     required=True,
     metavar="FILE",
-    help="a CSV or Parquet file, or published:NAME",
+    help="a table in almost any file (docs/tables.md), a folder of runs, or published:NAME",
 )
 columns = click.option(
-    "--columns", type=Columns(), default="", metavar="THEIRS=OURS,...", help="column names"
+    "--columns",
+    type=Columns(),
+    default="",
+    metavar="THEIRS=OURS,...",
+    help="what columns are, with units, as in size=params_total[M]; guessed by name without",
 )
+
+
+def asked(columns, task):
+    """Calls a task with the meanings of a table's columns, and asks where it does not know them.
+
+    Without a terminal there is nobody to ask: the refusal prints the line to use.
+    """
+    columns = dict(columns or {})
+    while True:
+        try:
+            return task(columns or None)
+        except Refused as unsure:
+            questions = getattr(unsure, "questions", ())
+            if not questions or not (sys.stdin.isatty() and sys.stderr.isatty()):
+                raise
+            columns = {**unsure.known, **columns, **{q.theirs: _answer(q) for q in questions}}
+            told = ",".join(f"{theirs}={ours}" for theirs, ours in columns.items())
+            click.echo(f"columns: {told}", err=True)
+
+
+def _answer(question) -> str:
+    """One of a question's options, chosen by the person at the terminal."""
+    text = f"{question.theirs}: {question.why}"
+    chosen = question.options[0]
+    if len(question.options) > 1:
+        chosen = click.prompt(text, type=click.Choice(question.options), err=True)
+    elif _PER_STEP not in chosen:
+        click.confirm(f"{text} {chosen}", abort=True, err=True)
+    if _PER_STEP in chosen:
+        number = click.prompt(text, type=float, err=True)
+        chosen = chosen.replace(_PER_STEP, f"{number:g}")
+    return chosen
