@@ -79,6 +79,13 @@ def words(name: str) -> list[str]:
     return [word.lower() for word in found]
 
 
+def lacking(names: Iterable[str], given: Mapping[str, Meant], needs: Iterable[str]) -> list[str]:
+    """What is needed, can be guessed, and is neither named nor a column of its own."""
+    known = {meant.ours for meant in given.values()} | {n for n in names if n not in given}
+    counts = lambda need: set(PARAMETER_COUNTS) if need == "params" else {need}
+    return [n for n in dict.fromkeys(needs) if n in _FINDERS and not counts(n) & known]
+
+
 def guessed(
     frame: pd.DataFrame, given: Mapping[str, Meant], needs: Iterable[str]
 ) -> dict[str, Meant]:
@@ -91,15 +98,10 @@ def guessed(
     Raises:
       Unsure: a column that is needed may mean several things.
     """
-    known = {meant.ours for meant in given.values()}
-    known |= {name for name in frame if name not in given}
     free = [name for name in frame if name not in given]
     found: dict[str, Meant] = {}
     questions: list[Question] = []
-    for need in dict.fromkeys(needs):
-        counts = set(PARAMETER_COUNTS) if need == "params" else {need}
-        if counts & known or need not in _FINDERS:
-            continue
+    for need in lacking(frame, given, needs):
         meant, asked = _FINDERS[need](frame, free, need)
         found |= meant
         questions += [q for q in asked if q.theirs not in found]

@@ -10,7 +10,7 @@ from fitting.expression import where as rows_where
 from fitting.reading.cells import MISSING, as_numbers, decimal_marks
 from fitting.reading.checks import check_units, curve_notes, suspicions, without_repeats
 from fitting.reading.formats import sheet_of
-from fitting.reading.names import guessed, held_out_losses
+from fitting.reading.names import guessed, held_out_losses, lacking
 from fitting.reading.sheet import Sheet, without_row_numbers
 from fitting.reading.units import Meant, meanings
 from refused import Refused
@@ -52,7 +52,8 @@ def read_table(
     given = meanings(columns or {}, sheet.frame, needs)
     frame, bad = _typed(sheet, given, needs, notes)
     more = (*needs, *(("run",) if curves is None else ()))
-    found = guessed(_looked_at(sheet, frame), given, more)
+    lacks = set(lacking(frame, given, more)) - {"run"}
+    found = guessed(_looked_at(sheet, frame) if lacks else frame, given, more)
     every = {**given, **_shown(found, notes)}
     for theirs, meant in every.items():
         if theirs not in given and meant.ours != "run":  # A guess is read as what it is.
