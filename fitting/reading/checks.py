@@ -12,6 +12,7 @@ from fitting.reading.sheet import Sheet
 from refused import Refused
 
 _GAP = 2.7  # decades between neighbours in a column of counts: 500 times
+_APART = 1.5  # decades between neighbours in tokens for each parameter
 _FEW_TOKENS = 0.02  # tokens for each parameter, below which a count of steps is likelier
 _WORSE = 1.1  # of the loss of a run with fewer parameters and tokens, beyond noise and settings
 _MOST = 2000  # rows that are compared with one another
@@ -92,6 +93,7 @@ def without_repeats(frame: pd.DataFrame, notes: list[str]) -> np.ndarray:
 def suspicions(frame: pd.DataFrame, rows: np.ndarray, sheet: Sheet, where: str | None) -> list[str]:
     """What else looks odd, one line each."""
     found = _steps_as_tokens(frame)
+    found += _apart(frame, rows, sheet)
     found += _rising(frame, rows, sheet)
     found += _unfinished(frame, where)
     return found
@@ -113,6 +115,26 @@ def _steps_as_tokens(frame: pd.DataFrame) -> list[str]:
     if middle < _FEW_TOKENS:
         return [f"tokens: median {middle:.2g} for each parameter; steps given as tokens? {fix}"]
     return []
+
+
+def _apart(frame: pd.DataFrame, rows: np.ndarray, sheet: Sheet) -> list[str]:
+    """Rows whose tokens for each parameter are far from those of all other rows."""
+    counts = [name for name in PARAMETER_COUNTS if name in frame]
+    if "tokens" not in frame or not counts:
+        return []
+    with np.errstate(all="ignore"):
+        logs = np.log10(np.asarray(frame["tokens"], float) / np.asarray(frame[counts[0]], float))
+    good = np.isfinite(logs)
+    order = np.sort(logs[good])
+    if len(order) < 3 or np.diff(order).max() < _APART:
+        return []
+    high = good & (logs > order[np.argmax(np.diff(order))])
+    odd = high if high.sum() <= (good & ~high).sum() else good & ~high
+    other = 10 ** logs[good & ~odd]
+    return [
+        f"tokens: {10 ** logs[odd][0]:.3g} for each parameter in {sheet.places(rows[odd])}, "
+        f"{other.min():.3g} to {other.max():.3g} in the others; units mixed?"
+    ]
 
 
 def _rising(frame: pd.DataFrame, rows: np.ndarray, sheet: Sheet) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
-from fitting.columns import COUNTS, TEXTS, unit
+from fitting.columns import COUNTS, PARAMETER_COUNTS, TEXTS, unit
 from fitting.expression import where as rows_where
 from fitting.reading.cells import MISSING, as_numbers, decimal_marks
 from fitting.reading.checks import check_units, curve_notes, suspicions, without_repeats
@@ -64,6 +64,7 @@ def read_table(
         rows = np.flatnonzero(rows_where(_with_aliases(frame, every), where))
     _refuse_bad(sheet, bad, rows)
     rows = _with_loss(frame, rows, needs, notes, sheet)
+    _refuse_empty(sheet, frame, rows, needs)
     if curves is None:
         rows = rows[without_repeats(frame.iloc[rows], notes)]
     frame = frame.iloc[rows].reset_index(drop=True)
@@ -211,6 +212,18 @@ def _refuse_bad(sheet: Sheet, bad: Mapping[str, Mapping[int, str]], kept) -> Non
         more = f" and {len(places) - 1} more rows" if len(places) > 1 else ""
         given = f"{cells[places[0]][:40]!r} in {sheet.place(places[0])}{more}"
         raise Refused(name, given, "a number in each row, with one decimal mark in a file")
+
+
+def _refuse_empty(sheet: Sheet, frame: pd.DataFrame, rows: np.ndarray, needs) -> None:
+    """Refuses an empty cell in a column that the law reads."""
+    counts = [name for name in PARAMETER_COUNTS if name in frame]
+    named = {*needs, *(counts if "params" in needs and len(counts) == 1 else ())}
+    for name in [n for n in frame if n in named and n not in TEXTS]:
+        if _outcome(name) or not pd.api.types.is_numeric_dtype(frame[name]):
+            continue
+        empty = rows[frame[name].isna().to_numpy()[rows] & ~_diverged(frame)[rows]]
+        if len(empty):
+            raise Refused(name, f"nothing in {sheet.places(empty)}", "a number in each row")
 
 
 def _with_loss(frame, rows, needs, notes, sheet: Sheet) -> np.ndarray:
