@@ -80,3 +80,24 @@ def test_columns_and_budgets_are_read():
     for kind, text in ((Columns(), "a"), (Columns(), "=b"), (Budgets(), "many")):
         with pytest.raises(Refused, match=f": got {text}; accepted: "):
             kind.convert(text, command.params[2], None)
+
+
+def test_an_export_is_read_by_its_names_or_refused_with_the_line_to_use(capsys, tmp_path):
+    lines = ['"Name","State","params","tokens_seen","eval/loss","train/loss"']
+    for size in (2e7, 5e7, 2e8):
+        for ratio in (5, 20, 80):
+            loss = 1.7 + 430 / size**0.34 + 440 / (size * ratio) ** 0.29
+            row = (f"frog-{len(lines)}", "finished", f"{size:.0f}", f"{size * ratio:.0f}")
+            lines.append(",".join(f'"{cell}"' for cell in (*row, f"{loss:.5f}", "1")))
+    lines.append('"frog-10","crashed","20000000","","",""')
+    file = tmp_path / "export.csv"
+    file.write_text("\n".join(lines))
+    given = ("fit", "--law=chinchilla", f"--table={file}", "--point-only", "--audits=2")
+    given += ("--where=State == finished",)
+    code, _, said = call(capsys, *given)
+    line = "--columns='params=params_total,tokens_seen=tokens,eval/loss=loss'"
+    assert code == 2 and f"accepted: {line}, or =params_non_embedding" in said
+    code, text, said = call(capsys, *given, line.replace("'", ""))
+    assert code == 0 and "# chinchilla: 9 runs" in text and said == ""
+    code, text, _ = call(capsys, *given, "--columns=params=params_total")
+    assert "- columns guessed by their names: tokens_seen as tokens, eval/loss as loss" in text
