@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ from fitting.choice import Choice, choose, extrapolating
 from fitting.fit import Fit, fit
 from fitting.held_out import compute
 from fitting.intervals import quantiles, scatter, widen
+from fitting.law import Law
 from fitting.laws import law_named, needed
 from fitting.observations import Observations, read_frame
 from fitting.options import Options
@@ -39,13 +42,16 @@ class Chain:
         return chain(self.loss, self.link, frame, self.beyond)
 
 
-def chain(loss_fit: Fit | Choice, link_fit: Fit, frame, beyond: float = 0.0) -> pd.DataFrame:
+def chain(
+    loss_fit: Fit | Choice, link_fit: Fit, frame: pd.DataFrame | Mapping, beyond: float = 0.0
+) -> pd.DataFrame:
     """The link's target predicted from the loss that a loss law predicts.
 
     Args:
       loss_fit: fit of a law of the loss, or a choice, whose weighted mean is taken.
       link_fit: fit of any law that predicts from `loss` alone.
-      frame: table with the predictors of the loss law; beyond: as `link_misfit` gives it.
+      frame: table with the predictors of the loss law.
+      beyond: as `link_misfit` gives it.
 
     Returns:
       DataFrame(loss, prediction, low, high). The interval is for a new run's value: draws of both
@@ -81,8 +87,8 @@ def fit_chain(
     losses: Observations,
     links: Observations,
     *,
-    loss_law="chinchilla",
-    link="downstream_sigmoid",
+    loss_law: str | Law = "chinchilla",
+    link: str | Law = "downstream_sigmoid",
     chance: float | None = None,
     ceiling: float | None = 1.0,
     distance: float | None = None,
@@ -95,10 +101,12 @@ def fit_chain(
       losses: runs with the predictors of the loss law and `loss`.
       links: runs or checkpoints with `loss` and the link's target, `trunk` naming their run.
       loss_law: a law, a name, or "auto" for the one chosen by rolling extrapolation on `losses`.
-      link: a law that predicts from loss alone, or its name; chance: held as the floor of the
-        sigmoid; ceiling: of the anchor at zero loss, None for no anchor.
+      link: a law that predicts from loss alone, or its name.
+      chance: held as the floor of the sigmoid.
+      ceiling: of the anchor at zero loss, None for no anchor.
       distance: log distance beyond the losses that the choice asks about.
-      loss_options, link_options: of the two fits; links are fitted by least squares by default.
+      loss_options: how the loss law is fitted.
+      link_options: how the link is fitted, by least squares unless said.
 
     Raises:
       Refused: as `fit` and `choose`; a chance for a link without a floor.
@@ -169,23 +177,27 @@ def _shares(result: Fit) -> bool:
 
 
 def chain_report(
-    losses,
-    links,
-    targets,
+    losses: str | Path,
+    links: str | Path,
+    targets: str | Path,
     *,
     by: str | None = None,
-    chance=None,
+    chance: float | Mapping | None = None,
     where: str | None = None,
     columns: Mapping[str, str] | None = None,
-    **how,
+    **how: Any,
 ) -> str:
     """The chain from three tables to predictions, a set of them for each value of `by`.
 
     Args:
-      losses, links, targets: tables (paths) as in `fit_chain` and `chain`; `targets` may hold the
-        true value of the link's target, with which the prediction is then compared.
-      by: a column of all three, such as the task; chance: a number, or {value of `by`: number}.
-      where: condition on the rows of `losses`; columns: {name in some of the files: ours}.
+      losses: table (path) as in `fit_chain`.
+      links: table (path) as in `fit_chain`.
+      targets: table (path) as in `chain`; it may hold the true value of the link's target, with
+        which the prediction is then compared.
+      by: a column of all three, such as the task.
+      chance: a number, or {value of `by`: number}.
+      where: condition on the rows of `losses`.
+      columns: {name in some of the files: ours}.
       how: of `fit_chain`; the choice of the loss law asks about the distance of the targets.
 
     Returns:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -79,7 +80,9 @@ class Fit:
             raise Refused("intervals", self.interval_method, "a fit with intervals")
         return named(self.law, self.draws.points)
 
-    def predict(self, frame, new_run: bool = True, seed: int = 0) -> pd.DataFrame:
+    def predict(
+        self, frame: pd.DataFrame | Mapping, new_run: bool = True, seed: int = 0
+    ) -> pd.DataFrame:
         """Predicted target for each row.
 
         Args:
@@ -111,12 +114,14 @@ class Fit:
         return pd.DataFrame({"prediction": mean, "low": low, "high": high})
 
 
-def fit(law, obs: Observations, options: Options | None = None, **changes) -> Fit:
+def fit(law: str | Law, obs: Observations, options: Options | None = None, **changes: Any) -> Fit:
     """Fit a law to the runs that are not held out.
 
     Args:
-      law: a `Law` or a name in `LAWS`; obs: finished runs.
-      options: how, `Options()` by default; changes: fields of `Options` to replace in it.
+      law: a `Law` or a name in `LAWS`.
+      obs: finished runs.
+      options: how, `Options()` by default.
+      changes: fields of `Options` to replace in it.
 
     Raises:
       Refused: unknown law or objective, missing or constant predictors, and, unless point_only,

@@ -92,7 +92,9 @@ def largest_decile(obs: Observations, params: str | None = None) -> np.ndarray:
     return flops >= np.sort(flops)[-count]
 
 
-def held_out_mask(obs: Observations, held_out, params: str | None = None) -> np.ndarray:
+def held_out_mask(
+    obs: Observations, held_out: str | np.ndarray | None, params: str | None = None
+) -> np.ndarray:
     """Which runs are kept out, bool (rows,).
 
     Args:
@@ -167,7 +169,9 @@ def seeds(obs: Observations) -> np.ndarray:
     return np.where(again, labels, labels.max() + 1 + np.arange(len(labels)))
 
 
-def seed_standard_deviation(obs: Observations, params=None, target: str = "loss"):
+def seed_standard_deviation(
+    obs: Observations, params: str | None = None, target: str = "loss"
+) -> tuple[float | None, int]:
     """Pooled standard deviation of runs on different trunks that agree in every setting.
 
     Returns:

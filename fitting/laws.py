@@ -23,7 +23,7 @@ from fitting.routed import ROUTED, ROUTED_FLOOR
 from fitting.skaling import SKALING, SKALING_NO_FLOOR
 from fitting.sparsity import SPARSITY
 from fitting.vocabulary import VOCABULARY
-from refused import Refused
+from refused import Refused, listed
 
 # Every law imported above, by name: importing a law here is all it takes to be fitted.
 LAWS: dict[str, Law] = {law.name: law for law in tuple(globals().values()) if isinstance(law, Law)}
@@ -47,5 +47,5 @@ def law_named(law) -> Law:
     if isinstance(law, Law):
         return law
     if law not in LAWS:
-        raise Refused("law", law, ", ".join(LAWS))
+        raise Refused("law", law, listed(LAWS, law))
     return LAWS[law]

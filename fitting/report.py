@@ -1,8 +1,9 @@
 """From a table and a law's name to a printed report, and to files if a folder is named."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,18 +37,18 @@ _log = logging.getLogger("fitting")
 
 
 def fit_report(
-    law,
-    table,
+    law: str | Law,
+    table: str | Path,
     options: Options | None = None,
     *,
     columns: Mapping[str, str] | None = None,
-    out=None,
-    flops=(),
-    ask=(),
+    out: str | Path | None = None,
+    flops: Sequence[float] = (),
+    ask: Sequence[str] = (),
     by: str | None = None,
-    share=(),
+    share: Sequence[str] = (),
     where: str | None = None,
-    **changes,
+    **changes: Any,
 ) -> str:
     """Fit a law to a table and report the fit with its evidence.
 
@@ -57,13 +58,16 @@ def fit_report(
     Args:
       law: a law or its name; `auto`, or several names with commas, chooses by rolling errors.
       table: a file, a folder or `published:NAME[:SUBSET]`, as `Observations.read` takes it.
-      options: how the law is fitted; changes: fields of `Options` to replace in it.
+      options: how the law is fitted.
+      changes: fields of `Options` to replace in it.
       columns: {name in the file: name in `COLUMNS`}.
       out: folder for fit.csv, fit.md, fit.tex, residuals.csv, held_out.csv, rolling.csv,
         choice.csv, influence.csv, report.md and figures; written only when everything is computed.
-      flops: budgets to allocate, FLOP; ask: questions to the fitted law, `QUESTION,NAME=VALUE,...`.
-      by: column of groups to fit one by one; share: parameters that they have in common. The report
-        is then `group_report.group_report`'s, with groups.csv.
+      flops: budgets to allocate, FLOP.
+      ask: questions to the fitted law, `QUESTION,NAME=VALUE,...`.
+      by: column of groups to fit one by one.
+      share: parameters that they have in common. The report is then `group_report.group_report`'s,
+        with groups.csv.
       where: condition on the rows that are taken, as `expression.where` reads it.
 
     Returns:

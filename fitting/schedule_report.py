@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -18,7 +19,7 @@ _SHOWN = 6  # rows of the comparison of schedules
 
 
 def schedule_report(
-    table,
+    table: str | Path,
     *,
     law: str = "multi_power",
     columns: Mapping[str, str] | None = None,
@@ -32,11 +33,15 @@ def schedule_report(
     """Fit whole loss curves, predict those that were not fitted, and seek the best schedule.
 
     Args:
-      table: path of rows as `schedules.curves` reads them; columns: {name in the file: ours}.
-      law: `multi_power` or `momentum`; by: the column that names the runs.
+      table: path of rows as `schedules.curves` reads them.
+      columns: {name in the file: ours}.
+      law: `multi_power` or `momentum`.
+      by: the column that names the runs.
       where: the rows that are fitted, all by default; runs without such rows are predicted.
       warmup: steps of a rise from zero that a trace leaves out.
-      steps, peak, end: of the schedule that is sought; none of them for none.
+      steps: of the schedule that is sought; without any of the three none is.
+      peak: its highest rate.
+      end: its lowest rate.
 
     Returns:
       Markdown: parameters, R squared of every curve, the best schedule beside common ones.

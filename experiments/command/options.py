@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from experiments.command import studies
-from experiments.command.arguments import OVERRIDES, listed
-from refused import Refused
+from experiments.command import outline, studies
+from experiments.command.arguments import OVERRIDES
+from refused import Refused, listed
 
 
 class Columns(click.ParamType):
@@ -117,9 +117,21 @@ class StudyName(click.ParamType):
         return studies.Chosen.of(value, ctx.meta.get(OVERRIDES, {}))
 
     def shell_complete(self, ctx, param, incomplete):
-        """Completes the studies that come with the project; of files the shell knows."""
+        """Completes the studies that come with the project, and presets; files the shell knows."""
+        name, colon, preset = incomplete.partition(":")
+        if colon:
+            try:
+                found = outline.presets(studies.Chosen.of(name, {}).file)
+            except Refused:
+                return []
+            return [CompletionItem(f"{name}:{n}") for n in found if n.startswith(preset)]
         found = [name for name in studies.names() if name.startswith(incomplete)]
         return [CompletionItem(n) for n in found] or [CompletionItem(incomplete, type="file")]
+
+    def names_of(self, chosen) -> list[str]:
+        """Lists the names of a study's values, for completion."""
+        found = outline.presets(chosen.file)
+        return found.get(chosen.preset or next(iter(found), ""), [])
 
 
 def switch(name: str, help: str):

@@ -69,7 +69,9 @@ def labelled_runs(study: Study) -> tuple[list[Run], list[tuple]]:
 
 def law_table(name: str, found: Fit) -> Table:
     """Shows a fit's parameters with intervals and verdicts."""
-    return Table(name, pd.DataFrame(write.rows(found)), write.caption(found), write.as_latex(found))
+    return Table(
+        name, pd.DataFrame(write.rows(found)), write.caption(found), write.as_latex(found), found
+    )
 
 
 def parameter(found: Fit, name: str, than: float = 0.0) -> Claim:
