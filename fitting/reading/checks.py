@@ -13,7 +13,9 @@ from refused import Refused
 
 _GAP = 2.7  # decades between neighbours in a column of counts: 500 times
 _APART = 1.5  # decades between neighbours in tokens for each parameter
-_FEW_TOKENS = 0.02  # tokens for each parameter, below which a count of steps is likelier
+# Tokens for each parameter, in the middle of a table, below which a count of steps is likelier, or
+# parameters and tokens that changed places.
+_FEW_TOKENS = 0.2
 _WORSE = 1.1  # of the loss of a run with fewer parameters and tokens, beyond noise and settings
 _MOST = 2000  # rows that are compared with one another
 _UNFINISHED = {"crashed", "failed", "killed", "running", "pending", "preempted", "canceled"}
@@ -104,7 +106,7 @@ def _steps_as_tokens(frame: pd.DataFrame) -> list[str]:
     if "tokens" not in frame:
         return []
     tokens = np.asarray(frame["tokens"], float)
-    fix = "--columns='tokens=tokens[TOKENS_PER_STEP]'"
+    fix = "--columns='tokens=tokens[TOKENS_PER_STEP]' makes tokens of steps"
     if "step" in frame and np.array_equal(tokens, np.asarray(frame["step"], float)):
         return [f"tokens: equal to step in each row; steps given as tokens? {fix}"]
     if not counts:
@@ -113,7 +115,8 @@ def _steps_as_tokens(frame: pd.DataFrame) -> list[str]:
         ratio = tokens / np.asarray(frame[counts[0]], float)
     middle = np.nanmedian(ratio) if np.isfinite(ratio).any() else 1.0
     if middle < _FEW_TOKENS:
-        return [f"tokens: median {middle:.2g} for each parameter; steps given as tokens? {fix}"]
+        what = "steps given as tokens, or columns that changed places?"
+        return [f"tokens: median {middle:.2g} for each parameter; {what} {fix}"]
     return []
 
 

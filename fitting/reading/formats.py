@@ -70,7 +70,7 @@ def _json_lines(data: bytes, source: str) -> Sheet:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_object)
         except ValueError as error:
             given = f"{source}, line {number}"
             raise Refused("table", given, f"a JSON object on each line ({error})") from None
@@ -82,6 +82,15 @@ def _json_lines(data: bytes, source: str) -> Sheet:
         raise Refused("table", source, "a readable table (it has no rows)")
     frame = pd.json_normalize(rows, sep="/")
     return Sheet(_cells(frame), np.array(lines, int))
+
+
+def _object(pairs) -> dict:
+    """A JSON object, whose names are there once."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(n for n in names if names.count(n) > 1)} twice")
+    return found
 
 
 def _cells(frame: pd.DataFrame) -> pd.DataFrame:

@@ -74,7 +74,7 @@ def test_thousands_mixed_in_are_noticed(column, rows, grid):
 
 def test_steps_are_noticed_by_their_size_or_their_column():
     steps = runs()["tokens"] / 524288
-    assert "steps given as tokens?" in told(runs(tokens=steps))[0]
+    assert "steps given as tokens" in told(runs(tokens=steps))[0]
     assert "equal to step" in told(runs(step=runs()["tokens"]))[0]
 
 

@@ -19,7 +19,9 @@ def test_json_lines_may_have_other_keys_each(tmp_path):
     assert list(sheet.frame) == ["run", "x/y", "loss"] and list(sheet.lines) == [1, 3]
 
 
-@pytest.mark.parametrize("content", ["", "[1, 2]\n", '{"run": "a"}\nnothing\n'])
+@pytest.mark.parametrize(
+    "content", ["", "[1, 2]\n", '{"loss": 1, "loss": 2}\n', '{"run": "a"}\nnothing\n']
+)
 def test_other_json_is_refused(tmp_path, content):
     (tmp_path / "runs.jsonl").write_text(content)
     with pytest.raises(Refused, match="table"):
