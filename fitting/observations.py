@@ -43,7 +43,7 @@ class Observations:
     @classmethod
     def read(
         cls,
-        path,
+        path: "str | Path | pd.DataFrame | Observations",
         columns: Mapping[str, str] | None = None,
         where: str | None = None,
         needs: Iterable[str] = NEEDS,
@@ -117,7 +117,7 @@ class Observations:
         return present[0]
 
 
-def read_frame(path) -> pd.DataFrame:
+def read_frame(path: str | Path) -> pd.DataFrame:
     """The table behind a path or `published:NAME` with its own columns; Refused as in `read`."""
     text = str(path)
     if text.startswith("published:"):

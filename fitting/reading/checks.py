@@ -28,7 +28,9 @@ def check_units(frame: pd.DataFrame, rows: np.ndarray, sheet: Sheet) -> None:
     """Refuses a column of counts in which some rows are in another unit than the others.
 
     Args:
-      frame: columns by our names; rows: (rows,) where each is in the sheet.
+      frame: columns by our names.
+      rows: (rows,) where each is in the sheet.
+      sheet: where they were read.
 
     Raises:
       Refused: two groups of counts with nothing for 500-fold between them, or FLOP that are 500

@@ -38,7 +38,9 @@ def parsed(data: bytes, source: str, delimiter: str | None = None) -> Sheet:
     Lines that start with # are comments, blank ones are skipped; a # inside a row is a character.
 
     Args:
-      data: the file; source: what it is called in a refusal; delimiter: found where it is None.
+      data: the file.
+      source: what it is called in a refusal.
+      delimiter: found where it is None.
 
     Raises:
       Refused: no text, no header, a name given twice, quotes that do not close, or a row that is

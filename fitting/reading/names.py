@@ -92,7 +92,8 @@ def guessed(
     """What the columns of a table mean that nobody named, {their name: meaning}.
 
     Args:
-      frame: columns as numbers where they are some; given: what was named.
+      frame: columns as numbers where they are some.
+      given: what was named.
       needs: columns that the law reads; `params` is any count of parameters.
 
     Raises:

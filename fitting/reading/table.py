@@ -1,6 +1,7 @@
 """The one door: from a file to rows under our column names, and what was said on the way."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ _FLAGS = {"diverged", "has_diverged", "is_diverged"}
 
 
 def read_table(
-    path,
+    path: str | Path | pd.DataFrame,
     columns: Mapping[str, str] | None = None,
     *,
     needs: Iterable[str] = NEEDS,
@@ -32,7 +33,8 @@ def read_table(
     """A table of anybody's, checked cell by cell.
 
     Args:
-      path: as `formats.sheet_of` takes it; columns: {their name: `NAME` or `NAME[UNIT]`}.
+      path: as `formats.sheet_of` takes it.
+      columns: {their name: `NAME` or `NAME[UNIT]`}.
       needs: columns that are read as numbers, and sought where they have other names; `params` is
         any count of parameters.
       where: condition on the rows, by the table's names or ours; rows that it leaves out may hold
@@ -50,15 +52,7 @@ def read_table(
     sheet = without_row_numbers(sheet_of(path, curves is not None))
     notes = list(sheet.notes)
     given = meanings(columns or {}, sheet.frame, needs)
-    frame, bad = _typed(sheet, given, needs, notes)
-    more = (*needs, *(("run",) if curves is None else ()))
-    lacks = set(lacking(frame, given, more)) - {"run"}
-    found = guessed(_looked_at(sheet, frame) if lacks else frame, given, more)
-    every = {**given, **_shown(found, notes)}
-    for theirs, meant in every.items():
-        if theirs not in given and meant.ours != "run":  # A guess is read as what it is.
-            _number(sheet, frame, theirs, meant.ours, _marks(sheet, every, needs), notes, bad)
-    frame = _renamed(sheet, frame, every, notes)
+    frame, every, bad = _meant(sheet, given, needs, curves is None, notes)
     rows = np.arange(len(frame))
     if where:
         rows = np.flatnonzero(rows_where(_with_aliases(frame, every), where))
@@ -71,12 +65,25 @@ def read_table(
     settled = {meant.ours for meant in given.values() if meant.unit}
     check_units(frame.drop(columns=list(settled & set(frame))), rows, sheet)
     if curves is not None:
-        notes += curve_notes(frame, curves)
-    else:
-        notes += suspicions(frame[~_diverged(frame)], rows[~_diverged(frame)], sheet, where)
-    if curves is None and "run" not in frame:
+        return frame, notes + curve_notes(frame, curves)
+    sound = ~_diverged(frame)
+    notes += suspicions(frame[sound], rows[sound], sheet, where)
+    if "run" not in frame:
         frame["run"] = [f"run{row}" for row in rows]
     return frame, notes
+
+
+def _meant(sheet: Sheet, given: Mapping[str, Meant], needs, runs: bool, notes: list[str]):
+    """(columns by our names and in our units, what every one means, cells that are no numbers)."""
+    frame, bad = _typed(sheet, given, needs, notes)
+    more = (*needs, *(("run",) if runs else ()))
+    lacks = set(lacking(frame, given, more)) - {"run"}
+    found = guessed(_looked_at(sheet, frame) if lacks else frame, given, more)
+    every = {**given, **_shown(found, notes)}
+    for theirs, meant in found.items():
+        if meant.ours != "run":  # A guess is read as what it is.
+            _number(sheet, frame, theirs, meant.ours, _marks(sheet, every, needs), notes, bad)
+    return _renamed(frame, every, notes), every, bad
 
 
 def plain_frame(sheet: Sheet) -> pd.DataFrame:
@@ -168,7 +175,7 @@ def _shown(found: dict[str, Meant], notes: list[str]) -> dict[str, Meant]:
     return found
 
 
-def _renamed(sheet, frame: pd.DataFrame, every: Mapping[str, Meant], notes) -> pd.DataFrame:
+def _renamed(frame: pd.DataFrame, every: Mapping[str, Meant], notes) -> pd.DataFrame:
     """Columns under our names and in our units."""
     ours = {meant.ours for meant in every.values()}
     for name in sorted(ours & (set(frame) - set(every))):
