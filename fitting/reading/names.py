@@ -15,6 +15,7 @@ from fitting.columns import PARAMETER_COUNTS
 from fitting.reading.units import Meant, line
 from refused import Refused
 
+_KEPT = re.compile(r"^(?:params|config|hparams|metrics|summary)[./](?=\w)")
 # Words that say nothing of what a column is.
 _FILLERS = {
     "n",
@@ -74,8 +75,11 @@ class Unsure(Refused):
 
 
 def words(name: str) -> list[str]:
-    """The words of a name in small letters: `eval/lossMean_2` is eval, loss, mean, 2."""
-    found = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", str(name))
+    """The words of a name in small letters: `eval/lossMean_2` is eval, loss, mean, 2.
+
+    Where trackers keep a column is no part of its name: `config.lr`, `params.lr`, `summary/loss`.
+    """
+    found = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", _KEPT.sub("", str(name)))
     return [word.lower() for word in found]
 
 

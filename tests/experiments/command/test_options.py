@@ -83,8 +83,8 @@ def test_without_a_terminal_the_line_to_use_is_told():
     assert line in str(unsure.value)
 
 
-def test_on_a_terminal_what_a_table_does_not_say_is_asked(monkeypatch):
-    answers = {"params": "params_non_embedding", "step": 524288.0}
+def test_on_a_terminal_what_a_table_does_not_say_is_asked(monkeypatch, capsys):
+    answers = {"params": "params_non_embedding", "step": 1048576.0}
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     asks = lambda text, **_: answers[text.partition(":")[0]]
@@ -93,5 +93,7 @@ def test_on_a_terminal_what_a_table_does_not_say_is_asked(monkeypatch):
         "x": "run",
         "eval/loss": "loss",
         "params": "params_non_embedding",
-        "step": "tokens[524288]",
+        "step": "tokens[1048576]",
     }
+    line = "--columns='eval/loss=loss,x=run,params=params_non_embedding,step=tokens[1048576]'"
+    assert line in capsys.readouterr().err

@@ -30,6 +30,10 @@ def renamed(ours, theirs, values=None):
         ("train/total_tokens", "tokens"),
         ("TokensSeen", "tokens"),
         ("D", "tokens"),
+        ("params.tokens", "tokens"),
+        ("config.train_tokens", "tokens"),
+        ("metrics.eval_loss", "loss"),
+        ("summary/loss", "loss"),
         ("eval/loss", "loss"),
         ("val_loss", "loss"),
         ("Validation Loss", "loss"),
@@ -111,5 +115,6 @@ def test_a_batch_of_tokens_makes_tokens_of_steps():
 
 
 def test_words_and_losses_are_found_in_names():
+    assert words("params.lr") == ["lr"] and words("params") == ["params"]
     assert words("eval/lossMean_2") == ["eval", "loss", "mean", "2"]
     assert held_out_losses(["loss", "eval_loss", "val/c4/loss", "train_loss"]) == ["eval_loss"]
