@@ -153,7 +153,8 @@ def _rising(frame: pd.DataFrame, rows: np.ndarray, sheet: Sheet) -> list[str]:
     label = (
         frame.groupby(groups, dropna=False).ngroup().to_numpy() if groups else np.zeros(len(size))
     )
-    some = np.unique(np.linspace(0, len(size) - 1, min(len(size), _MOST)).astype(int))
+    good = np.flatnonzero((loss > 0) & np.isfinite(loss))
+    some = good[np.unique(np.linspace(0, len(good) - 1, min(len(good), _MOST)).astype(int))]
     size, tokens, loss, label = (values[some] for values in (size, tokens, loss, label))
     smaller = (size[:, None] <= size) & (tokens[:, None] <= tokens) & (label[:, None] == label)
     smaller &= (size[:, None] < size) | (tokens[:, None] < tokens)
