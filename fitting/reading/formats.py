@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from fitting.reading.sheet import Sheet
 from refused import Refused
 
 _PACKED = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress}
+_DAMAGED = (zlib.error, lzma.LZMAError)
 _FORMATS = ".csv, .tsv, .txt, .jsonl, .parquet or .xlsx (text also packed, as .csv.gz)"
 
 
@@ -52,7 +54,7 @@ def sheet_of(path: str | Path | pd.DataFrame, curves: bool = False) -> Sheet:
         return reader(file, part)
     except Refused:
         raise
-    except (ValueError, OSError, EOFError, lzma.LZMAError, KeyError, TypeError) as error:
+    except (ValueError, OSError, EOFError, KeyError, TypeError, *_DAMAGED) as error:
         why = " ".join(str(error).split())[:200]
         raise Refused("table", text, f"a readable table ({why})") from None
 

@@ -1,5 +1,9 @@
 """Files by what they are; what each holds is tested line by line in test_page.py."""
 
+import bz2
+import gzip
+import lzma
+import random
 import sys
 
 import pandas as pd
@@ -59,3 +63,15 @@ def test_other_files_are_refused_with_what_is_read(tmp_path, name):
     (tmp_path / name).write_bytes(b"loss\n1\n")
     with pytest.raises(Refused, match=r"\.csv, \.tsv"):
         sheet_of(tmp_path / name)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("place", [0.3, 0.6, 0.9])
+def test_damaged_packed_text_is_refused(tmp_path, pack, place):
+    rng = random.Random(0)
+    packed = bytearray(pack("".join(f"{rng.random()}\n" for _ in range(200)).encode()))
+    packed[int(place * len(packed))] ^= 64
+    ending = {gzip: "gz", bz2: "bz2", lzma: "xz"}[sys.modules[pack.__module__]]
+    (tmp_path / f"runs.csv.{ending}").write_bytes(packed)
+    with pytest.raises(Refused, match="a readable table"):
+        sheet_of(tmp_path / f"runs.csv.{ending}")
