@@ -12,6 +12,7 @@ from experiments.command.main import espalier
 # A package, and what its page says first.
 PACKAGES = {
     "fitting": "From a table of runs to a law and its predictions. Needs numpy and SciPy alone.",
+    "fitting.reading": "From anybody's table to rows under our column names.",
     "scaling": "Runs, plans, training on a mesh, and run tables.",
     "scaling.optimizers": "Optimizers, one file each.",
     "scaling.chips": "What a program would need on devices that are not here.",

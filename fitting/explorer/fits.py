@@ -5,11 +5,10 @@ from pathlib import Path
 from fitting.choice import choose, extrapolating
 from fitting.choice_report import named_laws
 from fitting.explorer.page import explorer
-from fitting.expression import where as rows_where
 from fitting.fit import Fit, fit
-from fitting.formula import formula_law
+from fitting.formula import formula_law, formula_names
 from fitting.law import Law
-from fitting.laws import LAWS
+from fitting.laws import LAWS, needed
 from fitting.observations import Observations
 from fitting.options import Options
 from refused import Refused
@@ -41,9 +40,10 @@ def explore(
         raise Refused("out", out, "a file that ends in .html")
     if not file.parent.is_dir():
         raise Refused("out", out, "a file in a folder that is there")
-    obs = Observations.read(table, columns)
-    if where:
-        obs = obs.only(rows_where(obs.frame, where))
+    reads = [name for text in formulas for name in formula_names(text)]
+    if not formulas or law not in ("auto", NONE):
+        reads += needed([] if law in ("auto", NONE) else named_laws(law), options.target)
+    obs = Observations.read(table, columns, where, reads)
     own = [
         formula_law(text, options.bounds, obs.frame.columns, "formula" + f" {i + 1}" * (i > 0))
         for i, text in enumerate(formulas)

@@ -371,7 +371,7 @@ def test_fit_needs_no_accelerator_library(tmp_path):
     ("change", "message"),
     [
         (lambda t: t.drop(columns="loss"), "loss"),
-        (lambda t: t.assign(loss=[np.nan, *t["loss"][1:]]), "loss"),
+        (lambda t: t.assign(loss=[-1.0, *t["loss"][1:]]), "loss: got -1 in run run0"),
         (lambda t: t.iloc[[0, 1, 2, 4, 5, 8]], "runs: got 6; accepted: 7"),
     ],
 )
