@@ -110,9 +110,11 @@ def latex(table: Table) -> str:
     """Writes a table as LaTeX (booktabs)."""
     if table.latex is not None:
         return table.latex
-    escape = lambda x: "".join(f"\\{c}" if c in "&%$#_{}" else c for c in cell(x))
-    lines = [" & ".join(map(escape, row)) + r" \\" for row in table.frame.itertuples(index=False)]
-    head = " & ".join(map(escape, table.frame.columns)) + r" \\"
+    from fitting.latex import escape  # A plan starts without it.
+
+    shown = lambda row: " & ".join(escape(cell(x)) for x in row) + r" \\"
+    lines = [shown(row) for row in table.frame.itertuples(index=False)]
+    head = shown(table.frame.columns)
     columns = "l" + "r" * (len(table.frame.columns) - 1)
     body = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *lines]
     return "\n".join([*body, r"\bottomrule", r"\end{tabular}", ""])
@@ -177,7 +179,9 @@ def write_block(folder: epath.Path, block: Block) -> tuple[str, str]:
         link = f'<p><a href="{block.name}.html">{caption}</a></p>'
         return f"[{safe(block.caption)}]({block.name}.html)", link
     if isinstance(block, Table):
-        write_atomically(folder / f"{block.name}.csv", block.frame.to_csv(index=False))
+        from fitting.tables import as_words
+
+        write_atomically(folder / f"{block.name}.csv", as_words(block.frame).to_csv(index=False))
         write_atomically(folder / f"{block.name}.tex", latex(block))
         shown = pipes(block.frame)
         text = f"{shown}\n\n*{safe(block.caption)}* ([CSV]({block.name}.csv))"
