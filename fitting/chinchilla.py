@@ -1,6 +1,9 @@
 """The Chinchilla law in parameters and tokens, and its compute-optimal allocation."""
 
+from collections.abc import Mapping
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fitting.law import Law, Parameter, Use, exponent
 
@@ -16,7 +19,7 @@ def _gradient(columns, terms, alpha, beta):
     return (None, by_alpha, None), (None, None, by_beta)
 
 
-def allocation(parameters, flops) -> dict:
+def allocation(parameters: Mapping, flops: ArrayLike) -> dict:
     """Parameters and tokens that minimise the Chinchilla law at a compute budget.
 
     Args:

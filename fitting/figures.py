@@ -54,7 +54,7 @@ def loss_against_compute(result: Fitted, held_out: Observations | None = None, m
       most: at most this many multipliers get a curve; others are grouped with the nearest.
 
     Returns:
-      Figure; x FLOP (6 x params x tokens), y the target; both logarithmic.
+      matplotlib.figure.Figure: x FLOP (6 x params x tokens), y the target; both logarithmic.
     """
     figure, axes = panels(wide=wide, height=2.9 if wide else 2.5)
     axis = axes[0, 0]
@@ -95,7 +95,7 @@ def predicted_against_actual(result: Fitted, wide=False):
     """Predicted against observed, with the interval of a new run's value; held-out runs marked.
 
     Returns:
-      Figure; both axes in the target's unit, logarithmic.
+      matplotlib.figure.Figure: both axes in the target's unit, logarithmic.
     """
     figure, axes = panels(wide=wide, height=3.1)
     axis, ends = axes[0, 0], []
@@ -120,7 +120,8 @@ def residuals(result: Fitted, wide=False):
     """Relative residuals of fitted and held-out runs against the observed value.
 
     Returns:
-      Figure; y in per cent of the prediction; bars are the interval of a new run's value.
+      matplotlib.figure.Figure: y in per cent of the prediction; bars are the interval of a new
+        run's value.
     """
     figure, axes = panels(wide=wide, height=2.3)
     axis = axes[0, 0]
@@ -142,8 +143,8 @@ def profile_likelihood(result: Fitted, wide=True):
     """Profile of every fitted parameter with the 95 % threshold and the verdict.
 
     Returns:
-      Figure; y is the deviance (twice the drop in log-likelihood); a figure that says so if the fit
-      has no profiles.
+      matplotlib.figure.Figure: y is the deviance (twice the drop in log-likelihood); a figure that
+        says so if the fit has no profiles.
     """
     entries = list(result.profiles.values())
     columns = max(1, min(3 if wide else 2, len(entries)))
@@ -178,7 +179,7 @@ def allocation(result: Fitted, flops=None, published=None, wide=True, **settings
         Chinchilla's; settings: the law's other predictors.
 
     Returns:
-      Figure of three panels, all axes logarithmic.
+      matplotlib.figure.Figure: three panels, all axes logarithmic.
     """
     flops = reach(result) if flops is None else flops
     table = allocations(result, flops, **settings)
@@ -211,7 +212,7 @@ def error_against_distance(rolled: pd.DataFrame, laws=None, wide=False):
       rolled: rows of `rolling.extrapolations`; laws: at most seven names, by default the first.
 
     Returns:
-      Figure; x times beyond, y absolute relative error in per cent, both logarithmic.
+      matplotlib.figure.Figure: x times beyond, y absolute relative error in per cent.
     """
     names = list(laws or dict.fromkeys(rolled["law"]))[: len(COLOURS)]
     figure, axes = panels(wide=wide, height=2.5)
@@ -239,7 +240,7 @@ def isoflop_minima(found: IsoFlop, wide=True):
     """Runs, smooth curves and minima of every budget, and the power law through the minima.
 
     Returns:
-      Figure; x params (count) and y nats/token in one panel, FLOP and params in the other.
+      matplotlib.figure.Figure: x params (count) and y nats/token, then FLOP and params.
     """
     figure, axes = panels(2 if wide else 1, 1 if wide else 2, wide=wide, height=2.6)
     curves, minima = axes.ravel()

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from threadpoolctl import threadpool_limits
 
 from fitting import tables, use
@@ -14,6 +16,7 @@ from fitting.figures import Plots
 from fitting.fitted import Fitted, named, predictor_columns
 from fitting.held_out import held_out_mask, seeds
 from fitting.intervals import draw, quantiles, variances, widen
+from fitting.law import Law
 from fitting.laws import law_named
 from fitting.objective import Problem, exact, objective_and_gradient, residuals
 from fitting.observations import Observations
@@ -46,7 +49,7 @@ class Fit(Fitted):
         """The figures that papers show, as in `fit.plot.loss()`; `.save(FOLDER)` writes all."""
         return Plots(self)
 
-    def allocate(self, flops, **settings) -> pd.DataFrame:
+    def allocate(self, flops: ArrayLike, **settings: Any) -> pd.DataFrame:
         """Compute-optimal parameters and tokens with intervals, as `use.allocate`."""
         return use.allocate(self, flops, **settings)
 
@@ -54,23 +57,29 @@ class Fit(Fitted):
         """The parameters: DataFrame(parameter, value, low, high, unit, verdict)."""
         return pd.DataFrame(tables.rows(self))
 
-    def save(self, path) -> None:
+    def save(self, path: str | Path) -> None:
         """Writes the whole fit as one JSON file, which `Fit.read` gives back bit by bit."""
         Path(path).write_text(as_json(self), "utf-8")
 
     @classmethod
-    def read(cls, path) -> "Fit":
+    def read(cls, path: str | Path) -> "Fit":
         """The fit that `save` wrote; Refused for another file."""
         return cls(**from_json(path))
 
 
-def fit(law, obs, options: Options | None = None, **changes) -> Fit:
+def fit(
+    law: str | Law,
+    obs: Observations | pd.DataFrame,
+    options: Options | None = None,
+    **changes: Any,
+) -> Fit:
     """Fit a law to the runs that are not held out.
 
     Args:
-      law: a `Law` or a name in `LAWS`; obs: finished runs, `Observations` or a table with the
-        columns of `COLUMNS`.
-      options: how, `Options()` by default; changes: fields of `Options` to replace in it.
+      law: a `Law` or a name in `LAWS`.
+      obs: finished runs, or a table of them with the columns of `COLUMNS`.
+      options: how, `Options()` by default.
+      changes: fields of `Options` to replace in it.
 
     Raises:
       Refused: unknown law or objective, missing or constant predictors, and, unless point_only,

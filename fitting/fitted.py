@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from fitting.columns import finite
 from fitting.intervals import Draws, quantiles, scatter, widen
 from fitting.law import Law
 from fitting.misfit import Misfit
-from fitting.observations import Observations, finite
+from fitting.observations import Observations
 from fitting.profiles import Profile
 from fitting.solver import Optimum
 from refused import Refused
@@ -69,7 +70,9 @@ class Fitted:
             raise Refused("intervals", self.interval_method, "a fit with intervals")
         return named(self.law, self.draws.points)
 
-    def predict(self, frame, new_run: bool = True, seed: int = 0) -> pd.DataFrame:
+    def predict(
+        self, frame: pd.DataFrame | Mapping, new_run: bool = True, seed: int = 0
+    ) -> pd.DataFrame:
         """Predicted target for each row.
 
         Args:

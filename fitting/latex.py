@@ -5,8 +5,8 @@ import re
 import numpy as np
 
 from fitting import tables
+from fitting.columns import unit as column_unit
 from fitting.fitted import Fitted
-from fitting.observations import unit as column_unit
 from fitting.summary import digits
 
 MOVED = 1e-3  # relative move of a prediction from which rounded parameters are not enough

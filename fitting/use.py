@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from fitting.fitted import Fitted
 from fitting.held_out import compute
@@ -70,12 +72,14 @@ def allocates(law: Law) -> bool:
     return law.allocation is not None or (law.size is not None and "tokens" in law.predictors)
 
 
-def ask(result: Fitted, name: str, **settings) -> pd.DataFrame:
+def ask(result: Fitted, name: str, **settings: Any) -> pd.DataFrame:
     """The answer of a fitted law to one of its `questions`, with intervals.
 
     Args:
-      result: a fit; name: a key of `questions`; settings: as the question needs them, positive;
-        the fitted parameter count and target go by their own names or by those of the law.
+      result: a fit.
+      name: a key of `questions`.
+      settings: as the question needs them, positive; the fitted parameter count and target go by
+        their own names or by those of the law.
 
     Returns:
       DataFrame(output, unit, value, low, high, reachable: share of the draws with a finite answer);
@@ -189,12 +193,13 @@ def budgets(flops) -> np.ndarray:
     return flops
 
 
-def allocate(result: Fitted, flops, **settings) -> pd.DataFrame:
+def allocate(result: Fitted, flops: ArrayLike, **settings: Any) -> pd.DataFrame:
     """Compute-optimal parameters and tokens, with intervals.
 
     Args:
-      result: fit of a law that `allocates`; flops: FLOP, one or several, counted as
-        6 x params x tokens; settings: the law's other predictors, for instance experts.
+      result: fit of a law that `allocates`.
+      flops: FLOP, one or several, counted as 6 x params x tokens.
+      settings: the law's other predictors, for instance experts.
 
     Returns:
       one row per budget: flops, then params, tokens, tokens_per_param, loss, each followed by
@@ -205,7 +210,7 @@ def allocate(result: Fitted, flops, **settings) -> pd.DataFrame:
     return allocations(result, flops, **settings)
 
 
-def allocations(result: Fitted, flops, **settings) -> pd.DataFrame:
+def allocations(result: Fitted, flops: ArrayLike, **settings: Any) -> pd.DataFrame:
     """As `allocate`, without a word on how far the budgets lie beyond the runs."""
     rows, use = [], question(result.law, "allocation")
     for budget in budgets(flops):
@@ -222,11 +227,15 @@ def allocations(result: Fitted, flops, **settings) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def speed_up(baseline: Fitted, variant: Fitted, flops: float, tokens_per_param=None) -> dict:
+def speed_up(
+    baseline: Fitted, variant: Fitted, flops: float, tokens_per_param: float | None = None
+) -> dict:
     """Baseline compute that reaches the variant's loss, divided by the variant's compute.
 
     Args:
-      baseline, variant: fits of laws that allocate; flops: of the variant.
+      baseline: fits of laws that allocate.
+      variant: fits of laws that allocate.
+      flops: of the variant.
       tokens_per_param: fixed multiplier for both; None allocates each optimally.
 
     Returns:
@@ -318,11 +327,18 @@ def _loss_at(law: Law, parameters, flops, multiplier, settings) -> np.ndarray:
     return _predict(law, parameters, params, params * multiplier, flops, settings)
 
 
-def compute_for(law: Law, parameters: Mapping, value, settings, tokens_per_param=None):
+def compute_for(
+    law: Law,
+    parameters: Mapping,
+    value: ArrayLike,
+    settings: Mapping,
+    tokens_per_param: float | None = None,
+) -> np.ndarray:
     """Training FLOP (draws,) at which a law reaches a target; inf where it never does.
 
     Args:
-      value: number or (draws,); settings: the law's other predictors.
+      value: number or (draws,).
+      settings: the law's other predictors.
       tokens_per_param: fixed multiplier; None allocates optimally.
     """
     settings = {name: setting for name, setting in settings.items() if name != law.target}
@@ -364,12 +380,19 @@ def widening(result: Fitted) -> float:
     return 1.0 if result.draws is None else result.draws.factor
 
 
-def summary(value, cloud, level: float, factor: float, odds: bool = False, count=None) -> dict:
+def summary(
+    value: float,
+    cloud: ArrayLike | None,
+    level: float,
+    factor: float,
+    odds: bool = False,
+    count=None,
+) -> dict:
     """Value and interval of draws, widened by `factor`; inf is "never reached".
 
     Args:
-      cloud: (draws,) or a number all of `count` draws share, None without draws; odds: whether the
-        answer is a share, widened in log odds so that it stays between 0 and 1.
+      cloud: (draws,) or a number all of `count` draws share, None without draws.
+      odds: whether the answer is a share, widened in log odds so that it stays between 0 and 1.
 
     Returns:
       {"value", "low", "high", "reachable": share of finite draws}; NaN where `cloud` is None.

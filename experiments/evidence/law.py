@@ -11,9 +11,9 @@ from experiments.evidence.report import Table
 from experiments.evidence.study import Study
 from fitting import Fit, Observations, baselines, fit, latex
 from fitting import tables as write
+from fitting.columns import PARAMETER_COUNTS
 from fitting.fit import FEWEST_LEVELS
 from fitting.laws import law_named
-from fitting.observations import PARAMETER_COUNTS
 from scaling import Run
 from scaling.labels import joined, label_sets
 

@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 
 from fitting import use
+from fitting.columns import PARAMETER_COUNTS, unit
 from fitting.explorer import trace
 from fitting.fit import Fit
 from fitting.held_out import IDS, OUTCOMES
 from fitting.intervals import scatter
-from fitting.observations import PARAMETER_COUNTS, Observations, unit
+from fitting.observations import Observations
 from refused import Refused
 
 # How far sliders reach beyond the runs, in factors: counts are what one extrapolates in.
