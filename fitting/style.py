@@ -75,15 +75,22 @@ def shades(count: int) -> list:
     return [colormaps["viridis"](x) for x in np.linspace(0.0, 0.82, max(count, 1))]
 
 
-def save(figure, folder, name: str, formats=FORMATS) -> list[Path]:
-    """Writes a figure as `NAME.png`, `NAME.pdf` and `NAME.svg`, the same bytes every time."""
+def as_bytes(figure, kind: str, dpi: int = 300, **settings) -> bytes:
+    """A figure as a PNG, PDF or SVG file, the same bytes every time; settings of `savefig`."""
     from matplotlib import rc_context
 
     undated = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
-    files = [Path(folder) / f"{name}.{kind}" for kind in formats]
+    stream = io.BytesIO()
     with rc_context(FILES):
-        for file, kind in zip(files, formats, strict=True):
-            figure.savefig(file, format=kind, dpi=300, metadata=undated[kind])
+        figure.savefig(stream, format=kind, dpi=dpi, metadata=undated[kind], **settings)
+    return stream.getvalue()
+
+
+def save(figure, folder: str | Path, name: str, formats=FORMATS) -> list[Path]:
+    """Writes a figure as `NAME.png`, `NAME.pdf` and `NAME.svg`; returns the files."""
+    files = [Path(folder) / f"{name}.{kind}" for kind in formats]
+    for file, kind in zip(files, formats, strict=True):
+        file.write_bytes(as_bytes(figure, kind))
     return files
 
 

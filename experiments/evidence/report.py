@@ -3,7 +3,6 @@
 import base64
 import datetime
 import html
-import io
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -48,7 +47,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure that is shown, and written as `figures/NAME.png`."""
+    """A figure that is shown, and written as `figures/NAME.png`, with PDF and SVG beside it."""
 
     name: str
     figure: "Figure"
@@ -186,8 +185,14 @@ def write_block(folder: epath.Path, block: Block) -> tuple[str, str]:
         shown = pipes(block.frame)
         text = f"{shown}\n\n*{safe(block.caption)}* ([CSV]({block.name}.csv))"
         return text, f'{rendered(shown)}\n<p class="caption">{caption}</p>'
-    image, file = png(block.figure), f"figures/{block.name}.png"
+    from fitting.style import as_bytes
+
+    file = f"figures/{block.name}.png"
+    tight = {"dpi": 130, "bbox_inches": "tight"}
+    image, *others = (as_bytes(block.figure, kind, **tight) for kind in ("png", "pdf", "svg"))
     (folder / file).write_bytes(image)
+    for kind, text in zip(("pdf", "svg"), others, strict=True):
+        (folder / f"figures/{block.name}.{kind}").write_bytes(text)
     source = base64.b64encode(image).decode()
     return (
         f"![{safe(block.caption)}]({file})\n\n*{safe(block.caption)}*",
@@ -226,10 +231,3 @@ def footer(config: ConfigDict, absent: int) -> Text:
         f"---\n\nWritten on {date}, {made}{commit}.{missing}\n\nConfiguration:\n\n"
         f"```\n{values}\n```"
     )
-
-
-def png(figure: "Figure") -> bytes:
-    """Draws a figure."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=130, bbox_inches="tight", metadata={"Software": None})
-    return stream.getvalue()
