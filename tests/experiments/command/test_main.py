@@ -227,9 +227,14 @@ def test_plan_run_again_and_report(tmp_path, capsys, monkeypatch):
     again = capsys.readouterr().out
     assert "nothing to train" in again and "no trace: " in again
     out = tmp_path / "store" / "studies" / "over_training-cpu"
-    assert {"report.md", "report.html", "runs.csv", "runs.parquet", "evals.csv"} <= {
-        f.name for f in out.iterdir()
-    }
+    assert {
+        "report.md",
+        "report.html",
+        "explorer.html",
+        "runs.csv",
+        "runs.parquet",
+        "evals.csv",
+    } <= {f.name for f in out.iterdir()}
     page = (out / "report.html").read_text()
     assert "These runs do not give what the report is about" in page and "20480" in page
     (out / "report.html").unlink()
