@@ -3,14 +3,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements.lock
 
-.PHONY: help install corpus study test test-isa torture lint bench coverage extrapolation golden \
-	lock clean
+.PHONY: help install corpus study test test-thorough test-isa torture lint docs bench coverage \
+	extrapolation golden lock clean
 
 help:
 	@echo "make study     install and run the over-training study (about 6 CPU-minutes)"
 	@echo "make test      install and run the test suite"
+	@echo "make test-thorough  what the suite leaves out: more parts, meshes and optimizers"
 	@echo "make test-isa  equality and golden tests as on older processors, with one and two threads"
 	@echo "make torture   kills, signals, full disks and damage to a store (at most 15 minutes)"
+	@echo "make docs      build the site into build/docs/site; dead links and warnings fail"
 	@echo "make bench     speed of training, reading, fitting and starting, as ratios of one run"
 	@echo "make coverage  coverage of the fits' intervals on planted data (an hour of one core)"
 	@echo "make extrapolation DATA=FOLDER  laws chosen and predictions beyond the data, public tables"
@@ -37,6 +39,10 @@ study: corpus
 test: corpus
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+# The cases that the suite leaves out: the same properties of more parts, meshes and optimizers.
+test-thorough: corpus
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m thorough
+
 # Sums in other orders and of other widths, as other processors take them; one thread and two.
 test-isa: corpus
 	@for isa in AVX2 SSE4_2; do for threads in false true; do \
@@ -51,6 +57,13 @@ torture: install
 
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+$(VENV)/docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(LOCK) -e '.[docs]'
+	@touch $@
+
+docs: $(VENV)/docs
+	$(BIN)/python docs/build.py
 
 bench: corpus
 	$(BIN)/python -m experiments.bench.speed
@@ -68,7 +81,7 @@ golden: corpus
 lock:
 	$(BIN)/python -m pip install --quiet uv
 	@{ echo '# Exact versions for every supported Python; written by `make lock`.'; \
-	   $(BIN)/uv pip compile setup.cfg --extra test --universal --python-version 3.11 \
+	   $(BIN)/uv pip compile setup.cfg --extra test --extra docs --universal --python-version 3.11 \
 	     --no-header --no-annotate; } > $(LOCK).new && mv $(LOCK).new $(LOCK)
 
 clean:

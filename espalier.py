@@ -1,9 +1,13 @@
 """The console command's entry, `espalier` or `python -m espalier`: looks before it imports.
 
 The project's packages have plain names (`data`, `models`, …), which a user's own folders may have
-too. Where one of those comes first on Python's path, the command says so instead of failing.
+too. Where one of those comes first on Python's path, or another distribution has written over a
+file of ours, the command says so instead of failing.
 """
 
+import base64
+import hashlib
+import importlib.metadata
 import importlib.util
 import sys
 from pathlib import Path
@@ -27,15 +31,46 @@ def shadowed() -> str | None:
     return None
 
 
-def run() -> None:
-    """Is the console script: exits with the command's code, or with 2 and one line."""
-    told = shadowed()
+def replaced() -> str | None:
+    """Returns a line that names an installed file of ours that is not as installed, or None."""
+    try:
+        files = importlib.metadata.distribution("espalier").files or ()
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    for file in files:
+        path = Path(file.locate())
+        if file.suffix != ".py" or file.hash is None or file.parts[0] not in ROOMS:
+            continue
+        found = hashlib.new(file.hash.mode, path.read_bytes()) if path.exists() else None
+        if found is None or sum_of(found) != file.hash.value:
+            got = "gone" if found is None else "written over by another distribution"
+            accepted = "it as installed: pip install --force-reinstall --no-deps espalier's wheel"
+            return f"{path}: got it {got}; accepted: {accepted}, in an environment of its own"
+    return None
+
+
+def sum_of(found) -> str:
+    """Returns a checksum as an installation's record writes it (PEP 376, section RECORD)."""
+    return base64.urlsafe_b64encode(found.digest()).rstrip(b"=").decode()
+
+
+def refuse(told: str | None) -> None:
+    """Ends the process with a line and code 2, where there is one."""
     if told is not None:
         print(f"espalier: {told}", file=sys.stderr)
         sys.exit(2)
-    from experiments.command.main import run
 
-    run()
+
+def run() -> None:
+    """Is the console script: exits with the command's code, or with 2 and one line."""
+    refuse(shadowed())
+    try:
+        from experiments.command.main import run
+
+        run()
+    except Exception:
+        refuse(replaced())
+        raise
 
 
 if __name__ == "__main__":

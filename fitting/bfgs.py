@@ -26,11 +26,11 @@ _REFRESH = 15  # trials after which the curvature is taken from the residuals ag
 def minimise(
     problem: Problem,
     start: np.ndarray,
-    free=None,
+    free: np.ndarray | None = None,
     iterations: int = 200,
     tolerance: float = 1e-9,
     enough: float = -np.inf,
-):
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """BFGS from many points at once, inside the bounds.
 
     Args:

@@ -38,7 +38,7 @@ def _pair(item: str):
         raise Refused("bounds", item, _FORM) from None
 
 
-def bounded(law: Law, bounds) -> Law:
+def bounded(law: Law, bounds: Mapping) -> Law:
     """The law with other bounds on some parameters; searches start inside them.
 
     Args:

@@ -2,16 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from fitting.choice import Choice, choose, extrapolating
-from fitting.expression import where as rows_where
 from fitting.fit import Fit, fit
 from fitting.held_out import compute
 from fitting.intervals import quantiles, scatter, widen
-from fitting.laws import law_named
+from fitting.law import Law
+from fitting.laws import law_named, needed
 from fitting.observations import Observations
 from fitting.options import Options
 from fitting.tables import aligned
@@ -40,13 +42,16 @@ class Chain:
         return chain(self.loss, self.link, frame, self.beyond)
 
 
-def chain(loss_fit: Fit | Choice, link_fit: Fit, frame, beyond: float = 0.0) -> pd.DataFrame:
+def chain(
+    loss_fit: Fit | Choice, link_fit: Fit, frame: pd.DataFrame | Mapping, beyond: float = 0.0
+) -> pd.DataFrame:
     """The link's target predicted from the loss that a loss law predicts.
 
     Args:
       loss_fit: fit of a law of the loss, or a choice, whose weighted mean is taken.
       link_fit: fit of any law that predicts from `loss` alone.
-      frame: table with the predictors of the loss law; beyond: as `link_misfit` gives it.
+      frame: table with the predictors of the loss law.
+      beyond: as `link_misfit` gives it.
 
     Returns:
       DataFrame(loss, prediction, low, high). The interval is for a new run's value: draws of both
@@ -82,8 +87,8 @@ def fit_chain(
     losses: Observations,
     links: Observations,
     *,
-    loss_law="chinchilla",
-    link="downstream_sigmoid",
+    loss_law: str | Law = "chinchilla",
+    link: str | Law = "downstream_sigmoid",
     chance: float | None = None,
     ceiling: float | None = 1.0,
     distance: float | None = None,
@@ -96,10 +101,12 @@ def fit_chain(
       losses: runs with the predictors of the loss law and `loss`.
       links: runs or checkpoints with `loss` and the link's target, `trunk` naming their run.
       loss_law: a law, a name, or "auto" for the one chosen by rolling extrapolation on `losses`.
-      link: a law that predicts from loss alone, or its name; chance: held as the floor of the
-        sigmoid; ceiling: of the anchor at zero loss, None for no anchor.
+      link: a law that predicts from loss alone, or its name.
+      chance: held as the floor of the sigmoid.
+      ceiling: of the anchor at zero loss, None for no anchor.
       distance: log distance beyond the losses that the choice asks about.
-      loss_options, link_options: of the two fits; links are fitted by least squares by default.
+      loss_options: how the loss law is fitted.
+      link_options: how the link is fitted, by least squares unless said.
 
     Raises:
       Refused: as `fit` and `choose`; a chance for a link without a floor.
@@ -170,36 +177,43 @@ def _shares(result: Fit) -> bool:
 
 
 def chain_report(
-    losses,
-    links,
-    targets,
+    losses: str | Path,
+    links: str | Path,
+    targets: str | Path,
     *,
     by: str | None = None,
-    chance=None,
+    chance: float | Mapping | None = None,
     where: str | None = None,
     columns: Mapping[str, str] | None = None,
     link_columns: Mapping[str, str] | None = None,
-    **how,
+    **how: Any,
 ) -> str:
     """The chain from three tables to predictions, a set of them for each value of `by`.
 
     Args:
-      losses, links, targets: tables (paths) as in `fit_chain` and `chain`; `targets` may hold the
-        true value of the link's target, with which the prediction is then compared.
-      by: a column of all three, such as the task; chance: a number, or {value of `by`: number}.
-      where: condition on the rows of `losses`; columns, link_columns: {name in the file: ours},
-        the first for `losses` and `targets`.
+      losses: table (path) as in `fit_chain`.
+      links: table (path) as in `fit_chain`.
+      targets: table (path) as in `chain`; it may hold the true value of the link's target, with
+        which the prediction is then compared.
+      by: a column of all three, such as the task.
+      chance: a number, or {value of `by`: number}.
+      where: condition on the rows of `losses`.
+      columns: {name in the file: ours}, of `losses` and `targets`.
+      link_columns: {name in the file: ours}, of `links`.
       how: of `fit_chain`; the choice of the loss law asks about the distance of the targets.
 
     Returns:
       Markdown: one row for each target, and the mean relative error where the truth is known.
     """
-    tables = [Observations.read(losses, columns), Observations.read(links, link_columns)]
-    if where:
-        tables[0] = tables[0].only(rows_where(tables[0].frame, where))
-    tables.append(Observations.read(targets, columns))
-    groups = [None] if by is None else list(dict.fromkeys(tables[2].frame[by]))
     link = law_named(how.get("link", "downstream_sigmoid"))
+    loss_law = how.get("loss_law", "chinchilla")
+    reads = needed([] if loss_law == "auto" else [law_named(loss_law)])
+    tables = [
+        Observations.read(losses, columns, where, reads),
+        Observations.read(links, link_columns, needs=("loss", link.target)),
+        Observations.read(targets, columns, needs=reads[:-1]),
+    ]
+    groups = [None] if by is None else list(dict.fromkeys(tables[2].frame[by]))
     rows = []
     for group in groups:
         runs, checks, asked = (_part(table, by, group) for table in tables)

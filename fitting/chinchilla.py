@@ -1,6 +1,9 @@
 """The Chinchilla law in parameters and tokens, and its compute-optimal allocation."""
 
+from collections.abc import Mapping
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fitting.law import Law, Parameter, Use, exponent
 
@@ -16,7 +19,7 @@ def _gradient(columns, terms, alpha, beta):
     return (None, by_alpha, None), (None, None, by_beta)
 
 
-def allocation(parameters, flops) -> dict:
+def allocation(parameters: Mapping, flops: ArrayLike) -> dict:
     """Parameters and tokens that minimise the Chinchilla law at a compute budget.
 
     Args:
@@ -29,7 +32,7 @@ def allocation(parameters, flops) -> dict:
     alpha, beta = np.asarray(parameters["alpha"]), np.asarray(parameters["beta"])
     scale, coefficient = np.asarray(parameters["A"]), np.asarray(parameters["B"])
     ratio = (alpha * scale / (beta * coefficient)) ** (1 / (alpha + beta))
-    budget = np.asarray(flops, float) / 6
+    budget = np.divide(flops, 6)
     params = ratio * budget ** (beta / (alpha + beta))
     tokens = budget ** (alpha / (alpha + beta)) / ratio
     loss = parameters.get("E", 0.0) + scale * params**-alpha + coefficient * tokens**-beta

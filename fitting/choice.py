@@ -1,7 +1,8 @@
 """Which law to predict with: the one whose rolling errors are least, and a weighted mean of all."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -121,21 +122,21 @@ def _independent(obs: Observations, options: Options) -> bool:
 
 
 def choose(
-    laws,
+    laws: str | Iterable[str | Law],
     obs: Observations,
     options: Options | None = None,
-    distance=None,
-    direction=None,
-    **changes,
+    distance: float | None = None,
+    direction: str | None = None,
+    **changes: Any,
 ) -> Choice:
     """Fit several laws and choose by rolling extrapolation on the runs that are not held out.
 
     Args:
       laws: "auto" for all that the table admits, or laws and names.
-      options, changes: as for `fit`; without held-out runs 10 times beyond the largest compute is
-        asked about.
-      distance: log distance asked about; direction: compute, params or tokens; None takes both from
-        where the held-out runs lie.
+      options: as for `fit`.
+      changes: as for `fit`.
+      distance: log distance asked about; without held-out runs log 10 beyond the largest compute.
+      direction: compute, params or tokens; None takes both from where the held-out runs lie.
 
     Raises:
       Refused: no law can be fitted, or the table has nothing that places its runs.
@@ -175,12 +176,19 @@ def choose(
     return Choice(table, plain, mean_score, kept, rolled, mean, misfit, *where, left_out, told)
 
 
-def extrapolating(result: Fit, rolled=None, direction="compute", distance: float = FAR) -> Fit:
+def extrapolating(
+    result: Fit,
+    rolled: pd.DataFrame | None = None,
+    direction: str = "compute",
+    distance: float = FAR,
+) -> Fit:
     """A fit whose predictions beyond its runs carry the misfit that its rolling errors show.
 
     Args:
-      result: a fit; rolled: rows of `extrapolations` that hold its law; None makes them.
-      direction, distance: what is asked about, as in `choose`.
+      result: a fit.
+      rolled: rows of `extrapolations` that hold its law; None makes them.
+      direction: what is asked about, as in `choose`.
+      distance: what is asked about, as in `choose`.
     """
     options = Options(
         objective=result.objective,

@@ -40,7 +40,7 @@ def loss_against_compute(result: Fit, held_out: Observations | None = None, most
       most: at most this many multipliers get a curve; others are grouped with the nearest.
 
     Returns:
-      Figure; x FLOP (6 x params x tokens), y nats/token.
+      matplotlib.figure.Figure: x FLOP (6 x params x tokens), y nats/token.
     """
     figure, axes = _axes()
     axis = axes[0, 0]
@@ -87,7 +87,7 @@ def predicted_against_actual(result: Fit):
     """Predicted against observed, with the interval of a new run's value; held-out runs marked.
 
     Returns:
-      Figure; both axes in the target's unit.
+      matplotlib.figure.Figure: both axes in the target's unit.
     """
     figure, axes = _axes(5.2, 5.0)
     axis = axes[0, 0]
@@ -121,7 +121,8 @@ def residuals(result: Fit):
     """Relative residuals of fitted and held-out runs against the observed value.
 
     Returns:
-      Figure; y in per cent of the prediction; bars are the interval of a new run's value.
+      matplotlib.figure.Figure: y in per cent of the prediction; bars are the interval of a new
+        run's value.
     """
     figure, axes = _axes(6.4, 3.6)
     axis = axes[0, 0]
@@ -152,8 +153,8 @@ def profile_likelihood(result: Fit):
     """Profile of every fitted parameter with the 95 % threshold and the verdict.
 
     Returns:
-      Figure; y is the deviance (twice the drop in log-likelihood); a figure that says so if the fit
-      has no profiles.
+      matplotlib.figure.Figure: y is the deviance (twice the drop in log-likelihood); a figure that
+        says so if the fit has no profiles.
     """
     entries = list(result.profiles.values())
     columns = max(1, min(3, len(entries)))
@@ -190,7 +191,8 @@ def isoflop_minima(found: IsoFlop):
     """Runs, smooth curves and minima of every budget, and the power law through the minima.
 
     Returns:
-      Figure; x params (count) and y nats/token on the left, FLOP and params on the right.
+      matplotlib.figure.Figure: x params (count) and y nats/token on the left, FLOP and params on
+        the right.
     """
     figure, axes = _axes(9.6, 4.4, columns=2)
     left, right = axes[0]

@@ -3,19 +3,21 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from fitting.bounds import bounded
+from fitting.columns import finite
 from fitting.held_out import held_out_mask, seeds
 from fitting.intervals import Draws, draw, quantiles, scatter, variances, widen
 from fitting.law import Law
 from fitting.laws import law_named
 from fitting.misfit import Misfit
 from fitting.objective import Problem, exact, objective_and_gradient, residuals
-from fitting.observations import Observations, finite
+from fitting.observations import Observations
 from fitting.options import Options
 from fitting.profiles import Profile, design_effect, profile
 from fitting.solver import Optimum, solve
@@ -78,7 +80,9 @@ class Fit:
             raise Refused("intervals", self.interval_method, "a fit with intervals")
         return named(self.law, self.draws.points)
 
-    def predict(self, frame, new_run: bool = True, seed: int = 0) -> pd.DataFrame:
+    def predict(
+        self, frame: pd.DataFrame | Mapping, new_run: bool = True, seed: int = 0
+    ) -> pd.DataFrame:
         """Predicted target for each row.
 
         Args:
@@ -110,12 +114,14 @@ class Fit:
         return pd.DataFrame({"prediction": mean, "low": low, "high": high})
 
 
-def fit(law, obs: Observations, options: Options | None = None, **changes) -> Fit:
+def fit(law: str | Law, obs: Observations, options: Options | None = None, **changes: Any) -> Fit:
     """Fit a law to the runs that are not held out.
 
     Args:
-      law: a `Law` or a name in `LAWS`; obs: finished runs.
-      options: how, `Options()` by default; changes: fields of `Options` to replace in it.
+      law: a `Law` or a name in `LAWS`.
+      obs: finished runs.
+      options: how, `Options()` by default.
+      changes: fields of `Options` to replace in it.
 
     Raises:
       Refused: unknown law or objective, missing or constant predictors, and, unless point_only,

@@ -1,5 +1,6 @@
 """A law by groups as a report: parameters, what sharing costs, and each group's speed-up."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,23 @@ from refused import Refused
 
 
 def group_report(
-    law: Law, obs: Observations, options: Options, by: str, share=(), flops=(), out=None
+    law: Law,
+    obs: Observations,
+    options: Options,
+    by: str,
+    share: Sequence[str] = (),
+    flops: Sequence[float] = (),
+    out: str | Path | None = None,
 ) -> str:
     """Fit a law to each group of a table, with some parameters in common, and report it.
 
     Args:
-      law: the law; obs: runs; options: how it is fitted; by: column of the groups.
-      share: parameters in common; flops: budgets to allocate for each group, FLOP.
+      law: the law.
+      obs: runs.
+      options: how it is fitted.
+      by: column of the groups.
+      share: parameters in common.
+      flops: budgets to allocate for each group, FLOP.
       out: folder for groups.csv and report.md.
 
     Returns:
@@ -62,11 +73,12 @@ def group_report(
     return report
 
 
-def chosen_for_groups(laws, obs: Observations, by: str, options: Options) -> Law:
+def chosen_for_groups(laws: Sequence[str], obs: Observations, by: str, options: Options) -> Law:
     """The law with the least rolling error on average over the groups, of those judged in each.
 
     Args:
-      laws: candidates, none for all that the table admits; by: column of the groups.
+      laws: candidates, none for all that the table admits.
+      by: column of the groups.
     """
     labels, names = group_labels(obs, by)
     scores = []

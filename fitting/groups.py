@@ -1,7 +1,8 @@
 """One law for several groups of runs: each on its own, with some parameters shared, or as one."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -122,7 +123,12 @@ def partly_pooled(fits: Mapping[str, Fit]) -> tuple[pd.DataFrame, dict[str, dict
     return pd.DataFrame(rows), pooled
 
 
-def joint_law(law: Law, names, share, starts: Mapping[str, Mapping] | None = None) -> Law:
+def joint_law(
+    law: Law,
+    names: Sequence[str],
+    share: Iterable[str],
+    starts: Mapping[str, Mapping] | None = None,
+) -> Law:
     """A law of several groups, `<parameter>[<group>]` for each, once for those in `share`.
 
     Args:
@@ -213,12 +219,23 @@ def group_labels(obs: Observations, column: str) -> tuple[pd.Series, tuple[str, 
     return labels, names
 
 
-def by_group(law, obs: Observations, column: str, share=(), options=None, **changes) -> Groups:
+def by_group(
+    law: str | Law,
+    obs: Observations,
+    column: str,
+    share: Sequence[str] = (),
+    options: Options | None = None,
+    **changes: Any,
+) -> Groups:
     """Fit a law to each group of runs, with some parameters in common.
 
     Args:
-      law: a `Law` or a name; obs: runs; column: what tells the groups apart, text or numbers.
-      share: names of parameters in common; options, changes: as for `fit`.
+      law: a `Law` or a name.
+      obs: runs.
+      column: what tells the groups apart, text or numbers.
+      share: names of parameters in common.
+      options: as for `fit`.
+      changes: as for `fit`.
 
     Raises:
       Refused: no such column, fewer than two groups, or as `fit`, naming the group.

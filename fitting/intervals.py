@@ -35,14 +35,19 @@ class Draws:
     factor: float = 1.0
 
 
-def variances(miss, trunks, settings, parameters: int) -> tuple[float, float, str]:
+def variances(
+    miss: np.ndarray, trunks: np.ndarray, settings: np.ndarray, parameters: int
+) -> tuple[float, float, str]:
     """Between-trunk and within-trunk standard deviations of residuals.
 
     Replicates (runs with equal settings on different trunks) give them free of misfit; the
     residuals, corrected for fitted parameters, give a total that is never undercut.
 
     Args:
-      miss: residuals (rows,); trunks, settings: labels (rows,); parameters: number fitted.
+      miss: residuals (rows,).
+      trunks: labels (rows,).
+      settings: labels (rows,).
+      parameters: number fitted.
 
     Returns:
       (between, within, which data they came from).
@@ -97,7 +102,14 @@ def _split(deviations, trunks, correction):
     return total - inside, inside
 
 
-def draw(problem: Problem, point, trunks, settings, draws: int, seed: int = 0) -> Draws:
+def draw(
+    problem: Problem,
+    point: np.ndarray,
+    trunks: np.ndarray,
+    settings: np.ndarray,
+    draws: int,
+    seed: int = 0,
+) -> Draws:
     """Refit resampled data from the optimum.
 
     From `FEWEST_TRUNKS` trunks on, whole trunks are drawn with replacement; below, new losses are
@@ -106,8 +118,12 @@ def draw(problem: Problem, point, trunks, settings, draws: int, seed: int = 0) -
     is then autoregressive of first order, and counts as fewer runs (`independent`).
 
     Args:
-      problem: one target (rows,), as solved; point: its optimum (parameters,).
-      trunks, settings: labels (rows,); draws: how many refits; seed: of the resampling.
+      problem: one target (rows,), as solved.
+      point: its optimum (parameters,).
+      trunks: labels (rows,).
+      settings: labels (rows,).
+      draws: how many refits.
+      seed: of the resampling.
     """
     rng = np.random.default_rng(seed)
     trunks = np.asarray(trunks)

@@ -83,9 +83,12 @@ def isoflop(
     (random effects). Intervals resample the noise of every budget's runs around its smooth curve.
 
     Args:
-      obs: runs in groups of equal compute; params: the count meant.
+      obs: runs in groups of equal compute.
+      params: the count meant.
       decimals: log10 compute is rounded to this to group.
-      draws, seed: of the bootstrap, which also weighs the minima; level: of the intervals.
+      draws: of the bootstrap, which also weighs the minima.
+      seed: of the bootstrap.
+      level: of the intervals.
 
     Raises:
       Refused: fewer than two budgets with three sizes and a minimum inside them.
@@ -117,7 +120,9 @@ def bias(found: IsoFlop, law: Law, parameters: Mapping) -> pd.DataFrame:
     """What the approach makes of a law without noise, at the sizes and tokens of the table.
 
     Args:
-      found: the approach on the runs; law, parameters: in params and tokens, fitted to the same.
+      found: the approach on the runs.
+      law: in params and tokens.
+      parameters: of the law, fitted to the same runs.
 
     Returns:
       DataFrame(flops, params_error, tokens_error, exact): relative to the law's own minimum `exact`

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from fitting import figures
-from fitting.expression import where as rows_where
 from fitting.fit import Fit, fit
 from fitting.isoflop import IsoFlop, bias, isoflop
 from fitting.law import Law
@@ -19,13 +18,13 @@ from refused import Refused
 
 
 def isoflop_report(
-    table,
+    table: str | Path,
     params: str | None = None,
     *,
-    law="chinchilla",
+    law: str | Law = "chinchilla",
     columns: Mapping[str, str] | None = None,
     where: str | None = None,
-    out=None,
+    out: str | Path | None = None,
     level: float = 0.9,
     draws: int = 1000,
     seed: int = 0,
@@ -33,10 +32,15 @@ def isoflop_report(
     """Minima of every compute budget, their exponent, and a law's own optimum beside them.
 
     Args:
-      table: CSV or Parquet path, or `published:NAME[:SUBSET]`; params: the count meant.
-      law: a law in params and tokens that is fitted beside; columns: {name in the file: ours}.
+      table: CSV or Parquet path, or `published:NAME[:SUBSET]`.
+      params: the count meant.
+      law: a law in params and tokens that is fitted beside.
+      columns: {name in the file: ours}.
       where: condition on the rows that are taken, as `expression.where` reads it.
-      out: folder for budgets.csv, isoflop.png and report.md; level, draws, seed: as in `isoflop`.
+      out: folder for budgets.csv, isoflop.png and report.md.
+      level: as in `isoflop`.
+      draws: as in `isoflop`.
+      seed: as in `isoflop`.
 
     Returns:
       the report, Markdown.
@@ -47,9 +51,7 @@ def isoflop_report(
     chosen = law_named(law)
     if not allocates(chosen):
         raise Refused("law", chosen.name, "a law that predicts from a size and tokens")
-    obs = Observations.read(table, columns)
-    if where:
-        obs = obs.only(rows_where(obs.frame, where))
+    obs = Observations.read(table, columns, where, (params or "params", "tokens", "flops", "loss"))
     found = isoflop(obs, params, draws=draws, level=level, seed=seed)
     direct = _direct(chosen, obs, found)
     text = [*_lines(found), "", f"## Beside the {chosen.name} law", "", *_beside(found, direct)]

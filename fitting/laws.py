@@ -2,6 +2,8 @@
 
 # ruff: noqa: F401 (imports are the registry)
 
+from collections.abc import Iterable
+
 from fitting.broken import BROKEN_COMPUTE, BROKEN_DATA, BROKEN_SIZE
 from fitting.chinchilla import CHINCHILLA, CHINCHILLA_NO_FLOOR
 from fitting.downstream import DOWNSTREAM, DOWNSTREAM_SIGMOID
@@ -21,10 +23,23 @@ from fitting.routed import ROUTED, ROUTED_FLOOR
 from fitting.skaling import SKALING, SKALING_NO_FLOOR
 from fitting.sparsity import SPARSITY
 from fitting.vocabulary import VOCABULARY
-from refused import Refused
+from refused import Refused, listed
 
 # Every law imported above, by name: importing a law here is all it takes to be fitted.
 LAWS: dict[str, Law] = {law.name: law for law in tuple(globals().values()) if isinstance(law, Law)}
+
+
+def needed(laws: Iterable[Law], target: str | None = None) -> tuple[str, ...]:
+    """The columns that laws read, in a table that may have them under other names.
+
+    Args:
+      laws: one, or several of which one is chosen; none for all of them.
+      target: what is predicted, by default what every one of them predicts.
+    """
+    laws = list(laws)
+    read = laws[0].predictors if len(laws) == 1 else ("params", "tokens")
+    targets = {law.target for law in laws} or {"loss"}
+    return (*read, *([target] if target else sorted(targets) if len(targets) == 1 else ["loss"]))
 
 
 def law_named(law) -> Law:
@@ -32,5 +47,5 @@ def law_named(law) -> Law:
     if isinstance(law, Law):
         return law
     if law not in LAWS:
-        raise Refused("law", law, ", ".join(LAWS))
+        raise Refused("law", law, listed(LAWS, law))
     return LAWS[law]

@@ -1,6 +1,9 @@
 """Efficiency leverage: the compute a dense model needs for a mixture of experts' loss."""
 
+from collections.abc import Mapping
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fitting.law import Law, Parameter, Use, exponent
 
@@ -68,11 +71,13 @@ COMPUTE = Law(
 )
 
 
-def measured_leverage(dense, moe, flops):
+def measured_leverage(dense: Mapping, moe: Mapping, flops: ArrayLike) -> np.ndarray:
     """Leverage from two compute curves: dense compute with the mixture's loss / its compute.
 
     Args:
-      dense, moe: {"alpha", "beta"} of the `compute` law, numbers or draws; flops: FLOP.
+      dense: {"alpha", "beta"} of the `compute` law, numbers or draws.
+      moe: the same of the mixture.
+      flops: FLOP.
     """
     ratio = (dense["alpha"] / moe["alpha"]) ** (1 / dense["beta"])
     return ratio * np.asarray(flops, float) ** (moe["beta"] / dense["beta"] - 1)

@@ -71,7 +71,9 @@ class Misfit:
         )
 
 
-def learn(rows: pd.DataFrame, obs: Observations, direction: str, params, distance: float) -> Misfit:
+def learn(
+    rows: pd.DataFrame, obs: Observations, direction: str, params: str | None, distance: float
+) -> Misfit:
     """The misfit of one law from its rolling errors.
 
     At each cut the squared errors, less the variance that noise alone gives them, are regressed on
@@ -80,8 +82,11 @@ def learn(rows: pd.DataFrame, obs: Observations, direction: str, params, distanc
     difficulty, here distance, as in normalised conformal prediction (Papadopoulos et al. 2002).
 
     Args:
-      rows: of `extrapolations`, for one law; obs: the runs that its fit rests on.
-      direction, params: as in `along`; distance: log distance asked about.
+      rows: of `extrapolations`, for one law.
+      obs: the runs that its fit rests on.
+      direction: as in `along`.
+      params: as in `along`.
+      distance: log distance asked about.
     """
     end = float(np.max(along(obs, direction, params)))
     slopes, weights = [], []

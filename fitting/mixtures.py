@@ -47,7 +47,7 @@ class Proxies:
     losses: np.ndarray
 
     @classmethod
-    def of(cls, frame: pd.DataFrame, target) -> "Proxies":
+    def of(cls, frame: pd.DataFrame, target: str | Mapping[str, float]) -> "Proxies":
         """Reads columns `mixture.<domain>` and `loss.<target>`; diverged runs are left out.
 
         Args:
@@ -173,7 +173,9 @@ def ridge(shares: np.ndarray, losses: np.ndarray, penalties=PENALTIES) -> Predic
     return lambda x: mean + (x - middle) @ best[1]
 
 
-def lightgbm(shares: np.ndarray, losses: np.ndarray, watch=None) -> Predictor:
+def lightgbm(
+    shares: np.ndarray, losses: np.ndarray, watch: tuple[np.ndarray, np.ndarray] | None = None
+) -> Predictor:
     """Fits boosted trees with RegMix's settings, all rounds of them.
 
     Args:
@@ -347,7 +349,8 @@ def scores(
     predictor, so that differences are paired.
 
     Args:
-      predictions: predictor → losses [n]; observed: [n], nats/token.
+      predictions: predictor → losses [n].
+      observed: [n], nats/token.
       reference: predictor that the others' rank correlations are compared with.
 
     Returns:

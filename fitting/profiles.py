@@ -38,7 +38,9 @@ class Profile:
     verdict: str
 
 
-def design_effect(problem: Problem, point: np.ndarray, trunks, shared: float) -> np.ndarray:
+def design_effect(
+    problem: Problem, point: np.ndarray, trunks: np.ndarray, shared: float
+) -> np.ndarray:
     """How much noise shared within trunks raises the variance of each parameter, (parameters,).
 
     The ratio of least-squares variances at the optimum under an equal correlation within trunks
@@ -46,7 +48,9 @@ def design_effect(problem: Problem, point: np.ndarray, trunks, shared: float) ->
     counted: at least 1.
 
     Args:
-      problem: one target (rows,); point: its optimum (parameters,); trunks: labels (rows,);
+      problem: one target (rows,).
+      point: its optimum (parameters,).
+      trunks: labels (rows,).
       shared: share of the noise variance that the runs of a trunk have in common.
     """
     plain = "least_squares" if problem.objective == "least_squares" else "least_squares_log"
@@ -59,12 +63,15 @@ def design_effect(problem: Problem, point: np.ndarray, trunks, shared: float) ->
     return np.maximum(1.0, (1 - shared) + shared * np.sum(sums**2, axis=0) / alone)
 
 
-def profile(problem: Problem, point: np.ndarray, objective: float, effect=None):
+def profile(
+    problem: Problem, point: np.ndarray, objective: float, effect: np.ndarray | None = None
+) -> tuple[dict[str, Profile], np.ndarray | None]:
     """Profiles of all free parameters, and a better point if profiling meets one.
 
     Args:
-      problem: one target (rows,); point: its optimum (parameters,); objective: there, scaled as
-        the solver minimises it.
+      problem: one target (rows,).
+      point: its optimum (parameters,).
+      objective: there, scaled as the solver minimises it.
       effect: (parameters,) from `design_effect`; it divides the deviance. None is independence.
 
     Returns:

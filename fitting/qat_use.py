@@ -8,6 +8,7 @@ budgets are totals, full precision and QAT together; parameter counts are those 
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fitting.law import Law, Use
 from refused import Refused
@@ -17,11 +18,21 @@ _COARSE, _FINE, _ROUNDS = 65, 17, 3  # shares on the first grid, on each finer o
 _BITS = (1.0, 16.0)
 
 
-def loss_at(law: Law, parameters: Mapping, params, tokens, bits, fraction) -> np.ndarray:
+def loss_at(
+    law: Law,
+    parameters: Mapping,
+    params: ArrayLike,
+    tokens: ArrayLike,
+    bits: ArrayLike,
+    fraction: ArrayLike,
+) -> np.ndarray:
     """The law in total tokens and QAT share.
 
     Args:
-      parameters: {name: number or array (draws,)}; params, tokens, bits: numbers or (draws,).
+      parameters: {name: number or array (draws,)}.
+      params: numbers or (draws,).
+      tokens: numbers or (draws,).
+      bits: numbers or (draws,).
       fraction: number, (shares,) or (draws, shares).
 
     Returns:

@@ -1,5 +1,7 @@
 """The data-constrained law: repeated tokens and excess parameters lose value exponentially."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from fitting.law import Law, Parameter, exponent
@@ -26,7 +28,7 @@ def _saturating(total, unique, rate):
     return unique - unique * rate * np.expm1(-repeats / rate)
 
 
-def repetition_law(base, name: str = "repetition") -> Law:
+def repetition_law(base: Mapping[str, float], name: str = "repetition") -> Law:
     """The law with its single-epoch part held at a Chinchilla fit.
 
     Args:

@@ -1,8 +1,9 @@
 """From a table and a law's name to a printed report, and to files if a folder is named."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,15 +19,15 @@ from fitting.choice_report import (
     warning_lines,
     with_misfit,
 )
-from fitting.expression import where as rows_where
+from fitting.columns import PARAMETER_COUNTS
 from fitting.fit import Fit, fit
 from fitting.group_report import chosen_for_groups, group_report
 from fitting.held_out import seed_standard_deviation
 from fitting.isoflop import bias, isoflop
 from fitting.isoflop_report import exponent_line
 from fitting.law import Law
-from fitting.laws import law_named
-from fitting.observations import PARAMETER_COUNTS, Observations
+from fitting.laws import law_named, needed
+from fitting.observations import Observations
 from fitting.options import Options
 from fitting.profiles import MEANING
 from fitting.rolling import BASELINES, baselines, rolling, root_mean_square
@@ -36,18 +37,18 @@ _log = logging.getLogger("fitting")
 
 
 def fit_report(
-    law,
-    table,
+    law: str | Law,
+    table: str | Path,
     options: Options | None = None,
     *,
     columns: Mapping[str, str] | None = None,
-    out=None,
-    flops=(),
-    ask=(),
+    out: str | Path | None = None,
+    flops: Sequence[float] = (),
+    ask: Sequence[str] = (),
     by: str | None = None,
-    share=(),
+    share: Sequence[str] = (),
     where: str | None = None,
-    **changes,
+    **changes: Any,
 ) -> str:
     """Fit a law to a table and report the fit with its evidence.
 
@@ -56,14 +57,17 @@ def fit_report(
 
     Args:
       law: a law or its name; `auto`, or several names with commas, chooses by rolling errors.
-      table: CSV or Parquet path, or `published:NAME[:SUBSET]`.
-      options: how the law is fitted; changes: fields of `Options` to replace in it.
+      table: a file, a folder or `published:NAME[:SUBSET]`, as `Observations.read` takes it.
+      options: how the law is fitted.
+      changes: fields of `Options` to replace in it.
       columns: {name in the file: name in `COLUMNS`}.
       out: folder for fit.csv, fit.md, fit.tex, residuals.csv, held_out.csv, rolling.csv,
         choice.csv, influence.csv, report.md and figures; written only when everything is computed.
-      flops: budgets to allocate, FLOP; ask: questions to the fitted law, `QUESTION,NAME=VALUE,...`.
-      by: column of groups to fit one by one; share: parameters that they have in common. The report
-        is then `group_report.group_report`'s, with groups.csv.
+      flops: budgets to allocate, FLOP.
+      ask: questions to the fitted law, `QUESTION,NAME=VALUE,...`.
+      by: column of groups to fit one by one.
+      share: parameters that they have in common. The report is then `group_report.group_report`'s,
+        with groups.csv.
       where: condition on the rows that are taken, as `expression.where` reads it.
 
     Returns:
@@ -83,9 +87,7 @@ def fit_report(
     for one in named:  # Whether the laws can answer is known before they are fitted.
         for name in [*(["allocation"] if len(flops) else []), *(name for name, _ in asked)]:
             use.question(one, name)
-    obs = Observations.read(table, columns)
-    if where:
-        obs = obs.only(rows_where(obs.frame, where))
+    obs = Observations.read(table, columns, where, needed(named, options.target))
     if by is not None:
         one = named[0] if len(named) == 1 else chosen_for_groups(named, obs, by, options)
         return group_report(one, obs, options, by, share, flops, out)

@@ -1,7 +1,9 @@
 """Extrapolation from a part of the runs to all beyond, beside predictions that need no law."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,19 +44,21 @@ def cuts(place: np.ndarray, shares=SHARES) -> np.ndarray:
 
 
 def extrapolations(
-    laws,
+    laws: Sequence[str | Law],
     obs: Observations,
     options: Options | None = None,
     direction: str = "compute",
-    shares=SHARES,
-    **changes,
+    shares: Sequence[float] = SHARES,
+    **changes: Any,
 ) -> pd.DataFrame:
     """Every law fitted to the runs up to a cut and asked for all runs beyond it, cut by cut.
 
     Args:
       laws: laws or names; the predictions of `PLAIN` come along.
-      options, changes: as for `fit`; params also says which count compute is counted in.
-      direction: what the runs are ordered by; shares: of the runs, where the fits end.
+      options: as for `fit`; params also says which count compute is counted in.
+      changes: as for `fit`.
+      direction: what the runs are ordered by.
+      shares: of the runs, where the fits end.
 
     Returns:
       DataFrame(law, cut: number, fitted: runs, run, trunk, distance: log of the run's place over
@@ -178,11 +182,14 @@ def plain(obs: Observations, held_out, params=None, target: str = "loss") -> dic
     return out
 
 
-def baselines(obs: Observations, held_out, params=None, target: str = "loss") -> pd.DataFrame:
+def baselines(
+    obs: Observations, held_out: np.ndarray, params: str | None = None, target: str = "loss"
+) -> pd.DataFrame:
     """Relative errors of predictions that need no trusted law.
 
     Args:
-      obs: all runs; held_out: bool (rows,), True where a run is kept out of the fits.
+      obs: all runs.
+      held_out: bool (rows,), True where a run is kept out of the fits.
 
     Returns:
       one row per held-out run: run, observed, then (predicted - observed) / observed of

@@ -5,6 +5,7 @@ Both laws are built for given curves: a row of theirs is one step of one curve, 
 """
 
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from fitting.law import Law, Parameter, exponent
 from fitting.objective import Problem
 from fitting.schedules import Curve, Schedule
 from fitting.solver import solve
-from refused import Refused
+from refused import Refused, listed
 
 # Starts of the search, around the published fits: alpha, and what follows it.
 _MPL_STARTS = ([0.3, 0.5, 0.3, 0.3], [0.7, 5.0, 0.9, 0.9])
@@ -27,12 +28,16 @@ _PUBLISHED = {
 _MPL_NAMES = ("L0", "A", "alpha", "B", "C", "beta", "gamma")
 
 
-def multi_power_drops(part, c, beta, gamma):
+def multi_power_drops(
+    part: SimpleNamespace, c: np.ndarray, beta: np.ndarray, gamma: np.ndarray
+) -> np.ndarray:
     """Minus what the changes of the rate have taken off the loss, over B, (batch, rows).
 
     Args:
       part: arrays drop, to (changes,) and since (rows, changes), or with a batch before them.
-      c, beta, gamma: (batch, 1).
+      c: (batch, 1).
+      beta: (batch, 1).
+      gamma: (batch, 1).
     """
     # x = C S_k lr_k^-gamma; before its change S_k is 0 and so is what it adds.
     grown = 1 + c[..., None] * np.exp(-gamma[..., None] * np.log(part.to)) * part.since
@@ -106,17 +111,20 @@ SCHEDULE_LAWS: dict[str, Callable[..., Law]] = {
 }
 
 
-def fit_curves(law: str, curves: Sequence[Curve], objective: str = "huber", seed: int = 0):
+def fit_curves(
+    law: str, curves: Sequence[Curve], objective: str = "huber", seed: int = 0
+) -> tuple[dict[str, float], float]:
     """Parameters of a schedule law from whole curves.
 
     Args:
-      law: a key of `SCHEDULE_LAWS`; objective: as in `OBJECTIVES`, delta 1e-3 in log loss.
+      law: a key of `SCHEDULE_LAWS`.
+      objective: as in `OBJECTIVES`, delta 1e-3 in log loss.
 
     Returns:
       ({parameter: value}, objective value), the point that searches from several starts agree on.
     """
     if law not in SCHEDULE_LAWS:
-        raise Refused("law", law, ", ".join(SCHEDULE_LAWS))
+        raise Refused("law", law, listed(SCHEDULE_LAWS, law))
     built = SCHEDULE_LAWS[law](curves)
     target = np.concatenate([curve.loss for curve in curves])
     rows = {"curve_row": np.arange(len(target), dtype=float)}

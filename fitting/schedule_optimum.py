@@ -1,5 +1,6 @@
 """The schedule that a law of the learning rate likes best, and what it gains over common ones."""
 
+from collections.abc import Mapping
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,7 +24,7 @@ SHARES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)  # of the st
 
 def best_schedule(
     law: str,
-    parameters,
+    parameters: Mapping[str, float],
     *,
     steps: float,
     peak: float,
@@ -36,8 +37,12 @@ def best_schedule(
     `end` (Luo et al. 2025, arXiv:2503.12811, section 5).
 
     Args:
-      law: `multi_power` or `momentum`; parameters: of the law; steps: all, warm-up included.
-      peak, end: highest and lowest rate; warmup: steps of a rise from zero.
+      law: `multi_power` or `momentum`.
+      parameters: of the law.
+      steps: all, warm-up included.
+      peak: the highest rate.
+      end: the lowest rate.
+      warmup: steps of a rise from zero.
 
     Raises:
       Refused: another law, rates or steps that do not order.

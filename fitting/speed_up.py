@@ -6,14 +6,18 @@ such factor. Where the curves do not match, the factors drift and scatter with x
 is made of just that: their scatter around a line in log x, with what is not known of the curve.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
+from fitting.columns import finite
 from fitting.expression import where as rows_where
-from fitting.observations import Observations, finite
+from fitting.observations import Observations
 from refused import Refused
 
 _FEWEST = 4  # runs of the baseline, for a curve with a fitted asymptote; one fewer where pinned
@@ -55,8 +59,8 @@ class SpeedUp:
 
 
 def speed_up(
-    baseline,
-    variant,
+    baseline: pd.DataFrame,
+    variant: pd.DataFrame,
     along: str = "tokens",
     at: float | None = None,
     asymptote: float | None = None,
@@ -68,10 +72,15 @@ def speed_up(
     """The factor in `along` that a variant is worth, with an interval that knows lack of fit.
 
     Args:
-      baseline, variant: tables of the two arms, alike in all but what is compared.
-      along: what is saved, `tokens` or `flops`; at: where, the variant's largest by default.
+      baseline: table of one arm.
+      variant: table of the other, alike in all but what is compared.
+      along: what is saved, `tokens` or `flops`.
+      at: where, the variant's largest by default.
       asymptote: loss that the baseline never reaches; fitted if None.
-      target: the loss; level: of the interval; draws, seed: of the bootstrap.
+      target: the loss.
+      level: of the interval.
+      draws: of the bootstrap.
+      seed: of the bootstrap.
 
     Raises:
       Refused: too few runs for a curve, an asymptote at or above a loss, a baseline that does not
@@ -114,20 +123,23 @@ def speed_up(
 
 
 def speed_up_report(
-    table,
+    table: str | Path,
     baseline: str,
     variant: str,
-    columns=None,
-    **options,
+    columns: Mapping[str, str] | None = None,
+    **options: Any,
 ) -> str:
     """The speed-up between two sets of rows of a table, as lines of Markdown.
 
     Args:
-      table: path or `published:NAME`; baseline, variant: conditions on its rows, as in
-        `expression.where`, for instance `optimizer == adamw`; columns: {name in the file: ours}.
+      table: path or `published:NAME`.
+      baseline: condition on its rows, as in `expression.where`, for instance `optimizer == adamw`.
+      variant: condition on its rows.
+      columns: {name in the file: ours}.
       options: of `speed_up`.
     """
-    obs = Observations.read(table, columns)
+    needs = (options.get("along", "tokens"), options.get("target", "loss"))
+    obs = Observations.read(table, columns, needs=needs)
     arms = [obs.only(rows_where(obs.frame, text)) for text in (baseline, variant)]
     return "\n".join(lines(speed_up(*arms, **options), baseline, variant)) + "\n"
 

@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from fitting.fit import Fit
 from fitting.held_out import compute
@@ -14,8 +16,13 @@ from refused import Refused
 
 UNTESTED = 10.0  # times beyond the largest fitted run
 _log = logging.getLogger("fitting")
+# Targets, by how they begin, of which less is not better.
+_NO_COST = ("accuracy", "learning_rate", "batch_tokens", "leverage", "optimal_fraction")
 _DECADES = (0.0, 45.0)  # search range of counts and of FLOP, log10
-_COARSE, _FINE, _ROUNDS = 181, 21, 6  # sizes on the first grid, on each finer one, finer grids
+_COARSE, _FINE, _ROUNDS = 181, 21, 2  # sizes on the first grid, on each finer one, finer grids
+# Width of the five-point stencil whose sign is bisected at the end, decades, and how often: values
+# alone tell a minimum's place to half of their digits only.
+_STENCIL, _HALVINGS = 3e-3, 40
 
 
 def questions(law: Law) -> dict[str, Use]:
@@ -57,16 +64,22 @@ def questions(law: Law) -> dict[str, Use]:
 
 
 def allocates(law: Law) -> bool:
-    """Whether a law has a compute-optimal allocation: it predicts from a size and tokens."""
+    """Whether a law has a compute-optimal allocation: it predicts from a size and tokens what is
+    the better the less there is of it.
+    """
+    if law.target.startswith(_NO_COST):
+        return False
     return law.allocation is not None or (law.size is not None and "tokens" in law.predictors)
 
 
-def ask(result: Fit, name: str, **settings) -> pd.DataFrame:
+def ask(result: Fit, name: str, **settings: Any) -> pd.DataFrame:
     """The answer of a fitted law to one of its `questions`, with intervals.
 
     Args:
-      result: a fit; name: a key of `questions`; settings: as the question needs them, positive;
-        the fitted parameter count and target go by their own names or by those of the law.
+      result: a fit.
+      name: a key of `questions`.
+      settings: as the question needs them, positive; the fitted parameter count and target go by
+        their own names or by those of the law.
 
     Returns:
       DataFrame(output, unit, value, low, high, reachable: share of the draws with a finite answer);
@@ -175,12 +188,13 @@ def budgets(flops) -> np.ndarray:
     return flops
 
 
-def allocate(result: Fit, flops, **settings) -> pd.DataFrame:
+def allocate(result: Fit, flops: ArrayLike, **settings: Any) -> pd.DataFrame:
     """Compute-optimal parameters and tokens, with intervals.
 
     Args:
-      result: fit of a law that `allocates`; flops: FLOP, one or several, counted as
-        6 x params x tokens; settings: the law's other predictors, for instance experts.
+      result: fit of a law that `allocates`.
+      flops: FLOP, one or several, counted as 6 x params x tokens.
+      settings: the law's other predictors, for instance experts.
 
     Returns:
       one row per budget: flops, then params, tokens, tokens_per_param, loss, each followed by
@@ -198,11 +212,15 @@ def allocate(result: Fit, flops, **settings) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def speed_up(baseline: Fit, variant: Fit, flops: float, tokens_per_param=None) -> dict:
+def speed_up(
+    baseline: Fit, variant: Fit, flops: float, tokens_per_param: float | None = None
+) -> dict:
     """Baseline compute that reaches the variant's loss, divided by the variant's compute.
 
     Args:
-      baseline, variant: fits of laws that allocate; flops: of the variant.
+      baseline: fits of laws that allocate.
+      variant: fits of laws that allocate.
+      flops: of the variant.
       tokens_per_param: fixed multiplier for both; None allocates each optimally.
 
     Returns:
@@ -233,7 +251,8 @@ def _allocation(law: Law, parameters: Mapping, flops, settings: Mapping) -> dict
     else:
         params = _best_size(law, parameters, flops, settings)
         tokens = flops / 6 / params
-    value = _predict(law, parameters, params, tokens, flops, settings)
+    with np.errstate(all="ignore"):  # Without an optimum the params are infinite.
+        value = _predict(law, parameters, params, tokens, flops, settings)
     return {
         "params": params,
         "tokens": tokens,
@@ -243,20 +262,33 @@ def _allocation(law: Law, parameters: Mapping, flops, settings: Mapping) -> dict
 
 
 def _best_size(law: Law, parameters: Mapping, flops, settings) -> np.ndarray:
-    """Size with the least target along a budget, (draws,), by finer and finer grids in log."""
+    """Size with the least target along a budget, (draws,): finer and finer grids in log, then the
+    place where the slope changes its sign.
+    """
     count = max(np.size(flops), *(np.size(value) for value in parameters.values()))
     flops = np.broadcast_to(np.asarray(flops, float), (count,))[:, None]
     low, high = np.full((count, 1), _DECADES[0]), np.log10(flops / 6)
     first = (low, high)
+
+    steps = _STENCIL * np.array([-2, -1, 1, 2])
+
+    def value(decades):
+        size = 10.0**decades
+        return _predict(law, parameters, size, flops / 6 / size, flops, settings)
+
     with np.errstate(all="ignore"):
         for points in (_COARSE, *[_FINE] * _ROUNDS):
             decades = low + (high - low) * np.linspace(0, 1, points)
-            size = 10.0**decades
-            value = _predict(law, parameters, size, flops / 6 / size, flops, settings)
-            place = np.argmin(np.where(np.isfinite(value), value, np.inf), axis=1)[:, None]
+            found = value(decades)
+            place = np.argmin(np.where(np.isfinite(found), found, np.inf), axis=1)[:, None]
             centre = np.take_along_axis(decades, place, axis=1)
             step = (high - low) / (points - 1)
             low, high = np.maximum(centre - step, first[0]), np.minimum(centre + step, first[1])
+        for _ in range(_HALVINGS):
+            centre = (low + high) / 2
+            far_below, below, above, far_above = value(centre + steps).T[..., None]
+            rising = 8 * (above - below) > far_above - far_below
+            low, high = np.where(rising, low, centre), np.where(rising, centre, high)
     inner = (centre > first[0] + 1e-3) & (centre < first[1] - 1e-3)
     return np.where(inner, 10.0**centre, np.inf)[:, 0]
 
@@ -280,11 +312,18 @@ def _loss_at(law: Law, parameters, flops, multiplier, settings) -> np.ndarray:
     return _predict(law, parameters, params, params * multiplier, flops, settings)
 
 
-def compute_for(law: Law, parameters: Mapping, value, settings, tokens_per_param=None):
+def compute_for(
+    law: Law,
+    parameters: Mapping,
+    value: ArrayLike,
+    settings: Mapping,
+    tokens_per_param: float | None = None,
+) -> np.ndarray:
     """Training FLOP (draws,) at which a law reaches a target; inf where it never does.
 
     Args:
-      value: number or (draws,); settings: the law's other predictors.
+      value: number or (draws,).
+      settings: the law's other predictors.
       tokens_per_param: fixed multiplier; None allocates optimally.
     """
     settings = {name: setting for name, setting in settings.items() if name != law.target}
@@ -326,12 +365,19 @@ def widening(result: Fit) -> float:
     return 1.0 if result.draws is None else result.draws.factor
 
 
-def summary(value, cloud, level: float, factor: float, odds: bool = False, count=None) -> dict:
+def summary(
+    value: float,
+    cloud: ArrayLike | None,
+    level: float,
+    factor: float,
+    odds: bool = False,
+    count=None,
+) -> dict:
     """Value and interval of draws, widened by `factor`; inf is "never reached".
 
     Args:
-      cloud: (draws,) or a number all of `count` draws share, None without draws; odds: whether the
-        answer is a share, widened in log odds so that it stays between 0 and 1.
+      cloud: (draws,) or a number all of `count` draws share, None without draws.
+      odds: whether the answer is a share, widened in log odds so that it stays between 0 and 1.
 
     Returns:
       {"value", "low", "high", "reachable": share of finite draws}; NaN where `cloud` is None.

@@ -1,5 +1,6 @@
 """Where a segment was trained: device, versions and commit, for its record."""
 
+import contextlib
 import functools
 import importlib.metadata
 import os
@@ -23,14 +24,16 @@ def visible_cpus() -> int:
 def environment() -> dict:
     """Describes device, process count, visible CPUs, versions, and the checkout's commit."""
     folder = Path(__file__).parent
+    # An installed copy may lie in a repository of a user's own, whose commit says nothing of ours.
+    checkout = (folder.parent / "setup.cfg").exists()
     git = lambda *args: subprocess.run(
         ["git", "-C", str(folder), *args], capture_output=True, text=True, check=False
     )
-    try:
-        commit, status = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", ".")
-        found = {"commit": commit.stdout.strip() or None, "dirty": bool(status.stdout.strip())}
-    except OSError:
-        found = {"commit": None, "dirty": None}
+    found = {"commit": None, "dirty": None}
+    with contextlib.suppress(OSError):
+        if checkout:
+            commit, status = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", ".")
+            found = {"commit": commit.stdout.strip() or None, "dirty": bool(status.stdout.strip())}
     return {
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),

@@ -1,5 +1,6 @@
 """The documentation: its links lead somewhere, and what it tells one to write works as written."""
 
+import importlib.util
 import os
 import re
 import shutil
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+MADE = {"commands.md", "reference/index.md"}  # By docs/generated.py, when the site is built.
 PACKAGES = ("experiments", "scaling", "models", "data", "fitting")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.S | re.M)
 
@@ -75,8 +77,40 @@ def test_what_adding_something_says_works_as_written(tmp_path):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_leads_to_a_file(page):
     links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text())
-    local = [link for link in links if "://" not in link]
+    local = [link for link in links if "://" not in link and link not in MADE]
     assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+def script(name: str):
+    """Imports a file of docs/, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_kind_of_dead_link_of_a_site_is_found(tmp_path):
+    (tmp_path / "index.html").write_text(
+        '<a href="there.html#anchor">1</a> <a href="gone.html">2</a> <a href="there.html#no">3</a>'
+        '<img src="no.png"> <a href="https://elsewhere.org/x">4</a> <a href="#top">5</a>'
+    )
+    (tmp_path / "there.html").write_text('<h2 id="anchor">there</h2>')
+    (tmp_path / "orphan.html").write_text("nobody leads here")
+    assert script("links").dead(tmp_path) == [
+        "index.html: gone.html leads nowhere",
+        "index.html: there.html#no names no anchor of there.html",
+        "index.html: no.png leads nowhere",
+        "index.html: #top names no anchor of index.html",
+        "orphan.html: no page leads there",
+    ]
+
+
+def test_the_help_of_every_command_gets_its_page(tmp_path):
+    script("generated").commands(tmp_path / "commands.md")
+    page = (tmp_path / "commands.md").read_text()
+    for name in ("plan", "fit", "launch", "corpus build", "corpus show"):
+        assert f"## espalier {name}\n\n```text\nUsage: espalier {name} [OPTIONS]" in page
+    assert "--checkpoint-seconds SECONDS" in page
 
 
 def test_the_readme_is_read_in_five_minutes():

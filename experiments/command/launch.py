@@ -10,7 +10,9 @@ from experiments.command.options import Number, OneOf, switch
 from refused import Refused
 
 PLACES = ("local", "slurm", "ray", "tpu")
-OWN = ("--on", "--workers", "--option", "--dry-run", "--no-dry-run")  # Not for what is started.
+# Not for what is started.
+OWN = ("--on", "--workers", "--option", "--setup", "--dry-run", "--no-dry-run")
+OWN += ("--report", "--no-report")
 
 
 @click.command(cls=Command)
@@ -31,6 +33,17 @@ OWN = ("--on", "--workers", "--option", "--dry-run", "--no-dry-run")  # Not for 
     metavar="KEY=VALUE",
     help="slurm, tpu: for sbatch or gcloud; repeatable",
 )
+@click.option(
+    "--setup",
+    multiple=True,
+    metavar="LINE",
+    help="slurm, tpu: a line of bash that runs there before, as 'module load cuda'; repeatable",
+)
+@click.option(
+    "--report/--no-report",
+    default=True,
+    help="slurm: a job that reports once all workers have ended (default: yes)",
+)
 @switch("dry-run", "print what would be started, start nothing")
 @options.mesh
 @options.fleet
@@ -43,22 +56,25 @@ OWN = ("--on", "--workers", "--option", "--dry-run", "--no-dry-run")  # Not for 
 @options.profile
 @options.join_seconds
 @click.pass_context
-def command(ctx, on, chosen, workers, option, dry_run, join_seconds, **settings) -> int:
+def command(
+    ctx, on, chosen, workers, option, setup, report, dry_run, join_seconds, **settings
+) -> int:
     """Start workers here, on Slurm or Ray, or a run on a TPU pod.
 
     Further flags are those of the workers, of espalier run on a pod.
 
     \b
     espalier launch --on=local --workers=4 --config=over_training:cpu
-    espalier launch --on=slurm --workers=8 --option=time=240 --option=gpus-per-node=1 \\
-        --config=over_training:gpu --store=/shared/runs --dry-run
+    espalier launch --on=slurm --workers=8 --option=time=04:00:00 --option=gpus-per-node=1 \\
+        --setup='module load cuda' --config=over_training:gpu --store=/shared/runs --dry-run
     espalier launch --on=tpu --option=name=pod-1 --option=zone=us-east5-a \\
-        --config=over_training:pod --mesh=fsdp:8,data:4 --store=gs://mine/runs
+        --option=accelerator-type=v5litepod-32 --option=runtime-version=v2-alpha-tpuv5-lite \\
+        --option=spot --config=over_training:pod --mesh=fsdp:8,data:4 --store=gs://mine/runs
     """
     from experiments.command import launchers, session
 
     given = [flag for flag in ctx.meta[GIVEN] if flag[0] not in OWN]
-    refuse_others(on, dict(given))
+    refuse_others(on, dict(given), dict(ctx.meta[GIVEN]))
     module, config = chosen.open()
     if on != "tpu":  # A pod trains one run, of a corpus that may lie on its hosts alone.
         session.check_shared(session.Settings(**settings))
@@ -66,13 +82,24 @@ def command(ctx, on, chosen, workers, option, dry_run, join_seconds, **settings)
     # A pod's hosts have homes of their own.
     there = dict(given).get("--store", "runs") if on == "tpu" else settings["store"]
     wanted = launchers.Launch(
-        tuple(map(written, given)), there, workers, launchers.options(option), dry_run
+        tuple(map(written, given)),
+        there,
+        workers,
+        launchers.options(option),
+        dry_run,
+        setup,
+        report,
     )
     return launchers.launch(on, wanted)
 
 
-def refuse_others(on: str, given: Mapping[str, str | None]) -> None:
-    """Refuses flags that what is started at a place does not have."""
+def refuse_others(
+    on: str, given: Mapping[str, str | None], whole: Mapping[str, str | None]
+) -> None:
+    """Refuses flags that a place, or what is started there, does not have."""
+    for name in ("--report", "--no-report"):
+        if on != "slurm" and name in whole:
+            raise Refused(name, "it", "launch --on=slurm")
     run_only, work_only = ("--profile", "--join-seconds"), ("--lease-seconds",)
     for name in work_only if on == "tpu" else run_only:
         if name in given:

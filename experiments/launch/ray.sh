@@ -9,9 +9,8 @@
 # A worker that dies is told in one line, and the others go on from its last checkpoint once it has
 # been silent for --lease-seconds.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
 
 espalier launch --on=ray \
-  --config=experiments/over_training.py:gpu \
+  --config=over_training:gpu \
   --store=runs \
   "$@"

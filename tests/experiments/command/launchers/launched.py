@@ -12,7 +12,10 @@ import tempfile
 import threading
 
 import tests.conftest  # noqa: F401 — the same settings as in the tests.
-from experiments.command.launchers import ENDED, Actor, Launch, Task, on_ray
+from experiments.command.launchers.ray import Actor
+from experiments.command.launchers.ray import launch as on_ray
+from experiments.command.launchers.slurm import Task
+from experiments.command.launchers.wanted import ENDED, Launch
 
 # Ray asks nothing of the network, keeps its token out of the home folder, and lets workers have
 # their share of a busy machine.
