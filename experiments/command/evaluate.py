@@ -14,8 +14,9 @@ from experiments.command.options import Place, switch
     type=Place("file"),
     multiple=True,
     required=True,
-    metavar="FILE",
-    help="a task's items as JSON lines (docs/models.md); repeatable",
+    metavar="FILE|NAME",
+    help="a task's items as JSON lines (docs/models.md), or closing, identifier, continuation, "
+    "word: made of the corpus's held-out text; repeatable",
 )
 @switch("opened", "begin every context with the separator, as documents in training do")
 def command(chosen, store: str, run: str, study: str, tasks: tuple[str, ...], opened: bool) -> int:
@@ -43,15 +44,16 @@ def evaluate(store, study, run: str | None, name: str | None, files, opened: boo
     """
     from experiments.command import models_kept
     from refused import Refused
-    from scaling.downstream import Task
+    from scaling.tasks import task_of
 
-    tasks = [Task.read(file) for file in files]
-    if len({task.name for task in tasks}) < len(tasks):
-        raise Refused("--tasks", ", ".join(files), "files of different names")
     if run is not None or (study is None and name is None):
         runs = [models_kept.chosen(store, run, name, study)]
     else:
         runs = models_kept.every(store, name, study)
+    corpus = models_kept.corpus_of(store, runs[0]) if study is None else study.corpus
+    tasks = [task_of(file, corpus, runs[0].data.mixture.names[0]) for file in files]
+    if len({task.name for task in tasks}) < len(tasks):
+        raise Refused("--tasks", ", ".join(files), "files of different names")
     for one in runs:
         for task in tasks:
             print(f"{one.identity}  {asked(store, study, one, task, opened)}")
