@@ -14,6 +14,7 @@ PACKAGES = {
     "fitting": "From a table of runs to a law and its predictions. Needs numpy and SciPy alone.",
     "scaling": "Runs, plans, training on a mesh, and run tables.",
     "scaling.optimizers": "Optimizers, one file each.",
+    "scaling.interchange": "Models in and out: a file of our own, and Hugging Face folders.",
     "scaling.chips": "What a program would need on devices that are not here.",
     "models": "The Transformer, its parts and their accounting.",
     "data": "Corpora, mixtures and the order in which they are read.",
