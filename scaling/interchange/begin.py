@@ -45,9 +45,7 @@ def check_tokens(kept: Kept, corpus: Corpus) -> None:
     if type(theirs) is not type(ours) or (
         isinstance(ours, BPE) and meaning(theirs.json) != meaning(ours.json)
     ):
-        accepted = (
-            "one that was built with the model's tokenizer (espalier import --tokenizer=FILE)"
-        )
+        accepted = "one of the tokenizer that `espalier import --tokenizer=FILE` writes"
         raise Refused("corpus", f"{corpus.name!r} of another {corpus.tokenizer}", accepted)
 
 
