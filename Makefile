@@ -3,13 +3,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements.lock
 
-.PHONY: help install corpus study test test-thorough test-isa test-slurm torture lint docs bench \
+.PHONY: help install corpus study test test-thorough test-hf test-isa test-slurm torture lint docs bench \
 	coverage extrapolation golden lock clean
 
 help:
 	@echo "make study     install and run the over-training study (about 6 CPU-minutes)"
 	@echo "make test      install and run the test suite"
 	@echo "make test-thorough  what the suite leaves out: more parts, meshes and optimizers"
+	@echo "make test-hf   exports and imports held to transformers, torch and lm_eval, on CPUs"
 	@echo "make test-isa  equality and golden tests as on older processors, with one and two threads"
 	@echo "make test-slurm  launchers on a Slurm of one node, started here (as root; needs Debian's packages)"
 	@echo "make torture   kills, signals, full disks and damage to a store (at most 15 minutes)"
@@ -43,6 +44,22 @@ test: corpus
 # The cases that the suite leaves out: the same properties of more parts, meshes and optimizers.
 test-thorough: corpus
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m thorough
+
+# An environment of its own, which sees the packages of the first. The versions are those that the
+# tests were written with; of torch, `==` also takes a build for CPUs where the index has one.
+HF := .venv-hf
+HF_PINS := accelerate==1.15.0 compressed-tensors==0.20.0 lm-eval==0.4.13 torch==2.13.0 \
+	transformers==5.24.0
+PACKAGES := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+
+$(HF)/installed: $(VENV)/installed
+	$(PYTHON) -m venv $(HF)
+	@$(BIN)/python $(PACKAGES) > "$$($(HF)/bin/python $(PACKAGES))/first.pth"
+	$(HF)/bin/python -m pip install --quiet --disable-pip-version-check $(HF_PINS)
+	@touch $@
+
+test-hf: $(HF)/installed
+	$(HF)/bin/python -m pytest tests/interop -n 2 --dist loadfile
 
 # Sums in other orders and of other widths, as other processors take them; one thread and two.
 test-isa: corpus
@@ -90,4 +107,4 @@ lock:
 	     --no-header --no-annotate; } > $(LOCK).new && mv $(LOCK).new $(LOCK)
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(HF) build *.egg-info

@@ -15,6 +15,7 @@ PACKAGES = {
     "fitting.reading": "From anybody's table to rows under our column names.",
     "scaling": "Runs, plans, training on a mesh, and run tables.",
     "scaling.optimizers": "Optimizers, one file each.",
+    "scaling.interchange": "Models in and out: a file of our own, and Hugging Face folders.",
     "scaling.chips": "What a program would need on devices that are not here.",
     "models": "The Transformer, its parts and their accounting.",
     "data": "Corpora, mixtures and the order in which they are read.",

@@ -120,3 +120,32 @@ def test_the_readme_is_read_in_five_minutes():
     sentences = [s.split() for s in re.split(r"[.?!:]\s", prose) if s.split()]
     lengths = sorted(len(words) for words in sentences)
     assert lengths[len(lengths) // 2] <= 15
+
+
+def test_the_study_that_goes_on_from_a_model_is_planned_from_its_values(corpus, tmp_path):
+    from scaling import plan
+    from scaling.interchange import folder
+    from scaling.interchange.begin import first_state
+    from tests.scaling.interchange.models import LIKE, kept
+
+    (block,) = [
+        text
+        for blocks in sections(ROOT / "docs" / "models.md").values()
+        for language, text in blocks
+        if language == "python" and text.startswith("# continued.py")
+    ]
+    (tmp_path / "continued.py").write_text(block)
+    folder.write(tmp_path / "model", kept(LIKE["qk_norm"]))
+    found = importlib.util.spec_from_file_location("continued", tmp_path / "continued.py")
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    config = module.get_config("cpu")
+    place = next(iter(corpus.domains.values())).folder
+    config.update(corpus=str(place), model=str(tmp_path / "model"), tokens=5_000)
+    config.update(evaluation_tokens=128)
+    study = module.study(config)
+    study.check()
+    planned = plan(study.runs)
+    assert len(planned.runs) == 2 and len(planned.segments) == 3
+    state = first_state(planned.runs[0])
+    assert (state.params["head.kernel"] == kept(LIKE["qk_norm"]).params["head.kernel"]).all()
