@@ -1,6 +1,8 @@
 """Pages that are made from the code: every command's help, and the reference of every module."""
 
 import ast
+import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,20 +24,32 @@ PACKAGES = {
 
 
 def commands(page: Path) -> None:
-    """Writes every command's help, as the command line itself gives it."""
+    """Writes every command's help, as the command line itself declares it."""
     root = click.Context(espalier, info_name="espalier")
     parts = [
-        "# Every command's help\n\nWhat `espalier COMMAND --help` prints. "
+        "# Every command's help\n\nThe same as `espalier COMMAND --help` prints. "
         "[The command](command.md) says what the commands are for.\n"
     ]
     for words, leaf in leaves(espalier, root):
-        *groups, name = words.split()
-        parent = root
-        for group in groups:
-            parent = click.Context(parent.command.get_command(parent, group), parent, group)
-        text = leaf.get_help(click.Context(leaf, parent, name, max_content_width=88))
-        parts.append(f"## espalier {words}\n\n```text\n{text}\n```\n")
+        context = click.Context(leaf, root, words)
+        options = [param for param in leaf.params if isinstance(param, click.Option)]
+        parts.append(f"## espalier {words}\n\n{described(leaf)}\n")
+        parts += [f"- {option(param, context)}" for param in options]
+        parts.append("")
     page.write_text("\n".join(parts), "utf-8")
+
+
+def described(command: click.Command) -> str:
+    """Returns what a command says of itself, its examples as they are typed."""
+    text, _, examples = inspect.cleandoc(command.help).partition("\n\n\b\n")
+    return f"{text}\n\n```sh\n{examples}\n```" if examples else text
+
+
+def option(param: click.Option, context: click.Context) -> str:
+    """Returns an option's names and meaning in one line."""
+    names, meaning = param.get_help_record(context)
+    plain = re.sub(r"([*_<>])", r"\\\1", re.sub(r" +", " ", meaning))
+    return f"`{names}` {plain}"
 
 
 def modules(package: Path) -> Iterator[Path]:

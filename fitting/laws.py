@@ -2,6 +2,8 @@
 
 # ruff: noqa: F401 (imports are the registry)
 
+import difflib
+
 from fitting.broken import BROKEN_COMPUTE, BROKEN_DATA, BROKEN_SIZE
 from fitting.chinchilla import CHINCHILLA, CHINCHILLA_NO_FLOOR
 from fitting.downstream import DOWNSTREAM, DOWNSTREAM_SIGMOID
@@ -28,9 +30,11 @@ LAWS: dict[str, Law] = {law.name: law for law in tuple(globals().values()) if is
 
 
 def law_named(law) -> Law:
-    """A `Law` as it is, or the one with that name; Refused with the list for an unknown name."""
+    """A `Law` as it is, or the one with that name; Refused for an unknown one, with one near."""
     if isinstance(law, Law):
         return law
     if law not in LAWS:
-        raise Refused("law", law, ", ".join(LAWS))
+        near = difflib.get_close_matches(str(law), LAWS, n=1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        raise Refused("law", law, ", ".join(LAWS) + meant)
     return LAWS[law]
