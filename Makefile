@@ -3,12 +3,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements.lock
 
-.PHONY: help install corpus study test test-isa torture lint docs tutorials bench coverage \
-	extrapolation golden lock clean
+.PHONY: help install corpus study test test-thorough test-isa torture lint docs tutorials bench \
+	coverage extrapolation golden lock clean
 
 help:
 	@echo "make study     install and run the over-training study (about 6 CPU-minutes)"
 	@echo "make test      install and run the test suite"
+	@echo "make test-thorough  what the suite leaves out: more parts, meshes and optimizers"
 	@echo "make test-isa  equality and golden tests as on older processors, with one and two threads"
 	@echo "make torture   kills, signals, full disks and damage to a store (at most 15 minutes)"
 	@echo "make docs      build the site into build/docs/site; dead links and warnings fail"
@@ -38,6 +39,10 @@ study: corpus
 
 test: corpus
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The cases that the suite leaves out: the same properties of more parts, meshes and optimizers.
+test-thorough: corpus
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m thorough
 
 # Sums in other orders and of other widths, as other processors take them; one thread and two.
 test-isa: corpus

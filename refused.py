@@ -1,4 +1,7 @@
-"""The one error with which every room turns down what it was given; it imports nothing."""
+"""The one error with which every room turns down what it was given, and how it lists names."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class Refused(ValueError):
@@ -10,3 +13,10 @@ class Refused(ValueError):
 
     def __reduce__(self):
         return type(self), (self.field, self.value, self.accepted)
+
+
+def listed(known: Iterable[str], given: str) -> str:
+    """Returns the accepted names, and the nearest to what was given where one is near."""
+    known = list(known)
+    near = difflib.get_close_matches(str(given), known, n=1)
+    return ", ".join(known) + (f"; did you mean {near[0]}?" if near else "")

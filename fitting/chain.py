@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 
 from fitting.choice import Choice, choose, extrapolating
-from fitting.expression import where as rows_where
 from fitting.fit import Fit, fit
 from fitting.held_out import compute
 from fitting.intervals import quantiles, scatter, widen
 from fitting.law import Law
-from fitting.laws import law_named
+from fitting.laws import law_named, needed
 from fitting.observations import Observations
 from fitting.options import Options
 from fitting.tables import aligned
@@ -206,12 +205,15 @@ def chain_report(
     Returns:
       Markdown: one row for each target, and the mean relative error where the truth is known.
     """
-    tables = [Observations.read(losses, columns), Observations.read(links, link_columns)]
-    if where:
-        tables[0] = tables[0].only(rows_where(tables[0].frame, where))
-    tables.append(Observations.read(targets, columns))
-    groups = [None] if by is None else list(dict.fromkeys(tables[2].frame[by]))
     link = law_named(how.get("link", "downstream_sigmoid"))
+    loss_law = how.get("loss_law", "chinchilla")
+    reads = needed([] if loss_law == "auto" else [law_named(loss_law)])
+    tables = [
+        Observations.read(losses, columns, where, reads),
+        Observations.read(links, link_columns, needs=("loss", link.target)),
+        Observations.read(targets, columns, needs=reads[:-1]),
+    ]
+    groups = [None] if by is None else list(dict.fromkeys(tables[2].frame[by]))
     rows = []
     for group in groups:
         runs, checks, asked = (_part(table, by, group) for table in tables)

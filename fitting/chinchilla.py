@@ -32,7 +32,7 @@ def allocation(parameters: Mapping, flops: ArrayLike) -> dict:
     alpha, beta = np.asarray(parameters["alpha"]), np.asarray(parameters["beta"])
     scale, coefficient = np.asarray(parameters["A"]), np.asarray(parameters["B"])
     ratio = (alpha * scale / (beta * coefficient)) ** (1 / (alpha + beta))
-    budget = np.asarray(flops, float) / 6
+    budget = np.divide(flops, 6)
     params = ratio * budget ** (beta / (alpha + beta))
     tokens = budget ** (alpha / (alpha + beta)) / ratio
     loss = parameters.get("E", 0.0) + scale * params**-alpha + coefficient * tokens**-beta

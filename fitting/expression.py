@@ -6,14 +6,16 @@ functions in `FUNCTIONS`, comparisons, and, or, not, in; everything else is refu
 
 import ast
 import operator
+import re
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
 
-from fitting.observations import PARAMETER_COUNTS
+from fitting.columns import PARAMETER_COUNTS
 from refused import Refused
 
+_QUOTED = re.compile("`([^`]+)`")
 _LONGEST, _DEEPEST = 2000, 60  # characters, and operations inside one another
 
 
@@ -115,11 +117,18 @@ def where(frame: pd.DataFrame, text: str) -> np.ndarray:
     Args:
       frame: any table; `params` is its only parameter count where it has no such column.
       text: for instance `State == finished and params > 1e6`; a word that is no column is text,
-        with or without quotes, when it is compared by ==, != or in.
+        with or without quotes, when it is compared by ==, != or in. A column whose name is no
+        plain word stands in backquotes, as in `eval/loss` < 5.
 
     Raises:
       Refused: as `parse`; an unknown column, text where a number belongs, no condition.
     """
+    quoted = dict.fromkeys(_QUOTED.findall(text))
+    for place, name in enumerate(quoted):
+        if name not in frame:
+            raise Refused("where", name, f"a column: {', '.join(map(str, frame))}")
+        text = text.replace(f"`{name}`", f" quoted_{place}_ ")
+        frame = frame.assign(**{f"quoted_{place}_": frame[name]})
     found = _condition(parse(text, "where"), frame, text)
     return np.broadcast_to(np.asarray(found, bool), (len(frame),))
 

@@ -10,13 +10,14 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from fitting.bounds import bounded
+from fitting.columns import finite
 from fitting.held_out import held_out_mask, seeds
 from fitting.intervals import Draws, draw, quantiles, scatter, variances, widen
 from fitting.law import Law
 from fitting.laws import law_named
 from fitting.misfit import Misfit
 from fitting.objective import Problem, exact, objective_and_gradient, residuals
-from fitting.observations import Observations, finite
+from fitting.observations import Observations
 from fitting.options import Options
 from fitting.profiles import Profile, design_effect, profile
 from fitting.solver import Optimum, solve

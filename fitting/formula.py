@@ -7,9 +7,9 @@ from difflib import get_close_matches
 import numpy as np
 
 from fitting.bounds import bounded, read_bounds
+from fitting.columns import COLUMNS, unit
 from fitting.expression import evaluate, name_of, names, parse
 from fitting.law import Law, Parameter
-from fitting.observations import COLUMNS, unit
 from refused import Refused
 
 _COUNT = "params"  # The parameter count that a fit is told to use.
@@ -61,6 +61,12 @@ def formula_law(
         source="the user's formula",
     )
     return bounded(law, {key: ends for key, ends in bounds.items() if ends[0] >= 0})
+
+
+def formula_names(text: str) -> tuple[str, ...]:
+    """The names in a formula and its target, columns and parameters alike; Refused as `parse`."""
+    target, tree = _sides(text)
+    return (*names(tree), target)
 
 
 def _sides(text: str) -> tuple[str, ast.expr]:

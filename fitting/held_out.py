@@ -3,8 +3,10 @@
 import numpy as np
 import pandas as pd
 
+from fitting.columns import PARAMETER_COUNTS
+from fitting.expression import where as rows_where
 from fitting.intervals import replicates
-from fitting.observations import PARAMETER_COUNTS, Observations
+from fitting.observations import Observations
 from refused import Refused
 
 DIRECTIONS = ("compute", "params", "tokens")
@@ -14,7 +16,10 @@ OUTCOMES = (  # how columns begin that a run ends in; every other one says how i
     *("loss", "error", "accuracy", "bits_per_byte", "train_loss", "grad_norm", "seconds"),
     *("tokens_per_second", "router.", "ended_", "leverage", "optimal_fraction"),
 )
-SPLITS = "largest_decile, above:FRACTION (of the largest compute), or COLUMN>VALUE"
+SPLITS = (
+    "largest_decile, above:FRACTION (of the largest compute), or a condition such as "
+    "COLUMN>VALUE or COLUMN==TEXT"
+)
 
 
 def compute(obs: Observations, params: str | None = None) -> np.ndarray:
@@ -111,7 +116,8 @@ def held_out_mask(
 
 
 def split(obs: Observations, text: str, params: str | None = None) -> np.ndarray:
-    """A held-out mask by name: `largest_decile`, `above:0.25`, or `params_total>1e8`.
+    """A held-out mask by name: `largest_decile`, `above:0.25`, `params_total>1e8`, or a condition
+    as `expression.where` reads it, such as `group == web`.
 
     Raises:
       Refused: another text, an unknown column, or a split that holds out nothing or everything.
@@ -120,9 +126,11 @@ def split(obs: Observations, text: str, params: str | None = None) -> np.ndarray
         mask = largest_decile(obs, params)
     elif text.startswith("above:"):
         mask = above_compute(obs, _number(text.removeprefix("above:"), text), params)
-    elif ">" in text:
+    elif ">" in text and "=" not in text:
         column, _, value = text.partition(">")
         mask = obs.column(column.strip()) > _number(value, text)
+    elif "=" in text or "<" in text:
+        mask = rows_where(obs.frame, text)
     else:
         raise Refused("held_out", text, SPLITS)
     if not mask.any() or mask.all():

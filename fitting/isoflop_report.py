@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from fitting import figures
-from fitting.expression import where as rows_where
 from fitting.fit import Fit, fit
 from fitting.isoflop import IsoFlop, bias, isoflop
 from fitting.law import Law
@@ -52,9 +51,7 @@ def isoflop_report(
     chosen = law_named(law)
     if not allocates(chosen):
         raise Refused("law", chosen.name, "a law that predicts from a size and tokens")
-    obs = Observations.read(table, columns)
-    if where:
-        obs = obs.only(rows_where(obs.frame, where))
+    obs = Observations.read(table, columns, where, (params or "params", "tokens", "flops", "loss"))
     found = isoflop(obs, params, draws=draws, level=level, seed=seed)
     direct = _direct(chosen, obs, found)
     text = [*_lines(found), "", f"## Beside the {chosen.name} law", "", *_beside(found, direct)]

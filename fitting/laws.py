@@ -2,7 +2,7 @@
 
 # ruff: noqa: F401 (imports are the registry)
 
-import difflib
+from collections.abc import Iterable
 
 from fitting.broken import BROKEN_COMPUTE, BROKEN_DATA, BROKEN_SIZE
 from fitting.chinchilla import CHINCHILLA, CHINCHILLA_NO_FLOOR
@@ -23,18 +23,29 @@ from fitting.routed import ROUTED, ROUTED_FLOOR
 from fitting.skaling import SKALING, SKALING_NO_FLOOR
 from fitting.sparsity import SPARSITY
 from fitting.vocabulary import VOCABULARY
-from refused import Refused
+from refused import Refused, listed
 
 # Every law imported above, by name: importing a law here is all it takes to be fitted.
 LAWS: dict[str, Law] = {law.name: law for law in tuple(globals().values()) if isinstance(law, Law)}
 
 
+def needed(laws: Iterable[Law], target: str | None = None) -> tuple[str, ...]:
+    """The columns that laws read, in a table that may have them under other names.
+
+    Args:
+      laws: one, or several of which one is chosen; none for all of them.
+      target: what is predicted, by default what every one of them predicts.
+    """
+    laws = list(laws)
+    read = laws[0].predictors if len(laws) == 1 else ("params", "tokens")
+    targets = {law.target for law in laws} or {"loss"}
+    return (*read, *([target] if target else sorted(targets) if len(targets) == 1 else ["loss"]))
+
+
 def law_named(law) -> Law:
-    """A `Law` as it is, or the one with that name; Refused for an unknown one, with one near."""
+    """A `Law` as it is, or the one with that name; Refused with the list for an unknown name."""
     if isinstance(law, Law):
         return law
     if law not in LAWS:
-        near = difflib.get_close_matches(str(law), LAWS, n=1)
-        meant = f"; did you mean {near[0]}?" if near else ""
-        raise Refused("law", law, ", ".join(LAWS) + meant)
+        raise Refused("law", law, listed(LAWS, law))
     return LAWS[law]

@@ -42,7 +42,7 @@ def _signed(name, low, high):
 
 def at_experts(parameters, experts) -> dict:
     """The Chinchilla law that the joint law becomes at one expert count: E, A, B, alpha, beta."""
-    grown = effective_experts(float(experts), parameters["E_start"], parameters["E_max"])
+    grown = effective_experts(experts, parameters["E_start"], parameters["E_max"])
     routed = np.log(grown)
     return {
         "E": parameters["c"],

@@ -1,56 +1,20 @@
 """A table of runs with named, unit-carrying columns, checked before any law sees it."""
 
-import gzip
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from fitting.columns import COLUMNS, PARAMETER_COUNTS, POSITIVE, finite, numbers
+from fitting.expression import where as rows_where
+from fitting.reading import NEEDS, plain_frame, read_table
+from fitting.reading.formats import sheet_of
+from fitting.reading.units import meanings
 from refused import Refused
 
-# Column -> unit. A trailing dot marks a family: `loss.c4`, `mixture.wikipedia`, `error.arc_easy`.
-COLUMNS = {
-    "params_total": "parameters, embeddings included",
-    "params_non_embedding": "parameters, embeddings left out",
-    "params_active": "parameters used per token",
-    "tokens": "training tokens seen, repeats counted",
-    "unique_tokens": "distinct training tokens",
-    "flops": "training FLOP, counted exactly",
-    "flops_6nd": "training FLOP, 6 x parameters x tokens",
-    "loss": "nats/token",
-    "loss.": "nats/token on one domain",
-    "error.": "fraction wrong, 0 to 1",
-    "accuracy": "fraction right, 0 to 1",
-    "accuracy.": "fraction right, 0 to 1",
-    "bits_per_byte": "bits/byte",
-    "unigram_loss": "nats/token of the unigram model",
-    "learning_rate": "peak learning rate, or that of the step",
-    "step": "optimizer steps",
-    "schedule": "learning rate as STEP:RATE STEP:RATE ..., straight between",
-    "batch_tokens": "tokens per step",
-    "bits": "bits per weight",
-    "tokens_qat": "tokens trained with fake quantisation",
-    "tokens_fp": "tokens trained at full precision",
-    "streams": "parallel streams P",
-    "experts": "number of experts",
-    "activation_ratio": "active experts / experts",
-    "granularity": "expert granularity, 2 x width / expert width",
-    "group_size": "weights that share a quantisation scale",
-    "mixture.": "share of a domain in the training tokens, 0 to 1",
-    "seed": "random seed",
-    "trunk": "id shared by branches, checkpoints and seeds that share a training prefix",
-    "run": "unique id",
-    "diverged_step": "step at which the run diverged, empty if it did not",
-}
-PARAMETER_COUNTS = ("params_total", "params_non_embedding", "params_active")
-_POSITIVE = (
-    *PARAMETER_COUNTS,
-    *("tokens", "unique_tokens", "flops", "flops_6nd", "bits", "streams", "experts"),
-    *("activation_ratio", "granularity", "group_size", "learning_rate", "batch_tokens"),
-)
 _log = logging.getLogger("fitting")
 
 
@@ -77,39 +41,56 @@ class Observations:
         object.__setattr__(self, "notes", tuple(notes))
 
     @classmethod
-    def read(cls, path: str | Path, columns: Mapping[str, str] | None = None) -> "Observations":
-        """Read CSV or Parquet, or a packaged table as `published:NAME` or `published:NAME:SUBSET`.
+    def read(
+        cls,
+        path,
+        columns: Mapping[str, str] | None = None,
+        where: str | None = None,
+        needs: Iterable[str] = NEEDS,
+    ) -> "Observations":
+        """Read anybody's table, or a packaged one as `published:NAME` or `published:NAME:SUBSET`.
 
         Args:
-          path: file, or `published:NAME[:SUBSET]`; lines of a CSV that start with # are comments.
-          columns: {name in the file: name in `COLUMNS`}.
+          path: file, folder or DataFrame as `reading.formats.sheet_of` takes it, or
+            `published:NAME[:SUBSET]`; observations are taken as they are.
+          columns: {name in the file: name in `COLUMNS`, with its unit as in `params_total[M]`}.
+          where: condition on the rows that are taken, as `expression.where` reads it.
+          needs: what is meant to be fitted, so that it is sought under other names.
 
         Raises:
-          Refused: unknown file type, missing file, unknown published name, unknown column.
+          Refused: as `reading.read_table`; unknown published name.
         """
+        if isinstance(path, Observations):
+            return path.only(rows_where(path.frame, where)) if where else path
+        if not isinstance(path, str) or not path.startswith("published:"):
+            frame, notes = read_table(path, columns, needs=needs, where=where)
+            for text in notes:
+                _log.warning(text)
+            return cls(frame, tuple(notes))
         frame = read_frame(path)
-        mapped = list((columns or {}).values())
-        for theirs, ours in (columns or {}).items():
-            if mapped.count(ours) > 1:
-                raise Refused("columns", f"{ours} from several columns", "one column for each name")
-            if theirs not in frame:
-                raise Refused("columns", theirs, f"one of {', '.join(map(str, frame))}")
-            if unit(ours) is None:
-                given = f"{theirs}={ours}"
-                raise Refused("columns", given, f"{theirs}=NAME with one of {', '.join(COLUMNS)}")
-        clash = set((columns or {}).values()) & (set(frame) - set(columns or {}))
+        meant = meanings(columns or {}, frame, needs)
+        named = {theirs: one.ours for theirs, one in meant.items()}
+        clash = set(named.values()) & (set(frame) - set(named))
         notes = []
         for name in sorted(clash):
             _note(notes, f"{name}: the table's own column gives way to the one mapped to it")
-        frame = frame.drop(columns=list(clash)).rename(columns=dict(columns or {}))
-        return cls(frame, tuple(notes))
+        converted = {name: one.converted(frame[name], frame) for name, one in meant.items()}
+        frame = frame.assign(**converted).drop(columns=list(clash)).rename(columns=named)
+        read = cls(frame, tuple(notes))
+        return read.only(rows_where(read.frame, where)) if where else read
 
     def __len__(self) -> int:
         return len(self.frame)
 
     def only(self, mask) -> "Observations":
         """The rows where `mask` (bool, one per row) holds."""
-        return Observations(self.frame[np.asarray(mask, bool)].reset_index(drop=True), self.notes)
+        frame = self.frame[np.asarray(mask, bool)].reset_index(drop=True)
+        if not len(frame):
+            raise Refused("table", "0 rows", "at least one finished run")
+        part = object.__new__(Observations)  # What was checked and said of the table holds of it.
+        object.__setattr__(part, "frame", frame)
+        object.__setattr__(part, "notes", self.notes)
+        return part
 
     def column(self, name: str) -> np.ndarray:
         """One numeric column, shape (rows,); Refused if it is missing or holds NaN."""
@@ -137,7 +118,7 @@ class Observations:
 
 
 def read_frame(path) -> pd.DataFrame:
-    """The raw table behind a path or `published:NAME`; Refused as in `Observations.read`."""
+    """The table behind a path or `published:NAME` with its own columns; Refused as in `read`."""
     text = str(path)
     if text.startswith("published:"):
         name, _, subset = text.removeprefix("published:").partition(":")
@@ -147,35 +128,7 @@ def read_frame(path) -> pd.DataFrame:
             raise Refused("table", text, ", ".join(f"published:{key}" for key in known))
         frame = pd.read_csv(known[name], comment="#")
         return _subset(frame, name, subset) if subset else frame
-    file = Path(text)
-    if not file.is_file():
-        raise Refused("table", text, "an existing .csv or .parquet file, or published:NAME")
-    if not text.endswith((".csv", ".csv.gz", ".parquet")):
-        raise Refused("table", text, "a file that ends in .csv, .csv.gz or .parquet")
-    try:
-        if file.suffix == ".parquet":
-            return pd.read_parquet(file)
-        # Only lines that start with # are comments: a colour in a cell is none.
-        told = _comment_lines(file)
-        # pandas renames a column that is given twice: the header is looked at as it stands.
-        header = pd.read_csv(file, skiprows=told, header=None, nrows=1, dtype=str).iloc[0].dropna()
-        if not all(map(str.isprintable, header)):
-            raise Refused("table", text, "a text file with a header line")
-        if header.duplicated().any():
-            raise Refused("table", f"{header[header.duplicated()].iloc[0]} twice", "a column once")
-        return pd.read_csv(file, skiprows=told)
-    except Refused:
-        raise
-    except (ValueError, OSError, EOFError) as error:  # pandas' and pyarrow's own are of these.
-        why = " ".join(str(error).split())
-        raise Refused("table", text, f"a readable table ({why})") from None
-
-
-def _comment_lines(file: Path) -> list[int]:
-    """Numbers of the lines of a CSV that start with #."""
-    opened = gzip.open if file.suffix == ".gz" else open
-    with opened(file, "rt", errors="replace") as lines:
-        return [number for number, line in enumerate(lines) if line.startswith("#")]
+    return plain_frame(sheet_of(path))
 
 
 def _subset(frame: pd.DataFrame, name: str, subset: str) -> pd.DataFrame:
@@ -188,37 +141,6 @@ def _subset(frame: pd.DataFrame, name: str, subset: str) -> pd.DataFrame:
         raise Refused("table", f"published:{name}:{subset}", options)
     rows = frame["subset"].isna() | (frame["subset"].astype(str) == subset)
     return frame[rows].reset_index(drop=True)
-
-
-def unit(column: str) -> str | None:
-    """The unit of a known column or column family, None for an unknown one."""
-    if column in COLUMNS:
-        return COLUMNS[column]
-    family = f"{column.split('.')[0]}."
-    return COLUMNS[family] if "." in column and family in COLUMNS else None
-
-
-def numbers(values, name: str) -> np.ndarray:
-    """A column as floats, NaN where it is empty; Refused, by its name, for text."""
-    values = np.atleast_1d(values)
-    try:
-        return np.asarray(values, float)
-    except (TypeError, ValueError):
-        read = pd.to_numeric(pd.Series(values), errors="coerce").to_numpy(float)
-        text = np.isnan(read) & ~pd.isna(values)
-        if text.any():
-            raise Refused(name, values[text][0], "a number in each row") from None
-        return read
-
-
-def finite(values, name: str) -> np.ndarray:
-    """A column as finite floats; Refused, by its name, for text, an empty value or infinity."""
-    read = numbers(values, name)
-    bad = read[~np.isfinite(read)]
-    if len(bad):
-        given = f"{int(np.isnan(bad).sum())} empty" if np.isnan(bad).any() else bad[0]
-        raise Refused(name, given, "a number in each row")
-    return read
 
 
 def _checked(frame: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, list[str]]:
@@ -237,9 +159,11 @@ def _checked(frame: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, list[
             raise Refused(name, given, f"an id in each row, or no column {name}")
     repeated = frame["run"][frame["run"].duplicated()].unique()
     if len(repeated):
-        raise Refused("run", ", ".join(map(str, repeated[:5])), "one row per run id")
+        accepted = "one row per run id; --columns='run=trunk' for checkpoints of one run"
+        raise Refused("run", ", ".join(map(str, repeated[:5])), accepted)
     if "diverged_step" in frame:
-        diverged = frame["diverged_step"].notna()
+        # A negative step is how some say that a run did not diverge.
+        diverged = numbers(frame["diverged_step"], "diverged_step") >= 0
         if diverged.any():
             names = ", ".join(map(str, frame["run"][diverged]))
             _note(notes, f"left out, diverged: {names}")
@@ -256,11 +180,14 @@ def _checked(frame: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, list[
             if name != "loss":
                 bad &= ~np.isnan(values)
             if bad.any():
-                raise Refused(name, values[bad][0], "a positive loss in nats/token")
+                run = frame["run"].to_numpy()[bad][0]
+                raise Refused(
+                    name, f"{values[bad][0]:g} in run {run}", "a positive loss in nats/token"
+                )
             middle = np.median(values[~np.isnan(values)]) if not np.isnan(values).all() else 0.0
             if middle > 20:
                 _note(notes, f"{name}: median {middle:g} nats/token; a perplexity?")
-        elif name in _POSITIVE:
+        elif name in POSITIVE:
             values = numbers(frame[name], name)
             if (values <= 0).any():
                 raise Refused(name, values[values <= 0][0], f"positive {COLUMNS[name]}")

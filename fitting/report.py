@@ -19,15 +19,15 @@ from fitting.choice_report import (
     warning_lines,
     with_misfit,
 )
-from fitting.expression import where as rows_where
+from fitting.columns import PARAMETER_COUNTS
 from fitting.fit import Fit, fit
 from fitting.group_report import chosen_for_groups, group_report
 from fitting.held_out import seed_standard_deviation
 from fitting.isoflop import bias, isoflop
 from fitting.isoflop_report import exponent_line
 from fitting.law import Law
-from fitting.laws import law_named
-from fitting.observations import PARAMETER_COUNTS, Observations
+from fitting.laws import law_named, needed
+from fitting.observations import Observations
 from fitting.options import Options
 from fitting.profiles import MEANING
 from fitting.rolling import BASELINES, baselines, rolling, root_mean_square
@@ -57,7 +57,7 @@ def fit_report(
 
     Args:
       law: a law or its name; `auto`, or several names with commas, chooses by rolling errors.
-      table: CSV or Parquet path, or `published:NAME[:SUBSET]`.
+      table: a file, a folder or `published:NAME[:SUBSET]`, as `Observations.read` takes it.
       options: how the law is fitted.
       changes: fields of `Options` to replace in it.
       columns: {name in the file: name in `COLUMNS`}.
@@ -87,9 +87,7 @@ def fit_report(
     for one in named:  # Whether the laws can answer is known before they are fitted.
         for name in [*(["allocation"] if len(flops) else []), *(name for name, _ in asked)]:
             use.question(one, name)
-    obs = Observations.read(table, columns)
-    if where:
-        obs = obs.only(rows_where(obs.frame, where))
+    obs = Observations.read(table, columns, where, needed(named, options.target))
     if by is not None:
         one = named[0] if len(named) == 1 else chosen_for_groups(named, obs, by, options)
         return group_report(one, obs, options, by, share, flops, out)

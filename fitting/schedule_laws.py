@@ -14,7 +14,7 @@ from fitting.law import Law, Parameter, exponent
 from fitting.objective import Problem
 from fitting.schedules import Curve, Schedule
 from fitting.solver import solve
-from refused import Refused
+from refused import Refused, listed
 
 # Starts of the search, around the published fits: alpha, and what follows it.
 _MPL_STARTS = ([0.3, 0.5, 0.3, 0.3], [0.7, 5.0, 0.9, 0.9])
@@ -124,7 +124,7 @@ def fit_curves(
       ({parameter: value}, objective value), the point that searches from several starts agree on.
     """
     if law not in SCHEDULE_LAWS:
-        raise Refused("law", law, ", ".join(SCHEDULE_LAWS))
+        raise Refused("law", law, listed(SCHEDULE_LAWS, law))
     built = SCHEDULE_LAWS[law](curves)
     target = np.concatenate([curve.loss for curve in curves])
     rows = {"curve_row": np.arange(len(target), dtype=float)}

@@ -1,18 +1,20 @@
 """A law of the learning-rate schedule fitted to a table of curves, and its best schedule."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from fitting.expression import where as rows_where
-from fitting.observations import read_frame
+from fitting.reading import read_table
 from fitting.schedule_laws import explained, fit_curves, multi_power_law
 from fitting.schedule_optimum import best_schedule, compared
 from fitting.schedules import curves
 from fitting.tables import aligned
 from refused import Refused
 
+_log = logging.getLogger("fitting")
 _SHOWN = 6  # rows of the comparison of schedules
 
 
@@ -48,7 +50,7 @@ def schedule_report(
     missing = [name for name, value in given.items() if value is None]
     if missing and len(missing) < 3:
         raise Refused(missing[0], "nothing", "steps, peak and end together")
-    frame = read_frame(table).rename(columns=dict(columns or {}))
+    frame, notes = _read(table, columns, by)
     every = curves(frame, by, warmup)
     fitted = rows_where(frame, where) if where else np.ones(len(frame), bool)
     names = set(map(str, frame[by][fitted]))
@@ -68,7 +70,17 @@ def schedule_report(
     text += [aligned(("curve", "", "R squared"), rows)]
     if not missing:
         text += _schedule_lines(law, parameters, given, warmup)
+    text += ["", "## Notes", "", *(f"- {note}" for note in notes)] if notes else []
     return "\n".join(text) + "\n"
+
+
+def _read(table, columns, by):
+    """(rows of all curves, notes), the notes said."""
+    needs = ("step", "loss", "learning_rate")
+    frame, notes = read_table(table, columns, needs=needs, curves=by)
+    for note in notes:
+        _log.warning(note)
+    return frame, notes
 
 
 def _schedule_lines(law, parameters, given, warmup) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from fitting.observations import finite
+from fitting.columns import finite
 from refused import Refused
 
 _WARMUP_KNOTS = 48  # a rise from zero is cut where its rate doubles, and finer

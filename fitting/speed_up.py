@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
+from fitting.columns import finite
 from fitting.expression import where as rows_where
-from fitting.observations import Observations, finite
+from fitting.observations import Observations
 from refused import Refused
 
 _FEWEST = 4  # runs of the baseline, for a curve with a fitted asymptote; one fewer where pinned
@@ -137,7 +138,8 @@ def speed_up_report(
       columns: {name in the file: ours}.
       options: of `speed_up`.
     """
-    obs = Observations.read(table, columns)
+    needs = (options.get("along", "tokens"), options.get("target", "loss"))
+    obs = Observations.read(table, columns, needs=needs)
     arms = [obs.only(rows_where(obs.frame, text)) for text in (baseline, variant)]
     return "\n".join(lines(speed_up(*arms, **options), baseline, variant)) + "\n"
 

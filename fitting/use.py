@@ -16,8 +16,13 @@ from refused import Refused
 
 UNTESTED = 10.0  # times beyond the largest fitted run
 _log = logging.getLogger("fitting")
+# Targets, by how they begin, of which less is not better.
+_NO_COST = ("accuracy", "learning_rate", "batch_tokens", "leverage", "optimal_fraction")
 _DECADES = (0.0, 45.0)  # search range of counts and of FLOP, log10
-_COARSE, _FINE, _ROUNDS = 181, 21, 6  # sizes on the first grid, on each finer one, finer grids
+_COARSE, _FINE, _ROUNDS = 181, 21, 2  # sizes on the first grid, on each finer one, finer grids
+# Width of the five-point stencil whose sign is bisected at the end, decades, and how often: values
+# alone tell a minimum's place to half of their digits only.
+_STENCIL, _HALVINGS = 3e-3, 40
 
 
 def questions(law: Law) -> dict[str, Use]:
@@ -59,7 +64,11 @@ def questions(law: Law) -> dict[str, Use]:
 
 
 def allocates(law: Law) -> bool:
-    """Whether a law has a compute-optimal allocation: it predicts from a size and tokens."""
+    """Whether a law has a compute-optimal allocation: it predicts from a size and tokens what is
+    the better the less there is of it.
+    """
+    if law.target.startswith(_NO_COST):
+        return False
     return law.allocation is not None or (law.size is not None and "tokens" in law.predictors)
 
 
@@ -242,7 +251,8 @@ def _allocation(law: Law, parameters: Mapping, flops, settings: Mapping) -> dict
     else:
         params = _best_size(law, parameters, flops, settings)
         tokens = flops / 6 / params
-    value = _predict(law, parameters, params, tokens, flops, settings)
+    with np.errstate(all="ignore"):  # Without an optimum the params are infinite.
+        value = _predict(law, parameters, params, tokens, flops, settings)
     return {
         "params": params,
         "tokens": tokens,
@@ -252,20 +262,33 @@ def _allocation(law: Law, parameters: Mapping, flops, settings: Mapping) -> dict
 
 
 def _best_size(law: Law, parameters: Mapping, flops, settings) -> np.ndarray:
-    """Size with the least target along a budget, (draws,), by finer and finer grids in log."""
+    """Size with the least target along a budget, (draws,): finer and finer grids in log, then the
+    place where the slope changes its sign.
+    """
     count = max(np.size(flops), *(np.size(value) for value in parameters.values()))
     flops = np.broadcast_to(np.asarray(flops, float), (count,))[:, None]
     low, high = np.full((count, 1), _DECADES[0]), np.log10(flops / 6)
     first = (low, high)
+
+    steps = _STENCIL * np.array([-2, -1, 1, 2])
+
+    def value(decades):
+        size = 10.0**decades
+        return _predict(law, parameters, size, flops / 6 / size, flops, settings)
+
     with np.errstate(all="ignore"):
         for points in (_COARSE, *[_FINE] * _ROUNDS):
             decades = low + (high - low) * np.linspace(0, 1, points)
-            size = 10.0**decades
-            value = _predict(law, parameters, size, flops / 6 / size, flops, settings)
-            place = np.argmin(np.where(np.isfinite(value), value, np.inf), axis=1)[:, None]
+            found = value(decades)
+            place = np.argmin(np.where(np.isfinite(found), found, np.inf), axis=1)[:, None]
             centre = np.take_along_axis(decades, place, axis=1)
             step = (high - low) / (points - 1)
             low, high = np.maximum(centre - step, first[0]), np.minimum(centre + step, first[1])
+        for _ in range(_HALVINGS):
+            centre = (low + high) / 2
+            far_below, below, above, far_above = value(centre + steps).T[..., None]
+            rising = 8 * (above - below) > far_above - far_below
+            low, high = np.where(rising, low, centre), np.where(rising, centre, high)
     inner = (centre > first[0] + 1e-3) & (centre < first[1] - 1e-3)
     return np.where(inner, 10.0**centre, np.inf)[:, 0]
 

@@ -7,8 +7,8 @@ P streams, S positions of a prefix, N parameters.
 
 from models.accounting import Accounts, count
 from models.config import ModelConfig, Settings
+from models.experts import Experts, sparsity
 from models.ladder import Rung, ladder
-from models.moe import Experts, sparsity
 from models.parscale import Streams
 from models.quantize import Quantization
 from models.sample import sample

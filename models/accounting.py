@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from models.config import PLACES, ModelConfig
 from models.embeddings import Head
-from models.moe import Experts
+from models.experts import Experts
 from models.norms import count_block, count_final
 from models.parscale import count_streams
 from models.parts import Count

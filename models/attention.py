@@ -1,4 +1,7 @@
-"""Causal self-attention: rotary positions, grouped queries, optional QK-norm, document masking."""
+"""Causal self-attention: rotary positions, grouped queries, document masking.
+
+QK-norm and biases are optional.
+"""
 
 import math
 
@@ -9,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from models.config import ModelConfig
 from models.fused import attend_fused, choose
-from models.parts import Count, RMSNorm, normal, parameter, project
+from models.parts import VECTOR, Count, RMSNorm, constant, normal, parameter, project
 from models.placement import platform
 
 MASKED = -1e30  # Finite, so that a fully masked row stays free of NaN.
@@ -172,16 +175,30 @@ class Attention(nnx.Module):
         out = normal((heads * size) ** -0.5 / math.sqrt(2 * config.depth))
         self.output = parameter((heads * size, width), out, fsdp=1)
         head_norms(self, config)
+        if config.qkv_bias:
+            bias = lambda count: parameter((count * size,), constant(0.0), VECTOR)
+            self.query_bias, self.key_bias = bias(heads), bias(groups)
+            self.value_bias = bias(groups)
 
     def __call__(self, x: Float[Array, "B L D"], inputs) -> tuple[Float[Array, "B L D"], dict]:
         query, key, value = (project(x, kernel) for kernel in (self.query, self.key, self.value))
+        if self.config.qkv_bias:
+            query, key = biased(query, self.query_bias), biased(key, self.key_bias)
+            value = biased(value, self.value_bias)
         return project(between_tokens(self, query, key, value, inputs), self.output), {}
 
     @staticmethod
     def count(config: ModelConfig) -> Count:
         """Counts one layer: four matrices, and what tokens exchange."""
         size, heads, groups = config.key_size, config.heads, config.group_heads
-        return Count.dense(2 * config.width * size * (heads + groups)) + between_count(config)
+        biases = Count.vector((heads + 2 * groups) * size if config.qkv_bias else 0)
+        products = Count.dense(2 * config.width * size * (heads + groups))
+        return products + biases + between_count(config)
+
+
+def biased(x: Float[Array, "B L I"], bias: nnx.Param) -> Float[Array, "B L I"]:
+    """Adds a bias in the type of `x`."""
+    return x + jnp.reshape(bias[...], (1, 1, -1)).astype(x.dtype)
 
 
 def head_norms(part: nnx.Module, config: ModelConfig) -> None:

@@ -36,6 +36,8 @@ class ModelConfig:
     `streams` runs the layers as several streams (`models.parscale.Streams`); one is none.
     `block_norm` is "rms_norm", with a gain everywhere, or "layer_norm", without parameters in the
     blocks and with gain and bias before the head.
+    `qkv_bias` gives queries, keys and values a bias each, as Qwen2's (arXiv:2407.10671, section
+    2.2.1).
     `separator` is the token that opens a document: when given, attention does not cross documents.
     `frozen` lists path patterns (`fnmatch`) of parameters that are not trained. `dtype` is the type
     that matrix products are computed in; parameters are always kept in float32. `quantization`
@@ -59,6 +61,7 @@ class ModelConfig:
     tied: bool = False
     block_norm: str = "rms_norm"
     qk_norm: bool = False
+    qkv_bias: bool = False
     rope_base: float = 10_000.0  # Su et al. 2021 (RoFormer), section 3.2.2.
     norm_epsilon: float = 1e-6
     separator: int | None = None
@@ -83,6 +86,8 @@ class ModelConfig:
             raise Refused("model.dtype", self.dtype, "float32 or bfloat16")
         if self.block_norm not in ("rms_norm", "layer_norm"):
             raise Refused("model.block_norm", self.block_norm, "rms_norm or layer_norm")
+        if self.qkv_bias and self.attention != "softmax":
+            raise Refused("model.qkv_bias", True, "false, or model.attention='softmax'")
         for place in PLACES:
             if isinstance(getattr(self, place), Settings):
                 getattr(self, place).check(self)

@@ -1,20 +1,17 @@
-"""Export of a model: packed codes and scales in one safetensors file, and back.
+"""A model as the tensors of a file: packed codes and scales, and back.
 
 A quantised array PATH is two tensors, `PATH:codes` (packed, uint8) and `PATH:scale` (float32);
-what is not quantised is float32 under its own path, buffers with `buffer:` before it. The file's
-metadata says under `arrays` the bits, shape and scale axis of each quantised array.
+what is not quantised is float32 under its own path, buffers with `buffer:` before it.
 """
 
-import json
+import functools
 import math
-from os import PathLike
 
+import jax
 import numpy as np
-from safetensors import safe_open
-from safetensors.numpy import save_file
 
 from models.config import ModelConfig
-from models.quantize import FLOOR, SUFFIX, Quantizer, scale, scale_of
+from models.quantize import FLOOR, SUFFIX, Quantizer, scale_of
 from models.transformer import skeleton
 from refused import Refused
 
@@ -43,6 +40,21 @@ def unpack(packed: np.ndarray, bits: float, count: int) -> np.ndarray:
     return (spread.astype(np.int64) << np.arange(bits)).sum(axis=1)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def codes_of(quantizer: Quantizer, weight: jax.Array, scales: jax.Array) -> jax.Array:
+    """Returns the codes that training reads.
+
+    XLA divides by scales as training does; numpy rounds some weights between two levels otherwise.
+    """
+    return quantizer.codes(weight, scales)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def scales_of(quantizer: Quantizer, weight: jax.Array) -> jax.Array:
+    """Returns the scales that training takes from the weights, where none are learned."""
+    return quantizer.start(weight)
+
+
 def encode(path: str, quantizer: Quantizer, weight: np.ndarray, scales: np.ndarray):
     """Returns an array's packed codes and the scales that belong to them.
 
@@ -50,7 +62,7 @@ def encode(path: str, quantizer: Quantizer, weight: np.ndarray, scales: np.ndarr
       Refused: at 1 bit, weights of exactly zero, which only a whole row of them can stand for.
     """
     scales = np.maximum(scales, np.float32(FLOOR))
-    codes = quantizer.codes(weight, scales)
+    codes = np.asarray(codes_of(quantizer, weight, scales))
     if quantizer.bits == 1:
         empty = ~weight.any(axis=quantizer.axis, keepdims=True)
         if ((codes == 0) & ~empty).any():
@@ -62,20 +74,53 @@ def encode(path: str, quantizer: Quantizer, weight: np.ndarray, scales: np.ndarr
 
 
 def decode(quantizer: Quantizer, shape, packed: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """Returns the quantised weights [shape] behind packed codes, float32."""
+    """Returns the quantised weights [shape] behind packed codes, float32, as training reads them.
+
+    Raises:
+      Refused: bytes or scales of another number than the shape needs.
+    """
+    if packed.nbytes + scales.nbytes != quantizer.payload(shape):
+        got, need = packed.nbytes + scales.nbytes, quantizer.payload(shape)
+        raise Refused("packed array", f"{got} bytes", f"{need} bytes for the shape {tuple(shape)}")
     codes = unpack(packed, quantizer.bits, math.prod(shape)).reshape(shape).astype(np.float32)
     codes = 2 * codes - 1 if quantizer.bits == 1 else codes + np.float32(quantizer.lowest)
     return quantizer.values(codes, scales).astype(np.float32)
 
 
+def scales_in_force(path: str, quantizer: Quantizer, params: dict) -> np.ndarray:
+    """Returns the scales of one array: the learned ones, or those of its weights."""
+    if quantizer.learned:
+        return np.asarray(params[scale_of(path)])
+    return np.asarray(scales_of(quantizer, params[path]))
+
+
+def whole_codes(path: str, quantizer: Quantizer, params: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Returns an array's codes, as floats, and the scales in force."""
+    scales = np.maximum(scales_in_force(path, quantizer, params), np.float32(FLOOR))
+    return np.asarray(codes_of(quantizer, np.asarray(params[path]), scales)), scales
+
+
+def rounded(config: ModelConfig, params: dict) -> dict[str, np.ndarray]:
+    """Returns the parameters as the forward pass reads them, without scales."""
+    found = {path: np.asarray(x) for path, x in params.items() if not path.endswith(SUFFIX)}
+    for path, quantizer in skeleton(config).quantizers.items():
+        codes, scales = whole_codes(path, quantizer, params)
+        found[path] = quantizer.values(codes, scales).astype(np.float32)
+    return found
+
+
 def tensors(config: ModelConfig, params: dict, buffers: dict) -> dict[str, np.ndarray]:
-    """Returns the tensors of a model's file; those of parameters take `count(config).bytes`."""
+    """Returns the tensors of a model's file; those of parameters take `count(config).bytes`.
+
+    Raises:
+      Refused: a model that its bits cannot hold (`encode`).
+    """
     quantizers = skeleton(config).quantizers
     params = {path: np.asarray(x, np.float32) for path, x in params.items()}
     found = {BUFFER + path: np.asarray(x, np.float32) for path, x in buffers.items()}
     for path, weight in params.items():
         if path in quantizers:
-            scales = scale(path, quantizers[path], params)
+            scales = scales_in_force(path, quantizers[path], params)
             packed, scales = encode(path, quantizers[path], weight, scales)
             found |= {path + CODES: packed, scale_of(path): scales}
         elif not path.endswith(SUFFIX):
@@ -83,39 +128,35 @@ def tensors(config: ModelConfig, params: dict, buffers: dict) -> dict[str, np.nd
     return {name: np.ascontiguousarray(x) for name, x in found.items()}
 
 
-def export(
-    file: PathLike | str, config: ModelConfig, params: dict, buffers: dict, about: dict[str, str]
-) -> int:
-    """Writes a model and returns the bytes of its tensors; `about` is added to the metadata.
+def values(config: ModelConfig, found: dict[str, np.ndarray]) -> tuple[dict, dict]:
+    """Returns parameters and buffers of a model from the tensors of its file.
+
+    Quantised arrays are the rounded weights, with their scales beside them where the model learns
+    some: its forward pass reads the same bits as before, and so do its `tensors`.
 
     Raises:
-      Refused: a model that its bits cannot hold (`encode`).
+      Refused: a tensor that is missing, of another shape, or that the model does not have.
     """
-    found = tensors(config, params, buffers)
-    arrays = {
-        path: {"bits": q.bits, "axis": q.axis, "shape": params[path].shape}
-        for path, q in skeleton(config).quantizers.items()
-    }
-    save_file(found, file, metadata={"arrays": json.dumps(arrays)} | about)
-    return sum(x.nbytes for x in found.values())
+    bones, params, left = skeleton(config), {}, dict(found)
 
+    def take(name: str, shape: tuple[int, ...] | None) -> np.ndarray:
+        if name not in left:
+            raise Refused("model file", f"no tensor {name}", "all tensors of its configuration")
+        value = left.pop(name)
+        if shape is not None and value.shape != shape:
+            raise Refused(f"model file {name}", f"shape {value.shape}", f"shape {shape}")
+        return value
 
-def load(file: PathLike | str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Reads a file of `export` into parameters and buffers of the model without quantisation.
-
-    They are the rounded weights in float32, for `skeleton(config).merge` with `quantization` None.
-    """
-    with safe_open(file, framework="np") as opened:
-        arrays = json.loads(opened.metadata()["arrays"])
-        found = {name: opened.get_tensor(name) for name in opened.keys()}
-    params = {
-        name: x
-        for name, x in found.items()
-        if not name.startswith(BUFFER) and not name.endswith((CODES, SUFFIX))
-    }
-    for path, said in arrays.items():
-        quantizer = Quantizer(said["bits"], said["axis"])
-        codes, scales = found[path + CODES], found[scale_of(path)]
-        params[path] = decode(quantizer, said["shape"], codes, scales)
-    buffers = {n.removeprefix(BUFFER): x for n, x in found.items() if n.startswith(BUFFER)}
-    return params, buffers
+    for path, leaf in bones.params.items():
+        if path in bones.quantizers:
+            quantizer = bones.quantizers[path]
+            scales = take(scale_of(path), quantizer.scale_shape(leaf.shape))
+            params[path] = decode(quantizer, leaf.shape, take(path + CODES, None), scales)
+            if quantizer.learned:
+                params[scale_of(path)] = scales
+        elif not path.endswith(SUFFIX):
+            params[path] = take(path, leaf.shape)
+    buffers = {path: take(BUFFER + path, leaf.shape) for path, leaf in bones.buffers.items()}
+    if left:
+        raise Refused("model file", f"tensors {', '.join(left)}", "those of its configuration")
+    return {path: params[path] for path in bones.params}, buffers

@@ -25,7 +25,7 @@ from models.placement import along_batch
 from models.quantize import SUFFIX, Quantizer, quantized, scale_of, scales
 from models.stem import StemFeedForward
 from models.tokenformer import ParameterAttention, ParameterFeedForward
-from refused import Refused
+from refused import Refused, listed
 
 # The part that fills each place of the Transformer. A new one is a class with `__init__(config)`,
 # `__call__` and `count(config)`, and one entry here; if it has choices of its own, a `Settings`.
@@ -61,7 +61,7 @@ def part(config: ModelConfig, place: str):
     chosen = getattr(config, place)
     name = chosen if isinstance(chosen, str) else chosen.part
     if name not in PARTS[place]:
-        raise Refused(f"model.{place}", name, f"one of {', '.join(PARTS[place])}")
+        raise Refused(f"model.{place}", name, f"one of {listed(PARTS[place], name)}")
     return PARTS[place][name]
 
 

@@ -11,6 +11,7 @@ from scaling.plan import Plan, Segment, plan
 from scaling.recipe import Averaging, Recipe
 from scaling.runs import NUMERICS, Data, Phase, Rate, Run, constant, decay, warmup
 from scaling.schedule import Worker
+from scaling.start import Start
 from scaling.store import Store
 from scaling.streams import AddStreams, KeepStreams
 from scaling.tables import tables
@@ -38,6 +39,7 @@ __all__ = [
     "Recipe",
     "Run",
     "Segment",
+    "Start",
     "Stopped",
     "Store",
     "Worker",

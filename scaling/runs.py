@@ -16,6 +16,7 @@ from models.ladder import Rung
 from refused import Refused
 from scaling.optimizers import AdamW, Optimizer
 from scaling.recipe import Averaging, Recipe
+from scaling.start import Start
 
 NUMERICS = 1  # Enters every run's identity; raised when a golden table of training changes.
 
@@ -130,7 +131,10 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A training run; its identity is the hash of everything that changes its numbers."""
+    """A training run; its identity is the hash of everything that changes its numbers.
+
+    It begins with values drawn by its seed, or with those of `start` (`interchange.begin`).
+    """
 
     model: ModelConfig
     data: Data
@@ -138,6 +142,7 @@ class Run:
     seed: int
     phases: tuple[Phase, ...]
     averaging: Averaging | None = None
+    start: Start | None = None
 
     @classmethod
     def of(cls, rung: Rung, data: Data, seed: int, phases: tuple[Phase, ...]) -> "Run":
@@ -216,14 +221,15 @@ class Run:
 def canonical(value):
     """Turns a run into JSON values without what equals its default.
 
-    So a new field with a default re-hashes nothing. Changes, a part's settings and optimizers
+    So a new field with a default re-hashes nothing. What does not compare, such as where a file
+    is, is left out as well. Changes, a part's settings and optimizers
     carry the name of their class, but for AdamW, which runs had before there was a choice.
     """
     if dataclasses.is_dataclass(value):
         fields = {
             f.name: canonical(getattr(value, f.name))
             for f in dataclasses.fields(value)
-            if not is_default(f, getattr(value, f.name))
+            if f.compare and not is_default(f, getattr(value, f.name))
         }
         name = type(value).__name__
         chosen = hasattr(value, "config") or isinstance(value, (Settings, Optimizer))

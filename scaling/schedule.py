@@ -18,11 +18,12 @@ from refused import Refused
 from scaling import checkpoint, processes
 from scaling.fleet import Row, Rows, fleet_folder, on_device
 from scaling.grouping import Fleet, alone, fleets, planned, walk
+from scaling.interchange.begin import first_state
 from scaling.leases import Lost
 from scaling.ledger import Ledger
 from scaling.mesh import shards
 from scaling.plan import Segment
-from scaling.state import State, initial
+from scaling.state import State
 from scaling.trace import Trace
 from scaling.train import Program
 from scaling.trainer import Clock, End, Gone, Stopped, Trainer, retire
@@ -148,7 +149,7 @@ def once_through(worker: Worker, group: Callable[[list[Segment]], list[Fleet]]) 
     def start(segment: Segment) -> Callable[[], State]:
         parent = segment.parent
         if parent is None:
-            return lambda: initial(segment.run.recipe, segment.run.seed)
+            return lambda: first_state(segment.run)
         heirs[parent] -= 1
         if parent not in states:
             return lambda: worker.end_of(parent)

@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from scaling import checkpoint
 from scaling.files import remove
 from scaling.grouping import alone
+from scaling.interchange.begin import first_state
 from scaling.leases import Leases, Lost
 from scaling.plan import Segment
 from scaling.schedule import LONGEST_WAIT, SHORTEST_WAIT, Worker
-from scaling.state import State, initial
+from scaling.state import State
 from scaling.trainer import Gone, Stopped
 
 
@@ -149,7 +150,7 @@ class Sharing:
             (_, state), self.hand = self.hand, None  # Handed over, so that it can be donated.
             return state
         if segment.parent is None:
-            return initial(segment.run.recipe, segment.run.seed)
+            return first_state(segment.run)
         parent = self.plan.segments[segment.parent]
         found = self.worker.restore(parent)
         if found is None or found[1]["step"] != parent.run.steps:

@@ -109,11 +109,10 @@ def abstract_static(recipe: Recipe) -> State:
     }
     params = shape(bones.params)
     trained = {path: params[path] for path in trainable(recipe.model)}
-    with jax.numpy_dtype_promotion("standard"):
-        moments = {
-            path: jax.eval_shape(rule.transformation.init, params[path])
-            for path, rule in rules(recipe, trained).items()
-        }
+    every = rules(recipe, trained)
+    first = lambda leaves: {path: every[path].transformation.init(x) for path, x in leaves.items()}
+    with jax.numpy_dtype_promotion("standard"):  # Traced together: a plan asks for every size.
+        moments = jax.eval_shape(first, trained)
     weight, averaged = jax.ShapeDtypeStruct((), np.float32), recipe.averaging is not None
     averages = {path: Average(x, weight) for path, x in trained.items() if averaged}
     return State(params=params, buffers=shape(bones.buffers), moments=moments, averages=averages)

@@ -7,7 +7,7 @@ import os
 FLAGS = (
     "--xla_force_host_platform_device_count=8",
     "--xla_cpu_multi_thread_eigen=false",
-    "--xla_backend_optimization_level=1",
+    "--xla_backend_optimization_level=0",
 )
 DEVICES = 8
 

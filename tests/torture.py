@@ -187,14 +187,14 @@ SILENT = {("done.json", "delete"), ("spec.json", "delete"), ("a study's record",
 USED_BY_GROWTH = "--config.evaluation_tokens=256"  # Goes on from the states that are kept.
 
 
-def damages(stand: Stand, kinds=tuple(KINDS), ways=DAMAGES) -> None:
-    """Damages a file of every kind in every way: it is told, and all is as it was after a run."""
+def damages(stand: Stand, cases) -> None:
+    """Damages files of some kinds in some ways: it is told, and all is as it was after a run."""
     grown = stand.folder / "whole-grown"
     shutil.copytree(whole(stand), grown)
     child = stand.run("run", grown, USED_BY_GROWTH, "--as=other")
     assert child.code == 0, child.said
     expected = pd.read_csv(grown / "studies/other/runs.csv").drop(columns=TIMES)
-    for kind, way in itertools.product(kinds, ways):
+    for kind, way in cases:
         store = stand.folder / "damaged"
         shutil.copytree(whole(stand), store)
         files = sorted(store.glob(KINDS[kind]))
@@ -222,7 +222,7 @@ def damages(stand: Stand, kinds=tuple(KINDS), ways=DAMAGES) -> None:
         shutil.rmtree(store)
 
 
-SHORT = (("metrics.jsonl", "a state's arrays"), (flip, swap))
+SHORT = (("metrics.jsonl", flip), ("a state's arrays", swap))
 SHORT_CORPUS = (("corpus.json",), (flip, truncate))
 CORPUS_FILES = ("corpus.json", "low.train.bin", "high.held_out.bin")
 
@@ -256,7 +256,7 @@ def main() -> int:
     began = time.monotonic()
     with stand_at() as stand:
         print("damage", flush=True)
-        damages(stand, *(SHORT if args.short else ()))
+        damages(stand, SHORT if args.short else itertools.product(KINDS, DAMAGES))
         damaged_corpora(stand, *(SHORT_CORPUS if args.short else ()))
         print("full disks", flush=True)
         full_disks(stand, args.disks)

@@ -50,3 +50,6 @@ COVER = (
 
 # A part of every kind, for what costs several programs a model.
 KINDS = ("default", "stem_dense", "streams_neutral", "experts_bias", "codes_tokenformer")
+
+# Those of the kinds that `make test` trains through everything.
+FEW = ("default", "codes_tokenformer")

@@ -26,9 +26,10 @@ from threadpoolctl import threadpool_limits
 
 from fitting import Observations, Options, fit
 from fitting.choice import Choice, choose
+from fitting.columns import COLUMNS
 from fitting.held_out import held_out_mask
 from fitting.laws import LAWS
-from fitting.observations import COLUMNS, read_frame
+from fitting.observations import read_frame
 from fitting.rolling import PLAIN, fitted_to, plain, root_mean_square
 from fitting.tables import aligned
 from refused import Refused

@@ -5,14 +5,14 @@ it lets pass: flags before the command, underscores, one hyphen, `--noflag`, a f
 empty, and the values of a configuration, which are known only once its study has been opened.
 """
 
-import difflib
 import importlib
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import click
+from click.shell_completion import CompletionItem
 
-from refused import Refused
+from refused import Refused, listed
 
 GIVEN = "espalier.given"  # In a context's meta: all flags, (name, value or None), in their order.
 OVERRIDES = "espalier.overrides"  # Those of them that are a configuration's values, by its names.
@@ -21,20 +21,13 @@ CONFIG = "--config."
 TRUE, FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 
 
-def listed(known: Iterable[str], given: str) -> str:
-    """Returns the accepted names, and the nearest to what was given where one is near."""
-    known = list(known)
-    near = difflib.get_close_matches(given, known, n=1)
-    return ", ".join(known) + (f"; did you mean {near[0]}?" if near else "")
-
-
 class Command(click.Command):
     """A command of flags, whose mistakes are told as `Refused`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Reads flags and words, and hands them to click in its own spelling."""
         if ctx.resilient_parsing:  # Of a line that a shell completes, and that need not be whole.
-            return super().parse_args(ctx, args)
+            return super().parse_args(ctx, [a for a in args if not a.startswith(CONFIG)])
         known = flags(self, ctx)
         given, words = read(self, ctx, known, args)
         if any(name in ctx.help_option_names for name, _ in given):
@@ -57,6 +50,17 @@ class Command(click.Command):
                 accepted = f"{param.metavar}: {param.help}"
                 raise Refused(param.opts[0], "nothing", accepted) from None
             raise Refused(param.name, "nothing", self.collect_usage(ctx)) from None
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Completes flags, and the names of the values of a study that stands before."""
+        if not incomplete.startswith(CONFIG):
+            return super().shell_complete(ctx, incomplete)
+        for param in self.params:
+            chosen = ctx.params.get(param.name)
+            if "--config" in param.opts and chosen is not None:
+                every = [f"{CONFIG}{name}=" for name in param.type.names_of(chosen)]
+                return [CompletionItem(flag) for flag in every if flag.startswith(incomplete)]
+        return []
 
     def collect_usage(self, ctx: click.Context) -> str:
         """Returns how the command is called, in one line."""

@@ -110,11 +110,20 @@ def command(law, formula, table, columns, out, flops, ask, where, by, share, **a
         given = "nothing" if law is None else "both"
         raise Refused("--law", given, "--law=NAME or --formula=TEXT")
     chosen = Options(**asked)
-    if formula is not None:
-        from fitting.formula import formula_law
-        from fitting.observations import Observations
+    rest = dict(flops=flops, ask=ask, by=by, share=share, out=out)
+    if formula is None:
+        report = lambda named: fit_report(law, table, chosen, columns=named, where=where, **rest)
+    else:
+        report = lambda named: _by_formula(formula, table, chosen, named, where, rest)
+    print(options.asked(columns, report))
 
-        known = Observations.read(table, columns or None).frame.columns
-        law = formula_law(formula, chosen.bounds, known)
-    rest = dict(flops=flops, ask=ask, where=where, by=by, share=share)
-    print(fit_report(law, table, chosen, columns=columns or None, out=out, **rest))
+
+def _by_formula(formula, table, chosen, columns, where, rest) -> str:
+    """The report of a law of the user's own; its words are names that columns may have."""
+    from fitting.formula import formula_law, formula_names
+    from fitting.observations import Observations
+    from fitting.report import fit_report
+
+    runs = Observations.read(table, columns, where, formula_names(formula))
+    law = formula_law(formula, chosen.bounds, runs.frame.columns)
+    return fit_report(law, runs, chosen, **rest)

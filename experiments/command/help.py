@@ -2,8 +2,8 @@
 
 import click
 
-from experiments.command.arguments import Command, listed
-from refused import Refused
+from experiments.command.arguments import Command
+from refused import Refused, listed
 
 
 @click.command(cls=Command)

@@ -33,4 +33,4 @@ def command(table, columns, **asked) -> None:
     """
     from fitting.isoflop_report import isoflop_report
 
-    print(isoflop_report(table, columns=columns or None, **asked))
+    print(options.asked(columns, lambda names: isoflop_report(table, columns=names, **asked)))

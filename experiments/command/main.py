@@ -2,6 +2,7 @@
 
 import _thread
 import contextlib
+import importlib
 import importlib.metadata
 import io
 import logging
@@ -24,8 +25,10 @@ COMMANDS = (
     "status",
     "compare",
     "export",
+    "import",
     "sample",
     "fit",
+    "explore",
     "isoflop",
     "speedup",
     "chain",
@@ -63,6 +66,8 @@ def espalier() -> None:
 def main(argv: list[str]) -> int:
     """Runs the command and returns its exit code: 2, with one line, for what a user got wrong."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    if "_ESPALIER_COMPLETE" in os.environ:  # A shell asks, and how ours asks is declared there.
+        importlib.import_module("experiments.command.completion")
     warnings.showwarning = lambda message, *_, **__: print(f"note: {message}", file=sys.stderr)
     if len(argv) < 2:
         told(espalier, ["help"])

@@ -5,9 +5,11 @@ import numpy as np
 
 import models
 from data import Corpus, load
+from data.tokenizer import BPE, tokenizer_of
 from experiments.command import named, studies
 from refused import Refused
 from scaling import Run, Store, checkpoint, make_mesh
+from scaling.interchange.kept import BYTES, Kept
 from scaling.specs import run_of
 from scaling.state import State, evaluated
 
@@ -63,6 +65,22 @@ def ended(store: Store, run: Run) -> tuple[models.ModelConfig, State]:
         got = f"{run.identity}, of which the store has step {step} of {run.steps}"
         raise Refused("--run", got, "a run that is finished; the same espalier run goes on")
     return last.model, jax.tree.map(np.asarray, evaluated(last, found[0]))
+
+
+def model_of(store: Store, run: Run, study) -> Kept:
+    """Returns a run's model as it ended with its tokenizer, to be written elsewhere.
+
+    Raises:
+      Refused: what `ended` refuses, or a corpus that is not found.
+    """
+    last, state = ended(store, run)
+    corpus = corpus_of(store, run) if study is None else study.corpus
+    tokenizer = None
+    if corpus.tokenizer == BYTES:
+        tokenizer = BYTES
+    elif corpus.tokenizer == BPE.name:
+        tokenizer = tokenizer_of(corpus).json
+    return Kept(last, state.params, state.buffers, tokenizer)
 
 
 def corpus_of(store: Store, run: Run) -> Corpus:

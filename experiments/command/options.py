@@ -1,27 +1,38 @@
 """Options that several commands share, each declared once, and the kinds of value they take."""
 
+import csv
 import math
+import sys
 from pathlib import Path
 
 import click
 from click.shell_completion import CompletionItem
 
-from experiments.command import studies
-from experiments.command.arguments import OVERRIDES, listed
-from refused import Refused
+from experiments.command import outline, studies
+from experiments.command.arguments import OVERRIDES
+from refused import Refused, listed
 
 
 class Columns(click.ParamType):
-    """THEIRS=OURS,... as a mapping."""
+    """THEIRS=OURS,... as a mapping; a name with a comma in it stands in double quotes."""
 
     name = "columns"
 
     def convert(self, value, param, ctx):
         """Returns the mapping."""
-        pairs = [item.partition("=") for item in value.split(",") if item]
-        if not all(theirs and ours for theirs, _, ours in pairs):
-            raise Refused(param.opts[0], value, "THEIRS=OURS,..., as in size=params_total")
-        return {theirs: ours for theirs, _, ours in pairs}
+        if isinstance(value, dict):
+            return value
+        accepted = (
+            'THEIRS=OURS,..., as in size=params_total[M]; "a, b"=loss where a name has commas'
+        )
+        try:
+            items = next(csv.reader([value], skipinitialspace=True, strict=False), [])
+        except csv.Error:
+            raise Refused(param.opts[0], value, accepted) from None
+        pairs = [item.rpartition("=") for item in items if item.strip()]
+        if not all(theirs.strip() and ours.strip() for theirs, _, ours in pairs):
+            raise Refused(param.opts[0], value, accepted)
+        return {theirs.strip(): ours.strip() for theirs, _, ours in pairs}
 
 
 class Place(click.ParamType):
@@ -106,9 +117,21 @@ class StudyName(click.ParamType):
         return studies.Chosen.of(value, ctx.meta.get(OVERRIDES, {}))
 
     def shell_complete(self, ctx, param, incomplete):
-        """Completes the studies that come with the project; of files the shell knows."""
+        """Completes the studies that come with the project, and presets; files the shell knows."""
+        name, colon, preset = incomplete.partition(":")
+        if colon:
+            try:
+                found = outline.presets(studies.Chosen.of(name, {}).file)
+            except Refused:
+                return []
+            return [CompletionItem(f"{name}:{n}") for n in found if n.startswith(preset)]
         found = [name for name in studies.names() if name.startswith(incomplete)]
         return [CompletionItem(n) for n in found] or [CompletionItem(incomplete, type="file")]
+
+    def names_of(self, chosen) -> list[str]:
+        """Lists the names of a study's values, for completion."""
+        found = outline.presets(chosen.file)
+        return found.get(chosen.preset or next(iter(found), ""), [])
 
 
 def switch(name: str, help: str):
@@ -117,6 +140,7 @@ def switch(name: str, help: str):
 
 
 SECONDS = Number(least=0)
+_PER_STEP = "TOKENS_PER_STEP"  # In a question's option, where a number belongs.
 
 config = click.option(
     "--config",
@@ -226,8 +250,44 @@ table = click.option(
     type=Place("file"),
     required=True,
     metavar="FILE",
-    help="a CSV or Parquet file, or published:NAME",
+    help="a table in almost any file (docs/tables.md), a folder of runs, or published:NAME",
 )
 columns = click.option(
-    "--columns", type=Columns(), default="", metavar="THEIRS=OURS,...", help="column names"
+    "--columns",
+    type=Columns(),
+    default="",
+    metavar="THEIRS=OURS,...",
+    help="what columns are, with units, as in size=params_total[M]; guessed by name without",
 )
+
+
+def asked(columns, task):
+    """Calls a task with the meanings of a table's columns, and asks where it does not know them.
+
+    Without a terminal there is nobody to ask: the refusal prints the line to use.
+    """
+    columns = dict(columns or {})
+    while True:
+        try:
+            return task(columns or None)
+        except Refused as unsure:
+            questions = getattr(unsure, "questions", ())
+            if not questions or not (sys.stdin.isatty() and sys.stderr.isatty()):
+                raise
+            columns = {**unsure.known, **columns, **{q.theirs: _answer(q) for q in questions}}
+            told = ",".join(f"{theirs}={ours}" for theirs, ours in columns.items())
+            click.echo(f"columns: {told}", err=True)
+
+
+def _answer(question) -> str:
+    """One of a question's options, chosen by the person at the terminal."""
+    text = f"{question.theirs}: {question.why}"
+    chosen = question.options[0]
+    if len(question.options) > 1:
+        chosen = click.prompt(text, type=click.Choice(question.options), err=True)
+    elif _PER_STEP not in chosen:
+        click.confirm(f"{text} {chosen}", abort=True, err=True)
+    if _PER_STEP in chosen:
+        number = click.prompt(text, type=float, err=True)
+        chosen = chosen.replace(_PER_STEP, f"{number:g}")
+    return chosen

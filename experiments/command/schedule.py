@@ -36,4 +36,4 @@ def command(table, columns, **asked) -> None:
     """
     from fitting.schedule_report import schedule_report
 
-    print(schedule_report(table, columns=columns or None, **asked))
+    print(options.asked(columns, lambda names: schedule_report(table, columns=names, **asked)))

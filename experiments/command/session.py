@@ -333,5 +333,5 @@ def report(study: Study, config: ConfigDict, settings: Settings) -> None:
     named.seal_tables(store, out.name)
     Curves(out / "tensorboard", found.plan, store).rewrite()
     absent = len(found.plan.runs) + len(study.awaited) - len(found.runs)
-    write_report(out, study, config, answer(study, found), absent)
+    write_report(out, study, config, answer(study, found), absent, found.runs)
     print(f"report: {out / 'report.html'} (and report.md, runs.csv, runs.parquet)")

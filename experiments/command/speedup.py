@@ -36,4 +36,5 @@ def command(table, baseline, variant, columns, **asked) -> None:
     """
     from fitting.speed_up import speed_up_report
 
-    print(speed_up_report(table, baseline, variant, columns or None, **asked))
+    report = lambda names: speed_up_report(table, baseline, variant, names, **asked)
+    print(options.asked(columns, report))

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
-from experiments.command.arguments import listed
-from refused import Refused
+from refused import Refused, listed
 
 HERE = Path(__file__).resolve().parents[1]  # Of the studies that come with the project.
 

@@ -11,9 +11,9 @@ from experiments.evidence.report import Table
 from experiments.evidence.study import Study
 from fitting import Fit, Observations, baselines, fit
 from fitting import tables as write
+from fitting.columns import PARAMETER_COUNTS
 from fitting.fit import FEWEST_LEVELS
 from fitting.laws import law_named
-from fitting.observations import PARAMETER_COUNTS
 from scaling import Run
 from scaling.labels import joined, label_sets
 
@@ -69,7 +69,9 @@ def labelled_runs(study: Study) -> tuple[list[Run], list[tuple]]:
 
 def law_table(name: str, found: Fit) -> Table:
     """Shows a fit's parameters with intervals and verdicts."""
-    return Table(name, pd.DataFrame(write.rows(found)), write.caption(found), write.as_latex(found))
+    return Table(
+        name, pd.DataFrame(write.rows(found)), write.caption(found), write.as_latex(found), found
+    )
 
 
 def parameter(found: Fit, name: str, than: float = 0.0) -> Claim:

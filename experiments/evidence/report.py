@@ -5,7 +5,7 @@ import datetime
 import html
 import io
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import markdown
@@ -14,11 +14,14 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from experiments.evidence.study import Study
+from refused import Refused
 from scaling.environment import environment
 from scaling.files import write_atomically
 
 if TYPE_CHECKING:  # A plan starts without it.
     from matplotlib.figure import Figure
+
+    from fitting import Fit
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,15 @@ class Text:
 class Table:
     """A table that is shown, and written as `NAME.csv` and `NAME.tex`; columns carry their units.
 
-    `latex` replaces the table's own LaTeX.
+    `latex` replaces the table's own LaTeX; `fit` is the fit that it shows, which the report's
+    explorer has too.
     """
 
     name: str
     frame: pd.DataFrame
     caption: str
     latex: str | None = None
+    fit: "Fit | None" = None
 
 
 @dataclass(frozen=True)
@@ -50,11 +55,22 @@ class Picture:
     caption: str
 
 
-Block = Text | Table | Picture
+@dataclass(frozen=True)
+class Page:
+    """A page of its own, written as `NAME.html` and linked."""
 
+    name: str
+    html: str
+    caption: str
+
+
+Block = Text | Table | Picture | Page
+
+# Without it a phone shows the page as wide as a desk's, at 40 % of its size.
+VIEWPORT = '<meta name="viewport" content="width=device-width, initial-scale=1">'
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
-       color: #1a1a1a; background: #fff }
+       color: #1a1a1a; background: #fff; overflow-wrap: anywhere }
 table { border-collapse: collapse; font-size: 14px; margin: .5rem 0; display: block;
         overflow-x: auto }
 th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #ddd;
@@ -103,11 +119,41 @@ def latex(table: Table) -> str:
 
 
 def write_report(
-    folder: epath.Path, study: Study, config: ConfigDict, blocks: list[Block], absent: int = 0
+    folder: epath.Path,
+    study: Study,
+    config: ConfigDict,
+    blocks: list[Block],
+    absent: int = 0,
+    runs: pd.DataFrame | None = None,
 ) -> None:
-    """Writes a study's report, which says how many runs, `absent`, the store lacks."""
+    """Writes a study's report, which says how many runs, `absent`, the store lacks.
+
+    With its table of runs it links a page in which these and the report's fits are explored.
+    """
     title = Text(f"# {study.name}, preset `{config.preset}`")
-    write_blocks(folder, study.name, [title, *blocks, footer(config, absent)])
+    touched = [] if runs is None else [explored(study.name, blocks, runs)]
+    write_blocks(folder, study.name, [title, *blocks, *touched, footer(config, absent)])
+
+
+def explored(name: str, blocks: list[Block], runs: pd.DataFrame) -> Block:
+    """Returns the page of a study's runs and of the fits that its tables show."""
+    from fitting import Observations
+    from fitting.explorer import explorer
+
+    shown = {b.name: b.fit for b in blocks if isinstance(b, Table) and b.fit is not None}
+    target = next((found.target for found in shown.values()), None)
+    laws = [found.law.name for found in shown.values()]
+    fits = [
+        # A law that is fitted twice goes by the names of its tables.
+        found if laws.count(found.law.name) == 1 else replace(found, law=replace(found.law, name=t))
+        for t, found in shown.items()
+        if found.target == target
+    ]
+    try:
+        page = explorer(fits, Observations(runs), f"{name}: runs and laws")
+    except Refused as error:
+        return Text(f"There is no page to explore the runs in: {error}.")
+    return Page("explorer", page, "Explore the runs and the laws")
 
 
 def write_blocks(folder: epath.Path, title: str, blocks: list[Block]) -> None:
@@ -126,6 +172,10 @@ def write_block(folder: epath.Path, block: Block) -> tuple[str, str]:
         text = safe(block.markdown)
         return text, rendered(text)
     caption = html.escape(block.caption)
+    if isinstance(block, Page):
+        write_atomically(folder / f"{block.name}.html", block.html)
+        link = f'<p><a href="{block.name}.html">{caption}</a></p>'
+        return f"[{safe(block.caption)}]({block.name}.html)", link
     if isinstance(block, Table):
         write_atomically(folder / f"{block.name}.csv", block.frame.to_csv(index=False))
         write_atomically(folder / f"{block.name}.tex", latex(block))
@@ -152,7 +202,9 @@ def rendered(text: str) -> str:
 
 def page(title: str, body: str) -> str:
     """Wraps HTML into a page of its own."""
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
+    head = (
+        f'<meta charset="utf-8">{VIEWPORT}<title>{html.escape(title)}</title><style>{STYLE}</style>'
+    )
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
 
 

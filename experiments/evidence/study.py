@@ -8,7 +8,7 @@ import pandas as pd
 from ml_collections import ConfigDict
 
 from data import Corpus
-from refused import Refused
+from refused import Refused, listed
 from scaling import Evaluation, Labelled, Run
 from scaling.plan import Plan, order
 
@@ -133,7 +133,7 @@ def configured(presets: Mapping[str, Mapping]) -> Callable[..., ConfigDict]:
 
     def get_config(name: str = "cpu") -> ConfigDict:
         if name not in presets:
-            raise Refused("preset", name, ", ".join(presets))
+            raise Refused("preset", name, listed(presets, name))
         return ConfigDict(dict(presets[name]) | {"preset": name})
 
     return get_config

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from refused import Refused
+from refused import Refused, listed
 from scaling.optimizers.adafactor import Adafactor
 from scaling.optimizers.adam_mini import AdamMini
 from scaling.optimizers.adamw import AdamW
@@ -58,7 +58,7 @@ def chosen(name: str) -> type[Optimizer]:
     """
     if name not in OPTIMIZERS:
         why = f" ({name} is not among them: {ABSENT[name]})" if name in ABSENT else ""
-        raise Refused("optimizer", name, f"one of {', '.join(OPTIMIZERS)}{why}")
+        raise Refused("optimizer", name, f"one of {listed(OPTIMIZERS, name)}{why}")
     return OPTIMIZERS[name]
 
 

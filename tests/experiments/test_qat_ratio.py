@@ -1,5 +1,7 @@
 """The study of the quantised share: its tree, its report on planted losses, and an exported run."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +13,7 @@ from experiments.evidence.setup import Setup
 from experiments.evidence.study import Results
 from models import count
 from scaling import Store, Worker, make_mesh, plan
+from scaling.interchange.opened import read
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +151,11 @@ def test_an_exported_run_is_what_was_trained_and_goes_on_after_a_prompt(
     bytes_ = count(run.model_at(-1)).bytes
     assert f"{bytes_:,} bytes of tensors" in capsys.readouterr().out
     assert sum(x.nbytes for x in load_file(out).values()) == bytes_
+    export.write(store, None, run.identity, None, str(tmp_path / "folder"), "hf")
+    assert "opens with AutoModelForCausalLM" in capsys.readouterr().out
+    packed, folder = read(out), read(tmp_path / "folder")
+    assert folder.config == replace(packed.config, quantization=None)
+    assert packed.tokenizer == folder.tokenizer is not None
     other = Store.at(tmp_path / "none")
     with pytest.raises(ValueError, match="--run: got .*one that was trained with --keep-params"):
         export.write(other, tiny, run.identity, None, str(out))

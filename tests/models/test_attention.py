@@ -1,11 +1,17 @@
 """Properties of attention."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from models import count, skeleton
 from models.attention import attend, rotate, visible
+from models.transformer import Inputs
+from refused import Refused
+from tests.corpora import model, tokenformer
 
 
 def random(shape, seed=0):
@@ -67,3 +73,35 @@ def test_every_position_sees_itself_and_nothing_later(separator):
     assert mask.diagonal().all()
     assert not np.triu(mask, 1).any()
     assert mask.sum() == (21 if separator is None else 3 + 6 + 1)
+
+
+def test_biases_are_added_to_queries_keys_and_values_before_positions():
+    config = model(qkv_bias=True, depth=1)
+    bones = skeleton(config)
+    params, _ = bones.initialise(0)
+    assert count(config).params_total == sum(leaf.size for leaf in bones.params.values())
+    tokens = np.arange(8)[None]
+    logits = lambda config, params: np.asarray(skeleton(config).merge(params, {})(tokens))
+    bias = {path for path in params if path.endswith("_bias")}
+    plain = {path: value for path, value in params.items() if path not in bias}
+    np.testing.assert_array_equal(
+        logits(config, params), logits(replace(config, qkv_bias=False), plain)
+    )
+    assert len(bias) == 3
+    # A value's bias reaches every output alike, since a token's weights add up to one.
+    value = "layers.0.attention.value_bias"
+    shift = np.random.default_rng(0).standard_normal(params[value].shape, np.float32)
+    x = random((1, 8, config.width))
+    inputs = Inputs(jnp.asarray(tokens), visible(jnp.asarray(tokens), None, 8))
+    attention = lambda params: bones.merge(params, {}).layers[0].attention
+    before, after = (attention(p)(x, inputs)[0] for p in (params, params | {value: shift}))
+    moved = shift @ params["layers.0.attention.output"]
+    np.testing.assert_allclose(after - before, jnp.broadcast_to(moved, x.shape), atol=1e-5)
+    # A key's changes no weight but for its rotation: at one position there is none.
+    key = "layers.0.attention.key_bias"
+    one = Inputs(jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1, 1, 1), bool))
+    for bias, same in ((key, True), (value, False)):
+        outs = [attention(p)(x[:, :1], one)[0] for p in (params, params | {bias: shift})]
+        assert np.allclose(*outs, atol=1e-6) == same
+    with pytest.raises(Refused, match="model.qkv_bias: got True"):
+        tokenformer(qkv_bias=True)

@@ -13,6 +13,7 @@ from models import skeleton
 from models.embeddings import cross_entropy
 from scaling import make_mesh
 from scaling.mesh import batched, replicated
+from tests.tiers import mostly
 from tests.zoo import CONFIGS
 
 MESHES = ("data:8", "fsdp:8", "fsdp:4,data:2", "expert:4,data:2")
@@ -91,7 +92,7 @@ def error(name: str, tokens: int) -> float:
     return (square({p: rounded[p] - exact[p] for p in exact}) / square(exact)) ** 0.5
 
 
-@pytest.mark.parametrize("name", ["tied", "experts"])
+@pytest.mark.parametrize("name", mostly(["tied", "experts"], ["tied"]))
 def test_a_bfloat16_gradient_is_as_exact_over_many_tokens_as_over_few(name):
     few, many = error(name, 1024), error(name, 8192)
     assert many <= 0.02 and many <= 1.5 * few

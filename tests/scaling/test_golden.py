@@ -1,6 +1,8 @@
 """Golden tables: a few numbers of one training step, and the beginning of an order."""
 
+import json
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +14,22 @@ from scaling import AdamW, make_mesh
 from scaling.state import initial
 from scaling.train import Program, advance, let_go, on_mesh
 from tests.corpora import recipe, small_corpus
-from tests.golden import assert_golden
+from tests.golden import FOLDER, assert_golden
 from tests.rounding import FACTOR, NUDGES, state_nudged
-from tests.zoo import CONFIGS
+from tests.tiers import mostly
+from tests.zoo import CONFIGS, COVER
 
 BATCH = 128  # Tokens.
 
 
-def steps(*seeds: int) -> list[dict]:
-    """Returns losses, gradient norms and a parameter sum of three steps of each configuration.
+def steps(names: Iterable[str], *seeds: int) -> list[dict]:
+    """Returns losses, gradient norms and a parameter sum of three steps of each model named.
 
     Then the same for each seed, with parameters that start one unit in the last place from there.
     """
     values = [{} for _ in (None, *seeds)]
-    for name, config in CONFIGS.items():
+    for name in names:
+        config = CONFIGS[name]
         program = Program(
             recipe=recipe(config, AdamW(learning_rate=0.01)),
             batch_tokens=BATCH,
@@ -63,16 +67,22 @@ def orders() -> dict:
 
 
 @pytest.mark.equality
-def test_one_step_is_what_it_was():
+@pytest.mark.parametrize("name", mostly(CONFIGS, COVER))
+def test_one_step_is_what_it_was(name):
     # Units of the last place change most values by less than 1e-6; where gradients nearly vanish
     # Adam moves parameters by their signs, and AVX2 and SSE4.2 gave up to 1.2e-5.
-    found, *moved = steps(*NUDGES)
+    found, *moved = steps([name], *NUDGES)
 
     def close(key, old, new):
         effect = max(abs(other[key] - new) for other in moved)
         return abs(new - old) <= max(2e-5 * abs(old), FACTOR * effect)
 
-    assert_golden("steps", found, close)
+    assert_golden("steps", found, close, start=f"{name} ")
+
+
+def test_the_golden_steps_are_those_of_every_model():
+    golden = json.loads((FOLDER / "steps.json").read_text())["values"]
+    assert {key.split(" ")[0] for key in golden} == CONFIGS.keys()
 
 
 def test_the_order_is_what_it_was():

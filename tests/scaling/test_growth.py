@@ -209,6 +209,7 @@ def test_a_sharded_state_grows_to_the_same_bits(trained):
 
 
 @pytest.mark.equality
+@pytest.mark.thorough
 def test_growth_and_looks_right_after_it_are_the_same_in_a_fleet(corpus, mesh, tmp_path):
     runs = [replace(run, seed=seed) for run in study_runs("grown", corpus) for seed in range(2)]
     reference, *moved = map(ends, with_nudged(corpus, mesh, tmp_path, runs))

@@ -30,6 +30,7 @@ from scaling import (
 from scaling import checkpoint as checkpoints
 from scaling.progress import Silent
 from tests.corpora import KINDS, STEP, recipe, study_runs
+from tests.tiers import mostly
 
 EVALUATION = Evaluation(128)
 
@@ -83,7 +84,7 @@ class Interrupt(Silent):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", mostly(KINDS, ("wsd", "mixture", "ramp", "quantize")))
 def test_a_run_through_the_tree_equals_the_run_alone_and_one_interrupted(
     kind, corpus, mesh, tmp_path, monkeypatch
 ):

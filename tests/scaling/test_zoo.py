@@ -15,7 +15,8 @@ from scaling.train import Program, advance, on_mesh
 from tests.corpora import STEP, recipe
 from tests.rounding import NUDGES, assert_same_steps, assert_same_trajectory, state_nudged
 from tests.scaling.test_trainer import assert_equal_bits, end_state
-from tests.zoo import CONFIGS, KINDS
+from tests.tiers import mostly
+from tests.zoo import CONFIGS, FEW, KINDS
 
 OPTIMIZER = AdamW(learning_rate=0.01, weight_decay=0.01)
 
@@ -39,7 +40,7 @@ def name(request, programs):
     programs()
 
 
-@pytest.mark.parametrize("name", KINDS, indirect=True)
+@pytest.mark.parametrize("name", mostly(KINDS, FEW), indirect=True)
 def test_a_part_branches_stops_and_goes_on_to_the_same_bits(name, corpus, mesh, tmp_path):
     runs = branches(name, corpus)
 
@@ -86,7 +87,7 @@ def train(config, spec: str, state, steps: int = 48, first: int = 0):
 
 
 @pytest.mark.equality
-@pytest.mark.parametrize("name", KINDS, indirect=True)
+@pytest.mark.parametrize("name", mostly(KINDS, FEW), indirect=True)
 def test_a_part_trains_alike_on_eight_devices_and_in_bfloat16(name):
     config = CONFIGS[name]
     start = initial(recipe(config), 0)

@@ -7,7 +7,7 @@ is one machine to JAX: it gets one run over all its hosts.
 
 from experiments.command.launchers import local, ray, slurm, tpu
 from experiments.command.launchers.wanted import Launch, options
-from refused import Refused
+from refused import Refused, listed
 
 __all__ = ["PLACES", "Launch", "launch", "options"]
 
@@ -21,7 +21,7 @@ def launch(on: str, wanted: Launch) -> int:
       Refused: no such place, fewer than one worker, options that the place does not know.
     """
     if on not in PLACES:
-        raise Refused("--on", on, ", ".join(PLACES))
+        raise Refused("--on", on, listed(PLACES, on))
     if wanted.workers is not None and wanted.workers < 1:
         raise Refused("--workers", wanted.workers, "at least 1")
     if on in ("local", "ray"):

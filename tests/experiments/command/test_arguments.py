@@ -84,10 +84,11 @@ def test_flags_stand_before_both_words_of_a_command():
         ("run --config=stem -- --store", "argument: got --store; accepted: flags only"),
         (
             "run --config=stem --law=x",
-            "--law: got x; accepted: espalier compare, fit, isoflop, schedule, not espalier",
+            "--law: got x; accepted: espalier compare, fit, explore, isoflop, schedule, not "
+            "espalier",
         ),
         ("fit --law=a --table=b --config.c=1", "config.c: got a value; accepted: espalier fit has"),
-        ("fit --law=chinchilla", "--table: got nothing; accepted: FILE: a CSV"),
+        ("fit --law=chinchilla", "--table: got nothing; accepted: FILE: a table"),
         ("rnu", "command: got rnu; accepted: plan, run, .*; did you mean run?"),
         ("--store=x", "command: got none; accepted: plan"),
         ("corpus shwo", "command: got corpus shwo; accepted: .*; did you mean corpus show?"),

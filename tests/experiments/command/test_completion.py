@@ -1,6 +1,8 @@
 """Completion by a shell: of commands, flags, studies and names, without a heavy library."""
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,20 +12,24 @@ import pytest
 from experiments.command.completion import SHELLS
 from tests.experiments.command.test_main import ROOT, call
 
+PRESETS = ("cpu", "laptop", "gpu", "pod")
 
-def completed(line: str) -> list[str]:
-    """Returns what bash would be offered for the last word of a line."""
+
+def completed(line: str, shell: str = "bash") -> list[str]:
+    """Returns what a shell is offered for the last word of a line."""
     words = line.split(" ")
-    asked = dict(COMP_WORDS=line, COMP_CWORD=str(len(words) - 1))
+    asked = dict(COMP_WORDS=line, COMP_CWORD=str(len(words) - 1), COMP_LINE=line)
+    around = {"PYTHONPATH": str(ROOT), "_ESPALIER_COMPLETE": f"{shell}_complete"}
     done = subprocess.run(
         [sys.executable, "-P", "-m", "espalier"],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "_ESPALIER_COMPLETE": "bash_complete"} | asked,
+        env=os.environ | around | asked,
         capture_output=True,
         text=True,
         check=True,
     )
-    return [item.partition(",")[2] for item in done.stdout.split()]
+    lines = done.stdout.split()
+    return [item.partition(",")[2] for item in lines] if shell == "bash" else lines[1::3]
 
 
 @pytest.mark.parametrize(
@@ -35,10 +41,49 @@ def completed(line: str) -> list[str]:
         ("espalier plan --config=over", ["over_training"]),
         ("espalier plan --config.widths=(16,) --store=x --config=st", ["stem"]),
         ("espalier launch --on=", ["local", "slurm", "ray", "tpu"]),
+        ("espalier plan --config=over_training:", [f"over_training:{p}" for p in PRESETS]),
+        ("espalier plan --config=over-training:p", ["over-training:pod"]),
+        ("espalier plan --config=nowhere:", []),
+        ("espalier plan --config=over_training --config.se", ["--config.seeds="]),
+        ("espalier plan --config=over_training:pod --config.vo", ["--config.vocabulary="]),
+        ("espalier plan --config=over_training:cpu --config.vo", []),
+        ("espalier plan --config.se", []),
     ],
 )
 def test_a_shell_is_offered_what_fits(line, offered):
     assert completed(line) == offered
+
+
+@pytest.mark.parametrize(
+    ("line", "put_in"),
+    [
+        ("espalier plan --config=over", ["over_training"]),
+        ("espalier plan --config over", ["over_training"]),
+        ("espalier plan --config=over_training:", [*PRESETS]),
+        ("espalier plan --config over_training:l", ["laptop"]),
+        ("espalier launch --on=", ["local", "slurm", "ray", "tpu"]),
+        ("espalier plan --config=stem:cpu --config.to", ["--config.tokens="]),
+    ],
+)
+def test_bash_itself_puts_in_what_fits(line, put_in, tmp_path, capsys):
+    """It takes `=` and `:` for the ends of words, and replaces what stands after them."""
+    (tmp_path / "espalier").write_text(f'#!/bin/sh\nexec {sys.executable} -P -m espalier "$@"\n')
+    (tmp_path / "espalier").chmod(0o755)
+    (tmp_path / "script").write_text(call(capsys, "completion", "bash")[1])
+    words = [*re.findall(r"[=:]+|[^\s=:]+", line)]
+    ask = (
+        f"source {tmp_path}/script; COMP_WORDS=({shlex.join(words)}); COMP_CWORD={len(words) - 1}; "
+        f"COMP_LINE={shlex.quote(line)}; COMP_POINT={len(line)}; _espalier_completion espalier; "
+        'printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(
+        ["bash", "--norc", "-c", ask],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == put_in, done.stderr
 
 
 @pytest.mark.parametrize("shell", SHELLS)

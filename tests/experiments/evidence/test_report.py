@@ -1,5 +1,6 @@
 """Writing reports."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pandas as pd
@@ -7,6 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments.evidence.figures import panels
+from experiments.evidence.law import law_table
 from experiments.evidence.report import (
     Picture,
     Table,
@@ -18,6 +20,8 @@ from experiments.evidence.report import (
     safe,
     write_report,
 )
+from fitting import fit
+from tests.fitting.planted import ladder
 
 EVIL = "<script>alert(1)</script>"
 
@@ -68,6 +72,26 @@ def test_names_that_read_as_links_or_cells_stay_text(tmp_path):
     assert "<a href" not in page.replace('<a href="t.csv"', "") and "javascript" in page
     assert r"| a\|b | 2 |" in text
     assert "<td>a|b</td>" in page or ">a|b</td>" in page
+
+
+def test_a_report_with_runs_has_a_page_to_explore_them_and_its_fits_in(tmp_path):
+    obs = ladder()
+    found = fit("chinchilla", obs, point_only=True)
+    table = law_table("fit", found)
+    again = replace(law_table("late", found), fit=replace(found, target="loss"))
+    config = ConfigDict({"preset": "p"})
+    study = SimpleNamespace(name=EVIL)
+    write_report(tmp_path, study, config, [table, again], runs=obs.frame)
+    page, kept = (tmp_path / "report.html").read_text(), (tmp_path / "explorer.html").read_text()
+    assert '<a href="explorer.html">Explore the runs and the laws</a>' in page
+    assert 'name="viewport" content="width=device-width' in page
+    assert '"name":"fit"' in kept and '"name":"late"' in kept and EVIL not in kept
+    assert '"run":["w16-s0-d256000"' in kept
+    write_report(tmp_path, study, config, [], runs=obs.frame.assign(run="same"))
+    assert (
+        "There is no page to explore the runs in: run: got same"
+        in (tmp_path / "report.html").read_text()
+    )
 
 
 def test_code_is_left_as_it_is():

@@ -1,0 +1,84 @@
+"""Runs that go on from a model that is there, whoever trained it."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from data import Corpus
+from data.tokenizer import tokenizer_of
+from models import ModelConfig, skeleton
+from models.quantize import SUFFIX
+from refused import Refused
+from scaling.interchange.kept import Kept
+from scaling.interchange.opened import read
+from scaling.runs import Run
+from scaling.start import Start
+from scaling.state import State, initial, started
+
+
+def begin(path: str | os.PathLike, corpus: Corpus | None = None) -> tuple[ModelConfig, Start]:
+    """Returns the configuration of a model and what a `Run` of it starts from.
+
+    `path` is what `read` takes. Fields that shape no array may be replaced in the configuration,
+    such as `context`, `dtype` and `separator`; phases may change it further.
+
+    Raises:
+      Refused: what `read` refuses, or a corpus whose tokens are not those of the model.
+    """
+    place = str(Path(path).expanduser().absolute())
+    kept = read(place)
+    if corpus is not None:
+        check_tokens(kept, corpus)
+    return kept.config, Start(kept.content, place)
+
+
+def check_tokens(kept: Kept, corpus: Corpus) -> None:
+    """Refuses a corpus that another tokenizer made."""
+    if kept.tokenizer is None:
+        got = f"{corpus.tokenizer}, {corpus.vocabulary} tokens"
+        if corpus.vocabulary > kept.config.vocabulary:
+            raise Refused("corpus", got, f"at most {kept.config.vocabulary} tokens, the model's")
+        return
+    theirs, ours = kept.text(), tokenizer_of(corpus)
+    if theirs != ours:
+        accepted = "one that was built with the model's tokenizer: espalier import --tokenizer=FILE"
+        raise Refused("corpus", f"{corpus.name!r} of {corpus.tokenizer}", f"{accepted}, then build")
+
+
+def values(start: Start) -> Kept:
+    """Reads what a run starts from; `Refused` where it is gone or another by now."""
+    if not start.place:
+        accepted = "a run of a study, whose file says where the model is"
+        raise Refused("run.start", f"{start.content[:12]}… by its hash alone", accepted)
+    kept = read(start.place)
+    if kept.content != start.content:
+        got = f"{start.place} with the content {kept.content[:12]}…"
+        raise Refused("run.start", got, f"the model with the content {start.content[:12]}…")
+    return kept
+
+
+def first_state(run: Run) -> State:
+    """Returns the state before a run's first step, as numpy arrays.
+
+    Raises:
+      Refused: a start that cannot be read, or whose arrays are not those of the run's model.
+    """
+    if run.start is None:
+        return initial(run.recipe, run.seed)
+    kept, bones = values(run.start), skeleton(run.model)
+    found = []
+    for kind, leaves, there in (
+        ("parameter", bones.params, kept.params),
+        ("buffer", bones.buffers, kept.buffers),
+    ):
+        for path, leaf in leaves.items():
+            got = there[path].shape if path in there else "none"
+            if got != leaf.shape:
+                accepted = f"{leaf.shape}, as run.model has it; see scaling.interchange.begin"
+                raise Refused(f"run.start {kind} {path}", f"shape {got}", accepted)
+        extra = [path for path in there if path not in leaves and not path.endswith(SUFFIX)]
+        if extra:
+            raise Refused(f"run.start {kind}", extra[0], "those of run.model alone")
+        found.append({path: np.array(there[path], np.float32) for path in leaves})
+    return started(run.recipe, *found)

@@ -1,0 +1,100 @@
+"""Runs that start from a model: its bits, its hash in the identity, its tokenizer's corpus."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from data import Mixture
+from models import Quantization
+from refused import Refused
+from scaling import AdamW, Data, Run, Start, wsd
+from scaling.interchange import native
+from scaling.interchange.begin import begin, first_state
+from scaling.runs import canonical
+from scaling.specs import decoded
+from scaling.state import initial
+from tests.corpora import STEP
+from tests.scaling.interchange.models import LIKE, kept
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A model's file."""
+    native.write(tmp_path / "m", kept(LIKE["qk_norm"]))
+    return tmp_path / "m"
+
+
+def run(config, corpus, start) -> Run:
+    """Returns a run from a start, or from a draw."""
+    data = Data.of(corpus, Mixture.uniform(corpus.names))
+    phases = wsd(10 * STEP, STEP, 2 * STEP)
+    return Run(
+        model=config,
+        data=data,
+        optimizer=AdamW(learning_rate=0.01),
+        seed=0,
+        phases=phases,
+        start=start,
+    )
+
+
+def test_a_run_starts_from_the_models_values_with_fresh_moments(file, corpus):
+    config, start = begin(file, corpus)
+    state = first_state(run(config, corpus, start))
+    for path, value in kept(LIKE["qk_norm"]).params.items():
+        np.testing.assert_array_equal(state.params[path], value)
+    fresh = initial(run(config, corpus, None).recipe, 0)
+    assert state.moments.keys() == fresh.moments.keys()
+    longer = replace(config, context=64, dtype="bfloat16", separator=0)
+    assert first_state(run(longer, corpus, start)).params.keys() == state.params.keys()
+
+
+def test_the_identity_is_of_the_content_and_not_of_the_place(file, corpus, tmp_path):
+    config, start = begin(file, corpus)
+    one = run(config, corpus, start)
+    elsewhere = replace(one, start=replace(start, place="/elsewhere"))
+    assert one == elsewhere and one.identity == elsewhere.identity
+    drawn = replace(one, start=None)
+    other = replace(one, start=Start("0" * 64, start.place))
+    assert len({r.identity for r in (one, drawn, other)}) == 3
+    assert len({r.trunk for r in (one, drawn, other)}) == 3
+    assert canonical(drawn).keys() == canonical(one).keys() - {"start"}
+    assert decoded(Run, canonical(one)) == one
+    with pytest.raises(Refused, match="content .*; accepted: the model with the content 00000"):
+        first_state(other)
+    with pytest.raises(Refused, match="by its hash alone; accepted: a run of a study"):
+        first_state(decoded(Run, canonical(one)))
+
+
+def test_arrays_of_another_model_are_refused(file, corpus):
+    config, start = begin(file, corpus)
+    wider = replace(config, ff_width=64)
+    with pytest.raises(Refused, match=r"down: got shape \(48, 16\); accepted: \(64, 16\), as"):
+        first_state(run(wider, corpus, start))
+    with pytest.raises(Refused, match="layers.0.attention.key_bias: got shape none"):
+        first_state(run(replace(config, qkv_bias=True), corpus, start))
+    with pytest.raises(Refused, match="run.start parameter: got layers.0.attention.key_norm"):
+        first_state(run(replace(config, qk_norm=False), corpus, start))
+    quantised = replace(config, quantization=Quantization(4))
+    with pytest.raises(Refused, match=":scale: got shape none"):
+        first_state(run(quantised, corpus, start))
+
+
+def test_a_quantised_model_goes_on_quantised_or_with_its_rounded_weights(corpus, tmp_path):
+    config = replace(LIKE["mha"], quantization=Quantization(4))
+    native.write(tmp_path / "m", kept(config))
+    config, start = begin(tmp_path / "m", corpus)
+    state = first_state(run(config, corpus, start))
+    plain = first_state(run(replace(config, quantization=None), corpus, start))
+    assert state.params.keys() - plain.params.keys() == {
+        path for path in state.params if path.endswith(":scale")
+    }
+
+
+def test_a_corpus_of_another_tokenizer_is_refused(file, corpus, tmp_path):
+    native.write(tmp_path / "symbols", kept(replace(LIKE["mha"], vocabulary=20), tokenizer=None))
+    with pytest.raises(Refused, match="corpus: got bytes, 256 tokens; accepted: at most 20"):
+        begin(tmp_path / "symbols", corpus)
+    with pytest.raises(Refused, match="corpus: got 'small' of symbols; accepted"):
+        begin(file, replace(corpus, tokenizer="symbols"))
