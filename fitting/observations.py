@@ -43,7 +43,7 @@ class Observations:
     @classmethod
     def read(
         cls,
-        path,
+        path: "str | Path | pd.DataFrame | Observations",
         columns: Mapping[str, str] | None = None,
         where: str | None = None,
         needs: Iterable[str] = NEEDS,

@@ -17,7 +17,7 @@ _PACKED = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompres
 _FORMATS = ".csv, .tsv, .txt, .jsonl, .parquet or .xlsx (text also packed, as .csv.gz)"
 
 
-def sheet_of(path, curves: bool = False) -> Sheet:
+def sheet_of(path: str | Path | pd.DataFrame, curves: bool = False) -> Sheet:
     """The cells of a table, wherever it is.
 
     Args:

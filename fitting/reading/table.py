@@ -1,6 +1,7 @@
 """The one door: from a file to rows under our column names, and what was said on the way."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ _FLAGS = {"diverged", "has_diverged", "is_diverged"}
 
 
 def read_table(
-    path,
+    path: str | Path | pd.DataFrame,
     columns: Mapping[str, str] | None = None,
     *,
     needs: Iterable[str] = NEEDS,
@@ -32,7 +33,8 @@ def read_table(
     """A table of anybody's, checked cell by cell.
 
     Args:
-      path: as `formats.sheet_of` takes it; columns: {their name: `NAME` or `NAME[UNIT]`}.
+      path: as `formats.sheet_of` takes it.
+      columns: {their name: `NAME` or `NAME[UNIT]`}.
       needs: columns that are read as numbers, and sought where they have other names; `params` is
         any count of parameters.
       where: condition on the rows, by the table's names or ours; rows that it leaves out may hold
