@@ -3,14 +3,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements.lock
 
-.PHONY: help install corpus study test test-thorough test-isa torture lint docs tutorials bench \
-	coverage extrapolation golden lock clean
+.PHONY: help install corpus study test test-thorough test-isa test-slurm torture lint docs \
+	tutorials bench coverage extrapolation golden lock clean
 
 help:
 	@echo "make study     install and run the over-training study (about 6 CPU-minutes)"
 	@echo "make test      install and run the test suite"
 	@echo "make test-thorough  what the suite leaves out: more parts, meshes and optimizers"
 	@echo "make test-isa  equality and golden tests as on older processors, with one and two threads"
+	@echo "make test-slurm  launchers on a Slurm of one node, started here (as root; needs Debian's packages)"
 	@echo "make torture   kills, signals, full disks and damage to a store (at most 15 minutes)"
 	@echo "make docs      build the site into build/docs/site; dead links and warnings fail"
 	@echo "make tutorials  type the tutorials from a wheel, compare what is printed (LONG=1: all of them)"
@@ -51,6 +52,10 @@ test-isa: corpus
 	  XLA_FLAGS="--xla_cpu_max_isa=$$isa --xla_cpu_multi_thread_eigen=$$threads $$XLA_FLAGS" \
 	    $(BIN)/python -m pytest -n 1 -m equality || exit 1; \
 	done; done
+
+# Skipped, with the reason, where slurmctld or slurmd is not installed.
+test-slurm: corpus
+	$(BIN)/python -m pytest -n 0 -m slow -rs tests/experiments/command/launchers/test_cluster.py
 
 # Real signals to the real command; full disks are small file systems, where those are allowed.
 torture: install

@@ -34,6 +34,7 @@ COMMANDS = (
     "chain",
     "schedule",
     "corpus",
+    "new",
     "completion",
     "help",
 )
