@@ -49,11 +49,11 @@ def test_what_was_typed_fails_where_a_command_does(tmp_path, monkeypatch, capsys
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "page.md").write_text(
         "```python\n# said.py\nprint(6 * 7)\n```\n```sh\npython said.py\n```\n```text\n41\n```\n"
-        "```console\nexit 3\n```\n<!-- long -->\n```sh\nexit 4\n```\n```text\nnever\n```\n"
+        "```console\nexit 3\n```\n"
         "<!-- ends: 2 -->\n```sh\nexit 2\n```\n```sh\nexit 5\n```\n"
     )
     monkeypatch.setattr(tutorials, "ROOT", tmp_path)
-    faults = tutorials.typed("page.md", tutorials.environment(None), long=False, show=False)
+    faults = tutorials.typed("page.md", tutorials.environment(None), show=False)
     assert len(faults) == 2
     assert "41" in faults[0] and "42" in faults[0]
     assert "ended with code 5" in faults[1]

@@ -1,14 +1,14 @@
 """Types what the tutorials say, from an empty folder, and compares what is printed with what they
 show.
 
-    python -m tests.tutorials [--bin=FOLDER] [--long] [--show] [PAGE...]
+    python -m tests.tutorials [--bin=FOLDER] [--show] [PAGE...]
 
 Commands are those of `sh` blocks, files those of `python` blocks that begin with their name; other
 `python` blocks are run. A `text` block shows lines of what the block before it printed, in their
 order. Its whole numbers are exactly those printed; others within a thousandth, or within
 `<!-- close: 5% -->` above the block. What `<!-- varies: REGEX -->` names there is not compared:
-times, free disk. A block below `<!-- long -->` is run with --long alone; `console` blocks never
-are. PAGE is a path below docs/, all of `PAGES` by default. `--bin` is the folder of the python and
+times, free disk. A block below `<!-- ends: 2 -->` ends with that code. `console` blocks are not
+run. PAGE is a path below docs/, all of `PAGES` by default. `--bin` is the folder of the python and
 espalier to run, as of an environment that holds the wheel alone; what they import may not lie in
 this checkout, unless they are those that run this.
 """
@@ -120,16 +120,13 @@ def refuse_checkout(environment: dict[str, str]) -> None:
         sys.exit(f"tutorials: {done.stdout or done.stderr} is no installed wheel")
 
 
-def typed(name: str, environment: dict[str, str], long: bool, show: bool) -> list[str]:
+def typed(name: str, environment: dict[str, str], show: bool) -> list[str]:
     """Types a page; returns what went otherwise than shown."""
     faults, printed, ran, lines = [], None, 0, 0
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with tempfile.TemporaryDirectory(prefix="tutorial-") as folder:
         for block in blocks((ROOT / "docs" / name).read_text("utf-8")):
             if block.kind != "text":
-                printed = None
-                if "long" in block.marks and not long:
-                    continue
                 code, printed = run(block, Path(folder), environment)
                 ran += 1
                 if show:
@@ -153,15 +150,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("pages", nargs="*", default=PAGES)
     parser.add_argument("--bin")
-    parser.add_argument("--long", action="store_true")
     parser.add_argument("--show", action="store_true")
     asked = parser.parse_args()
     chosen = environment(asked.bin)
     if asked.bin:
         refuse_checkout(chosen)
-    faults = [
-        fault for name in asked.pages for fault in typed(name, chosen, asked.long, asked.show)
-    ]
+    faults = [fault for name in asked.pages for fault in typed(name, chosen, asked.show)]
     for fault in faults:
         print(fault, file=sys.stderr)
     return 1 if faults else 0
