@@ -8,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+
+from experiments.command.arguments import flags, leaves
+from experiments.command.main import espalier
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -114,6 +118,30 @@ def test_the_help_of_every_command_gets_its_page(tmp_path):
         assert f"\n## espalier {name}\n\n" in page
     assert "- `--checkpoint-seconds SECONDS` most work that a kill can undo [default: 60]\n" in page
     assert "```sh\nespalier plan --config=over_training:cpu\n" in page
+
+
+def commands(page: Path) -> list[str]:
+    """Returns what the blocks of a page have one type, lines that go on joined."""
+    blocks = re.findall(r"^```(?:sh|console)?\n(.*?)^```$", page.read_text(), re.S | re.M)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.removeprefix("$ ") for line in lines if re.match(r"(\$ )?espalier ", line)]
+
+
+# The commands of mistakes.md are wrong: tests/test_mistakes.py runs them.
+RIGHT = [page for page in PAGES if commands(page) and page.name != "mistakes.md"]
+
+
+@pytest.mark.parametrize("page", RIGHT, ids=lambda page: page.name)
+def test_every_command_of_a_page_has_the_flags_that_it_is_given(page):
+    root = click.Context(espalier, info_name="espalier")
+    known = {words: set(flags(leaf, root)) for words, leaf in leaves(espalier, root)}
+    for line in commands(page):
+        words = line.split("#")[0].split()[1:]
+        name = " ".join(words[:2]) if " ".join(words[:2]) in known else words[0]
+        assert name in known, line
+        bare = re.sub(r"'[^']*'|\"[^\"]*\"", "", line)
+        given = set(re.findall(r"(?<=\s)--[a-z][\w-]*(?![\w.-])", bare))
+        assert given <= known[name] | {"--help"}, line
 
 
 def test_the_picture_of_the_plan_is_that_of_its_study():
