@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from experiments.command.arguments import leaves
-from experiments.command.main import espalier
+from experiments.command.main import espalier, root
 
 # Whose modules have a reference; with every package within them.
 ROOMS = ("fitting", "scaling", "models", "data", "experiments/evidence")
@@ -17,13 +17,13 @@ ROOMS = ("fitting", "scaling", "models", "data", "experiments/evidence")
 
 def commands(page: Path) -> None:
     """Writes every command's help, as the command line itself declares it."""
-    root = click.Context(espalier, info_name="espalier")
+    top = root()
     parts = [
         "# Every command's help\n\nThe same as `espalier COMMAND --help` prints. "
         "[The command](command.md) says what the commands are for.\n"
     ]
-    for words, leaf in leaves(espalier, root):
-        context = click.Context(leaf, root, words)
+    for words, leaf in leaves(espalier, top):
+        context = click.Context(leaf, top, words)
         options = [param for param in leaf.params if isinstance(param, click.Option)]
         parts.append(f"## espalier {words}\n\n{described(leaf)}\n")
         parts += [f"- {option(param, context)}" for param in options]

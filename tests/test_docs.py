@@ -8,11 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import click
 import pytest
 
 from experiments.command.arguments import flags, leaves
-from experiments.command.main import espalier
+from experiments.command.main import espalier, root
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -133,8 +132,8 @@ RIGHT = [page for page in PAGES if commands(page) and page.name != "mistakes.md"
 
 @pytest.mark.parametrize("page", RIGHT, ids=lambda page: page.name)
 def test_every_command_of_a_page_has_the_flags_that_it_is_given(page):
-    root = click.Context(espalier, info_name="espalier")
-    known = {words: set(flags(leaf, root)) for words, leaf in leaves(espalier, root)}
+    top = root()
+    known = {words: set(flags(leaf, top)) for words, leaf in leaves(espalier, top)}
     for line in commands(page):
         words = line.split("#")[0].split()[1:]
         name = " ".join(words[:2]) if " ".join(words[:2]) in known else words[0]

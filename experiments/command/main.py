@@ -66,6 +66,11 @@ def espalier() -> None:
     """
 
 
+def root() -> click.Context:
+    """Returns the context in which commands are asked for their flags and their help."""
+    return click.Context(espalier, info_name="espalier", **espalier.context_settings)
+
+
 def main(argv: list[str]) -> int:
     """Runs the command and returns its exit code: 2, with one line, for what a user got wrong."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)

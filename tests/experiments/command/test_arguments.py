@@ -4,7 +4,7 @@ import click
 import pytest
 
 from experiments.command.arguments import GIVEN, OVERRIDES, Commands, leaves, spelled, told
-from experiments.command.main import COMMANDS, espalier
+from experiments.command.main import COMMANDS, espalier, root
 from refused import Refused
 from tests.experiments.command.test_main import call
 
@@ -117,8 +117,8 @@ def test_hyphens_are_underscores_in_names_but_not_in_values():
 
 
 def test_each_command_says_what_it_does_with_an_example_and_only_its_own_flags(capsys):
-    root = click.Context(espalier, info_name="espalier")
-    every = dict(leaves(espalier, root))
+    top = root()
+    every = dict(leaves(espalier, top))
     assert {words.split()[0] for words in every} == set(COMMANDS)
     for words, command in every.items():
         code, out, err = call(capsys, *words.split(), "--help")
