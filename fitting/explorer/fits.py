@@ -1,5 +1,6 @@
 """From a table and names of laws to the page: which laws are fitted, and what is left out."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fitting.choice import choose, extrapolating
@@ -18,15 +19,25 @@ NONE = "none"
 
 
 def explore(
-    table, out, law="auto", formulas=(), options: Options | None = None, *, columns=None, where=None
+    table: str | Path | Observations,
+    out: str | Path,
+    law: str = "auto",
+    formulas: Sequence[str] = (),
+    options: Options | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    where: str | None = None,
 ) -> list[str]:
     """Fit laws to a table and write the page in which they are explored.
 
     Args:
-      table, columns, where: as for `fit_report`; out: the page, a file that ends in .html.
+      table: as for `fit_report`.
+      out: the page, a file that ends in .html.
       law: names with commas; auto for the best few by rolling errors; none for the runs alone.
       formulas: laws given as text; with them, auto means no others.
       options: as for `fit`.
+      columns: as for `fit_report`.
+      where: as for `fit_report`.
 
     Returns:
       lines that say what is in the page and what was left out.
