@@ -158,7 +158,7 @@ def _checked(frame: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, list[
         if name in frame and frame[name].isna().any():
             given = f"{int(frame[name].isna().sum())} empty"
             raise Refused(name, given, f"an id in each row, or no column {name}")
-    repeated = frame["run"][frame["run"].duplicated()].unique()
+    repeated = [] if ids else frame["run"][frame["run"].duplicated()].unique()
     if len(repeated):
         accepted = "one row per run id; --columns='run=trunk' for checkpoints of one run"
         raise Refused("run", ", ".join(map(str, repeated[:5])), accepted)

@@ -164,23 +164,22 @@ def _plain(text: str, delimiter: str) -> pd.DataFrame | None:
     odd = odd or "\n#" in text or "\n " in text or text[:1] in "# " or text.count(first) != 1
     if odd or not first or (delimiter != "," and "," in text) or not all(header):
         return None
+    text += "" if text.endswith("\n") else "\n"
+    if text == first or "\n\n" in text or "\n\r" in text or len(set(header)) < len(header):
+        return None
     data = np.frombuffer(text.encode(), np.uint8)
-    ends = np.flatnonzero(data == ord("\n"))
-    if ends[-1] != len(data) - 1:
-        ends = np.append(ends, len(data))
-    marks = np.searchsorted(np.flatnonzero(data == ord(delimiter)), ends)
-    if np.any(np.diff(marks, prepend=0) != len(header) - 1) or _mostly_numbers(header):
+    ends = data[(data == ord("\n")) | (data == ord(delimiter))] == ord("\n")
+    line = np.arange(len(header)) == len(header) - 1  # delimiters, and then the end
+    if len(ends) % len(line) or not (ends.reshape(-1, len(line)) == line).all():
         return None
-    if len(header) == 1 and np.any(np.diff(ends) <= 2):
-        return None
-    if len(ends) == 1 or len(set(header)) < len(header):
+    if _mostly_numbers(header):
         return None
     # Ids keep their zeros; only an empty cell is missing.
     kinds = {place: str for place, name in enumerate(header) if name in TEXTS}
     how = dict(sep=delimiter, header=None, skiprows=1, skipinitialspace=True, dtype=kinds)
-    frame = pd.read_csv(
-        io.StringIO(text), keep_default_na=False, na_values=[""], index_col=False, **how
-    )
+    # A column is of one kind throughout, not of one for each piece that was read at a time.
+    how |= dict(keep_default_na=False, na_values=[""], index_col=False, low_memory=False)
+    frame = pd.read_csv(io.StringIO(text), **how)
     for name in frame:
         if not pd.api.types.is_numeric_dtype(frame[name]):
             cells = [_stripped(cell) for cell in frame[name].to_numpy(object)]

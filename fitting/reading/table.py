@@ -69,7 +69,7 @@ def read_table(
     sound = ~_diverged(frame)
     notes += suspicions(frame[sound], rows[sound], sheet, where)
     if "run" not in frame:
-        frame["run"] = [f"run{row}" for row in rows]
+        frame["run"] = [f"run{row}" for row in rows.tolist()]
     return frame, notes
 
 

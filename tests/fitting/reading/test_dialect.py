@@ -106,3 +106,9 @@ def test_a_file_that_needs_no_care_is_read_the_same_by_pandas(monkeypatch):
         assert list(fast.frame[name]) == list(theirs)
     assert list(fast.frame["note"]) == list(frame["note"].str.strip())
     assert pd.read_csv(io.StringIO(text))["loss"].tolist() == fast.frame["loss"].tolist()
+
+
+def test_a_long_column_is_of_one_kind():
+    rows = "\n".join(f"{n},1" for n in range(300_000))
+    frame = parsed(f"a,x\n{rows}\nlast,1\n".encode(), "it").frame
+    assert set(map(type, frame["a"])) == {str} and frame["a"].iloc[7] == "7"
