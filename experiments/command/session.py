@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 from data import cache_folder
 from data.stand_in import NAME as STAND_IN
 from experiments.command import named
-from experiments.command import plan_for as plan_for_view
 from experiments.command.opened import (
     Settings,
     answer,
@@ -29,8 +28,6 @@ from experiments.evidence.report import write_report
 from experiments.evidence.study import Study
 from refused import Refused
 from scaling import Stopped, Store, Worker, checkpoint, keeping, processes
-from scaling.chips.devices import Target
-from scaling.chips.targeted import fitted, needs
 from scaling.events import Curves
 from scaling.files import sweep
 from scaling.grouping import planned as fleets_of
@@ -123,18 +120,6 @@ def pruned(work: Worker, settings: Settings, dry: bool) -> str:
             if not dry:
                 checkpoint.discard(folder)
     return f"prune: {size:,} bytes of {count} states {'would be' if dry else 'were'} given back"
-
-
-def plan_for(study: Study, config: ConfigDict, settings: Settings, target: Target, price) -> None:
-    """Prints the plan of a study for devices that need not be here; trains nothing."""
-    planned = make_plan((*study.runs, *study.awaited))
-    found = needs(planned.segments.values())
-    print(plan_for_view.heading(study.name, found, target, study.corpus.name), flush=True)
-    fits = []
-    for index, need in enumerate(found, start=1):
-        fits.append(fitted(need, target, settings.mesh))
-        print(plan_for_view.program_text(index, len(found), fits[-1]), flush=True)
-    print(plan_for_view.total_text(fits, price))
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import markdown
 import pandas as pd
 from etils import epath
 from ml_collections import ConfigDict
@@ -203,6 +202,8 @@ def write_block(folder: epath.Path, block: Block) -> tuple[str, str]:
 
 def rendered(text: str) -> str:
     """Turns Markdown into HTML in which raw HTML is text."""
+    import markdown  # Here, since a plan writes no page.
+
     writer = markdown.Markdown(extensions=["tables", "fenced_code"])
     writer.preprocessors.deregister("html_block")
     writer.inlinePatterns.deregister("html")
