@@ -44,7 +44,12 @@ FAULTS = """
     if (owner.closest("script, style, option, textarea, noscript, .tip")) continue;
     const range = document.createRange();
     range.selectNodeContents(node);
-    for (const {left, top, right, bottom} of range.getClientRects()) {
+    const frame = owner.closest("#levels, .wide, table")?.getBoundingClientRect();
+    for (let {left, top, right, bottom} of range.getClientRects()) {
+      if (frame) {  // What is scrolled out of view overlaps nothing.
+        [top, bottom] = [Math.max(top, frame.top), Math.min(bottom, frame.bottom)];
+        if (top >= bottom || left > frame.right || right < frame.left) continue;
+      }
       boxes.push([node.textContent.trim(), left, top, right, bottom]);
       if (!owner.closest(".wide, table, pre") && (left < -0.5 || right > width + 0.5)) {
         found.push(`cut at the side: ${node.textContent.trim()}`);

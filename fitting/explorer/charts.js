@@ -69,7 +69,7 @@ function lossView() {
     }
   }
   const heights = [...ends(DATA.points.target), ...ends([...curve.inside, ...curve.outside].filter((v) => v !== null))];
-  const y = range([...heights, ...marks.map((m) => m.value)], heights.every((v) => v > 0), 0.06);
+  const y = range([...heights, ...marks.flatMap((m) => [m.value, m.low, m.high])], heights.every((v) => v > 0), 0.06);
   return {one, xs, ys: DATA.points.target, x: [low, high], y, yLog: heights.every((v) => v > 0), curve, marks, reach, lines: []};
 }
 
@@ -248,12 +248,30 @@ function drawOver(u) {
   ctx.restore();
 }
 
+// As many ticks as have room beside each other, the outermost ones within the chart.
+function roomy(u, low, high, log, kind, across) {
+  const length = (across ? u.bbox.width : u.bbox.height) / devicePixelRatio || (across ? u.width : u.height) - 80;
+  u.ctx.save();
+  u.ctx.font = TEXT;
+  const place = (value) => length * (log ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low));
+  const half = (value) => (across ? u.ctx.measureText(shown(value, kind, 4)).width / 2 + 5 : 10);
+  let found = [];
+  for (let most = Math.floor(length / (across ? 55 : 40)); most > 0; most--) {
+    found = ticks(low, high, log, most).filter((v) => !across || place(v) + half(v) < length + 22);
+    const crowded = found.some((v, i) => i && place(v) - half(v) < place(found[i - 1]) + half(found[i - 1]));
+    if (found.length && !crowded) break;
+  }
+  u.ctx.restore();
+  return found;
+}
+
 function axisSettings(one, text, log, across) {
+  const kind = one ? kindOf(one) : "";
   return {
     label: text, labelSize: 24, labelGap: 2, size: across ? 34 : 58, gap: 4, font: TEXT, labelFont: TEXT, stroke: "#333",
     grid: {stroke: "#ececec", width: 1}, ticks: {stroke: "#bbb", width: 1, size: 5},
-    splits: (u, _, low, high) => ticks(low, high, log, Math.max(2, Math.floor(across ? u.width / 76 : u.height / 48))),
-    values: (u, found) => found.map((value) => shown(value, one ? kindOf(one) : "", 4)),
+    splits: (u, _, low, high) => roomy(u, low, high, log, kind, across),
+    values: (u, found) => found.map((value) => shown(value, kind, 4)),
     filter: (u, found) => found,
   };
 }

@@ -223,8 +223,9 @@ def _labels(obs, names, target: str) -> list[dict]:
             levels = [_shown(value) for value in sorted(set(values))]
         codes = {level: place for place, level in enumerate(levels)}
         out.append({"name": str(name), "levels": levels, "codes": [codes[v] for v in text]})
-    # Words first: a study's own arms rather than its sizes.
-    return sorted(out, key=lambda label: not any(_word(level) for level in label["levels"]))
+    # Words first: a study's own arms rather than its sizes; ids of runs that belong together last.
+    words = {label["name"]: any(_word(level) for level in label["levels"]) for label in out}
+    return sorted(out, key=lambda label: (label["name"] in IDS, not words[label["name"]]))
 
 
 def _shown(value) -> str:

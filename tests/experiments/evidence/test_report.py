@@ -1,12 +1,14 @@
 """Writing reports."""
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from ml_collections import ConfigDict
 
+import experiments
 from experiments.evidence.figures import panels
 from experiments.evidence.law import law_table
 from experiments.evidence.report import (
@@ -14,6 +16,7 @@ from experiments.evidence.report import (
     Table,
     Text,
     cell,
+    explored,
     latex,
     pipes,
     rendered,
@@ -21,7 +24,7 @@ from experiments.evidence.report import (
     write_blocks,
     write_report,
 )
-from fitting import fit
+from fitting import Observations, fit
 from tests.browser import DESK, FAULTS, PHONE, chromium, opened
 from tests.fitting.planted import ladder
 
@@ -125,6 +128,20 @@ def test_nothing_of_a_report_is_cut_or_overlaps_on_a_desk_or_a_phone(tmp_path, s
     with chromium() as browser, opened(browser, tmp_path / "report.html", screen) as page:
         assert page.evaluate(FAULTS) == []
         assert page.evaluate("innerWidth") == screen[0]
+
+
+@pytest.mark.parametrize("study", ["over_training", "qat_ratio", "stem"])
+def test_nothing_overlaps_or_is_cut_where_a_study_is_explored(tmp_path, study):
+    runs = pd.read_csv(Path(experiments.__file__).parent / "results" / f"{study}-cpu" / "runs.csv")
+    tables = []
+    if study == "over_training":
+        options = {"params": "params_total", "point_only": True, "audits": 2}
+        tables = [law_table("fit", fit("over_training", Observations(runs), **options))]
+    (tmp_path / "page.html").write_text(explored(study, tables, runs).html, "utf-8")
+    with chromium() as browser:
+        for screen in (DESK, PHONE):
+            with opened(browser, tmp_path / "page.html", screen) as page:
+                assert page.evaluate(FAULTS) == []
 
 
 def test_code_is_left_as_it_is():
