@@ -3,17 +3,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements.lock
 
-.PHONY: help install corpus study test test-thorough test-isa test-slurm torture lint docs bench \
-	coverage extrapolation golden lock clean
+.PHONY: help install corpus study test test-thorough test-hf test-isa test-slurm torture lint \
+	docs tutorials bench coverage extrapolation golden lock clean
 
 help:
 	@echo "make study     install and run the over-training study (about 6 CPU-minutes)"
 	@echo "make test      install and run the test suite"
 	@echo "make test-thorough  what the suite leaves out: more parts, meshes and optimizers"
+	@echo "make test-hf   exports and imports held to transformers, torch and lm_eval, on CPUs"
 	@echo "make test-isa  equality and golden tests as on older processors, with one and two threads"
 	@echo "make test-slurm  launchers on a Slurm of one node, started here (as root; needs Debian's packages)"
 	@echo "make torture   kills, signals, full disks and damage to a store (at most 15 minutes)"
 	@echo "make docs      build the site into build/docs/site; dead links and warnings fail"
+	@echo "make tutorials  type the tutorials from a wheel and compare what they print (4 CPU-minutes)"
 	@echo "make bench     speed of training, reading, fitting and starting, as ratios of one run"
 	@echo "make coverage  coverage of the fits' intervals on planted data (an hour of one core)"
 	@echo "make extrapolation DATA=FOLDER  laws chosen and predictions beyond the data, public tables"
@@ -44,6 +46,22 @@ test: corpus
 test-thorough: corpus
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m thorough
 
+# An environment of its own, which sees the packages of the first. The versions are those that the
+# tests were written with; of torch, `==` also takes a build for CPUs where the index has one.
+HF := .venv-hf
+HF_PINS := accelerate==1.15.0 compressed-tensors==0.20.0 lm-eval==0.4.13 torch==2.13.0 \
+	transformers==5.24.0
+PACKAGES := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+
+$(HF)/installed: $(VENV)/installed
+	$(PYTHON) -m venv $(HF)
+	@$(BIN)/python $(PACKAGES) > "$$($(HF)/bin/python $(PACKAGES))/first.pth"
+	$(HF)/bin/python -m pip install --quiet --disable-pip-version-check $(HF_PINS)
+	@touch $@
+
+test-hf: $(HF)/installed
+	$(HF)/bin/python -m pytest tests/interop -n 2 --dist loadfile
+
 # Sums in other orders and of other widths, as other processors take them; one thread and two.
 test-isa: corpus
 	@for isa in AVX2 SSE4_2; do for threads in false true; do \
@@ -70,6 +88,19 @@ $(VENV)/docs: $(VENV)/installed
 docs: $(VENV)/docs
 	$(BIN)/python docs/build.py
 
+# From an environment that holds the wheel and finds the locked dependencies in $(VENV), without
+# this checkout. With FRESH=1 it is a new one of the wheel and its dependencies alone, which takes a
+# minute more of one core.
+tutorials: corpus
+	rm -rf build/lib build/wheel $(VENV)-wheel
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w build/wheel .
+	$(PYTHON) -m venv $(VENV)-wheel
+	$(VENV)-wheel/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
+	  $(if $(FRESH),-c $(LOCK),--no-deps) "$$(echo build/wheel/espalier-*.whl)[slurm]"
+	$(if $(FRESH),,$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > \
+	  $$(echo $(VENV)-wheel/lib/python*/site-packages)/dependencies.pth)
+	$(BIN)/python -m tests.tutorials --bin=$(VENV)-wheel/bin
+
 bench: corpus
 	$(BIN)/python -m experiments.bench.speed
 
@@ -90,4 +121,4 @@ lock:
 	     --no-header --no-annotate; } > $(LOCK).new && mv $(LOCK).new $(LOCK)
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(VENV)-wheel $(HF) build *.egg-info

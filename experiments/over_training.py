@@ -9,6 +9,9 @@ Compared   Gadre et al. 2024 (arXiv:2403.08540): L = E + (a·M^η + b·M^−η)�
 Answer     The law, fitted without the largest width at its two largest token counts, predicts
            those within 3.5 % and better than the nearest run does. Exponents from these sizes
            are not publishable: the `cpu` preset proves the machinery, not the law.
+Downstream With `--config.tasks=closing,identifier,continuation,word` (`scaling.tasks`) runs answer
+           those at their ends, and the accuracy of the held-out runs is predicted through the
+           loss, as in the second half of the paper.
 """
 
 import itertools
@@ -16,6 +19,7 @@ import itertools
 import pandas as pd
 
 from experiments.evidence.claim import counted, rows, scale
+from experiments.evidence.downstream import downstream
 from experiments.evidence.figures import plan_tree
 from experiments.evidence.law import (
     against_others,
@@ -79,6 +83,7 @@ PRESETS = {
         repeat=False,
     ),
 }
+PRESETS = {name: {"tasks": ""} | values for name, values in PRESETS.items()}
 get_config = configured(PRESETS)
 
 LAWS = {"over-training law": "over_training", "Chinchilla law": "chinchilla"}
@@ -161,6 +166,7 @@ def report(results: Results) -> list[Block]:
         Text("## A harder split: all runs above a quarter of the largest compute held out"),
         Text(f"The over-training law: {against_others(far, 'over-training law', spread)}."),
         errors("held_out_compute", far, hard, spread),
+        *downstream(runs, mask, "over_training", "params_total"),
         Text("## The plan"),
         Picture("plan", plan_tree(results.plan), "Segments by tokens; a dot is the end of a run."),
         Text("## The runs"),

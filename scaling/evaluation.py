@@ -7,7 +7,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from data import Corpus, HeldOut
+from data.tokenizer import tokenizer_of
 from models import ModelConfig
+from scaling.downstream import Task, answers, record, summary
 from scaling.mesh import of_one_run, place, state_shardings
 from scaling.state import State
 from scaling.train import evaluate as summed_nats
@@ -17,16 +19,27 @@ from scaling.train import evaluate as summed_nats
 class Evaluation:
     """What to evaluate: tokens per domain, and whether at the ends of runs or of all segments.
 
-    `domains` limits the domains (default: all). An evaluation has an identity of its own.
+    `domains` limits the domains (default: all). `tasks` are asked at the ends of runs. An
+    evaluation has an identity of its own, and so has each task.
     """
 
     tokens_per_domain: int
     everywhere: bool = False
     domains: tuple[str, ...] = ()
+    tasks: tuple[Task, ...] = ()
 
     def held_out(self, corpus: Corpus, context: int) -> HeldOut:
         """Returns the windows for a context length."""
         return HeldOut(corpus, context, self.tokens_per_domain, self.domains)
+
+    def asked(self, corpus: Corpus, config: ModelConfig, state: State, there: set) -> list[dict]:
+        """Asks the tasks whose answers are not `there`, by identity; returns a line of each."""
+        model, lines = (config, state.params, state.buffers), []
+        for task in self.tasks:
+            if task.identity(config.context) not in there:
+                found = answers(*model, tokenizer_of(corpus), task)
+                lines.append(record(task, config.context, False, summary(task, found)))
+        return lines
 
 
 def evaluate(held_out: HeldOut, config: ModelConfig, mesh: Mesh, state: State) -> dict:

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 import models
 from data import Corpus, HeldOut
+from refused import Refused
 from scaling import checkpoint, processes, seals
 from scaling.chips.devices import of_kind
 from scaling.environment import differences, environment
@@ -154,7 +155,9 @@ class Ledger:
         if not found and (self.store.done(segment.id) or {}).get("loss"):
             file = self.store.folder(segment.id) / "eval.jsonl"
             seals.tell(f"{seals.Damaged(file, 'no evaluation is in it')}: it is made again")
-        return due.identity not in {line["evaluation"] for line in found}
+        tasks = self.evaluation.tasks if segment.id in self.plan.leaves else ()
+        asked = {task.identity(segment.config.context) for task in tasks}
+        return not asked | {due.identity} <= {line["evaluation"] for line in found}
 
     def begins(self, todo: set[str]) -> dict[str, int]:
         """Returns the step at which every segment begins that is to be trained for some others.
@@ -271,7 +274,25 @@ class Ledger:
             line |= {"evaluation": held_out.identity, "context": held_out.context}
             self.hold()
             self.store.add_eval(segment.id, line | found)
+            self.ask(segment, state)
         return found["loss"]
+
+    def ask(self, segment: Segment, state: State) -> None:
+        """Asks the end of a run the evaluation's tasks and records the answers.
+
+        Raises:
+          Refused: tasks in one of several processes, which has not all of the state.
+        """
+        if not self.evaluation.tasks or segment.id not in self.plan.leaves:
+            return
+        if jax.process_count() > 1:
+            accepted = "one process, or espalier evaluate afterwards"
+            raise Refused("tasks", f"{jax.process_count()} processes", accepted)
+        there = {line["evaluation"] for line in self.store.evals(segment.id)}
+        state = evaluated(segment.recipe, state)
+        for line in self.evaluation.asked(self.corpus, segment.config, state, there):
+            head = {"step": segment.run.steps, "tokens": segment.run.tokens}
+            self.store.add_eval(segment.id, head | line)
 
     def hold(self) -> None:
         """Looks whether what is trained here is still ours to write.

@@ -8,6 +8,7 @@ from etils import epath
 import models
 from data import Corpus
 from scaling.columns import COLUMNS
+from scaling.downstream import METRICS
 from scaling.evaluation import Evaluation
 from scaling.files import write_atomically
 from scaling.labels import as_column
@@ -64,6 +65,7 @@ def row(plan: Plan, store: Store, corpus: Corpus, segment: Segment, evaluation: 
         "loss_unquantised": mean(found.get("loss_unquantised", {})),
         "bits_per_byte_unquantised": mean(found.get("bits_per_byte_unquantised", {})),
         **optional(plan, run, found),
+        **downstream(store, segment),
         **{f"mixture.{name}": share for name, share in shares.items() if share},
         "train_loss": record["train_loss"],
         "diverged_step": record["diverged_step"],
@@ -79,6 +81,17 @@ def row(plan: Plan, store: Store, corpus: Corpus, segment: Segment, evaluation: 
 def mean(values: dict[str, float]) -> float:
     """Returns the mean over domains, NaN of none."""
     return math.fsum(values.values()) / len(values) if values else math.nan
+
+
+def downstream(store: Store, segment: Segment) -> dict[str, float]:
+    """Returns the columns of the tasks that a segment's end was asked, the last asked counting."""
+    lines = [line for line in store.evals(segment.id) if "task" in line]
+    return {
+        f"{metric}.{name}": value
+        for line in lines
+        for metric in METRICS
+        for name, value in line[metric].items()
+    }
 
 
 def optional(plan: Plan, run: Run, found: dict) -> dict:

@@ -25,6 +25,7 @@ COMMANDS = (
     "compare",
     "export",
     "import",
+    "evaluate",
     "sample",
     "fit",
     "explore",

@@ -45,6 +45,26 @@ def refuse(id: str | None, runs: dict) -> None:
     raise Refused("--run", got, f"one of the study's {len(runs)} runs, such as {some}")
 
 
+def every(store: Store, study: str | None, config) -> list[Run]:
+    """Returns the runs of a study whose parameters the store has.
+
+    Raises:
+      Refused: an unknown study, or one of which it has none.
+    """
+    if config is not None:
+        runs = [item.run for item in config.runs]
+    elif (known := named.record(store, study)) is not None:
+        runs = [run_of(store, id) for id in known["runs"] if store.done(id) is not None]
+    else:
+        accepted = studies.listed(named.names(store), study) or "a study trained in this store"
+        raise Refused("--study", study, accepted)
+    runs = {run.identity: run for run in runs if checkpoint.steps(store.folder(run.identity))}
+    if not runs:
+        accepted = f"a study that was trained with --keep-params into --store={store.path}"
+        raise Refused("--study", study or "this one", accepted)
+    return [*runs.values()]
+
+
 def ended(store: Store, run: Run) -> tuple[models.ModelConfig, State]:
     """Returns the model of a run as it ended, its values as numpy arrays.
 

@@ -40,6 +40,8 @@ from scaling.tables import write_table
 from scaling.trace import Trace
 
 ENDING = (signal.SIGTERM, signal.SIGUSR2)  # Signals that end training in good order.
+# The files of a report, which are no folders.
+WRITTEN = ("report.md", "report.html", "explorer.html", "runs.csv", "runs.parquet")
 
 
 def in_rounds(
@@ -229,7 +231,7 @@ def refuse_early(study: Study, config: ConfigDict, settings: Settings) -> None:
     work = worker(study, make_plan(study.runs), settings)
     keeping.budget(settings.keep, work.store)
     out = folder(study, config, settings)
-    for name in ("", "figures", "report.md", "report.html", "runs.csv", "runs.parquet"):
+    for name in ("", "figures", *WRITTEN):
         path, is_folder = out / name, not name or name == "figures"
         if path.exists() and path.is_dir() != is_folder:
             raise Refused("--store", path, "a folder" if is_folder else "a file, not a folder")

@@ -12,6 +12,7 @@ from experiments.evidence.study import Study
 from models import ModelConfig, count, ladder
 from models.ladder import Rung
 from scaling import AdamW, Data, Evaluation, Labelled, Optimizer, Phase, Run, wsd
+from scaling.tasks import task_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,8 +20,9 @@ class Setup:
     """A configuration with its corpus, and what the two say for every run.
 
     The configuration has `corpus`, `context`, `batch_tokens`, `warmup_tokens`, `evaluation_tokens`
-    and `repeat`. It may have `dtype`, `tokens` and `mixture`; where that is absent or empty, runs
-    read the corpus's main domains in equal shares.
+    and `repeat`. It may have `dtype`, `tokens`, `tasks` (names of `scaling.tasks` and files, with
+    commas) and `mixture`; where that is absent or empty, runs read the corpus's main domains in
+    equal shares.
     """
 
     config: ConfigDict
@@ -40,8 +42,11 @@ class Setup:
 
     @property
     def evaluation(self) -> Evaluation:
-        """How runs are evaluated: on the domains that they read."""
-        return Evaluation(self.config.evaluation_tokens, domains=self.data.mixture.names)
+        """How runs are evaluated: on the domains that they read, and by `tasks`, where it says."""
+        domains, asked = self.data.mixture.names, self.config.get("tasks")
+        tasks = [one for one in (asked or "").split(",") if one]
+        found = tuple(task_of(one, self.corpus, domains[0]) for one in tasks)
+        return Evaluation(self.config.evaluation_tokens, domains=domains, tasks=found)
 
     @property
     def shape(self) -> dict:

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from data import Corpus
-from data.tokenizer import tokenizer_of
+from data.tokenizer import BPE, tokenizer_of
 from models import ModelConfig, skeleton
 from models.quantize import SUFFIX
 from refused import Refused
 from scaling.interchange.kept import Kept
 from scaling.interchange.opened import read
+from scaling.interchange.tokens import meaning
 from scaling.runs import Run
 from scaling.start import Start
 from scaling.state import State, initial, started
@@ -41,9 +42,11 @@ def check_tokens(kept: Kept, corpus: Corpus) -> None:
             raise Refused("corpus", got, f"at most {kept.config.vocabulary} tokens, the model's")
         return
     theirs, ours = kept.text(), tokenizer_of(corpus)
-    if theirs != ours:
-        accepted = "one that was built with the model's tokenizer: espalier import --tokenizer=FILE"
-        raise Refused("corpus", f"{corpus.name!r} of {corpus.tokenizer}", f"{accepted}, then build")
+    if type(theirs) is not type(ours) or (
+        isinstance(ours, BPE) and meaning(theirs.json) != meaning(ours.json)
+    ):
+        accepted = "one of the tokenizer that `espalier import --tokenizer=FILE` writes"
+        raise Refused("corpus", f"{corpus.name!r} of another {corpus.tokenizer}", accepted)
 
 
 def values(start: Start) -> Kept:

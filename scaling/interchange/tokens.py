@@ -27,6 +27,25 @@ def spec_of(tokenizer: str) -> dict:
     }
 
 
+def sides(merge: str | list[str]) -> list[str]:
+    """Returns the two tokens of a merge, which older files keep as one text."""
+    return merge.split(" ") if isinstance(merge, str) else list(merge)
+
+
+def meaning(tokenizer: str) -> dict:
+    """Returns what of a tokenizer.json says which tokens a text has, however it is written.
+
+    Merges with byte 0 are left out, since no text has it.
+    """
+    spec = json.loads(tokenizer)
+    merges = [m for m in map(sides, spec["model"]["merges"]) if CHARACTERS[0] not in "".join(m)]
+    said = {"vocab": spec["model"]["vocab"], "merges": merges}
+    rest = ("ignore_merges", "byte_fallback", "unk_token")
+    said |= {name: spec["model"].get(name) or None for name in rest}
+    added = {t["id"]: t["content"] for t in spec.get("added_tokens") or []}
+    return said | {"cut": spec.get("pre_tokenizer"), "added": added}
+
+
 def written(tokenizer: str, context: int) -> tuple[dict[str, dict], int]:
     """Returns the tokenizer's files by name, and the separator's token.
 
@@ -43,7 +62,6 @@ def written(tokenizer: str, context: int) -> tuple[dict[str, dict], int]:
         raise Refused("tokenizer", f"a token named {SEPARATOR}", "one without it")
     number = model["vocab"][null]
     model["vocab"] = {SEPARATOR if t == null else t: i for t, i in model["vocab"].items()}
-    sides = lambda merge: merge.split(" ") if isinstance(merge, str) else merge
     model["merges"] = [m for m in model["merges"] if null not in "".join(sides(m))]
     mark = {"id": number, "content": SEPARATOR, "special": True, "normalized": False}
     mark |= {"single_word": False, "lstrip": False, "rstrip": False}

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 from experiments import qat_ratio
-from experiments.command import export, sample
+from experiments.command import evaluate, export, sample
 from experiments.evidence.report import Picture, Table, Text, write_report
 from experiments.evidence.setup import Setup
 from experiments.evidence.study import Results
 from models import count
-from scaling import Store, Worker, make_mesh, plan
+from scaling import Store, Worker, make_mesh, plan, tables
 from scaling.interchange.opened import read
 
 
@@ -156,6 +156,19 @@ def test_an_exported_run_is_what_was_trained_and_goes_on_after_a_prompt(
     packed, folder = read(out), read(tmp_path / "folder")
     assert folder.config == replace(packed.config, quantization=None)
     assert packed.tokenizer == folder.tokenizer is not None
+    items = tmp_path / "words.jsonl"
+    items.write_text(
+        '{"context": "def f(x):", "choices": [" return", "\\n    return"], "answer": 1}\n'
+    )
+    for _ in range(2):  # The second time from the store.
+        evaluate.evaluate(store, None, run.identity, None, [str(items)], False)
+        said = capsys.readouterr().out
+        assert said.startswith(f"{run.identity}  words: 1 items, chance 0.500, accuracy ")
+    lines = [line for line in store.evals(run.identity) if "task" in line]
+    assert len(lines) == 1
+    table, _ = tables(worker.plan, store, tiny.corpus, tiny.evaluation)
+    assert table["accuracy.words"].item() == lines[0]["accuracy"]["words"]
+    assert table["answer_nats.words"].item() > 0 and table["loss"].notna().all()
     other = Store.at(tmp_path / "none")
     with pytest.raises(ValueError, match="--run: got .*one that was trained with --keep-params"):
         export.write(other, tiny, run.identity, None, str(out))

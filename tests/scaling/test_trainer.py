@@ -28,6 +28,7 @@ from scaling import (
     wsd,
 )
 from scaling import checkpoint as checkpoints
+from scaling.downstream import Item, Task
 from scaling.progress import Silent
 from tests.corpora import KINDS, STEP, recipe, study_runs
 from tests.tiers import mostly
@@ -236,7 +237,8 @@ def test_a_resume_under_another_environment_warns(corpus, mesh, tmp_path, monkey
 def test_an_evaluation_can_be_added_to_what_is_trained(corpus, mesh, tmp_path):
     runs = study_runs("wsd", corpus)[:1]
     first = work(corpus, mesh, tmp_path, runs, keep_params=True)
-    more = Evaluation(256, everywhere=True)
+    task = Task("which", (Item("<=>", ("?@A", "xyz"), 0),))
+    more = Evaluation(256, everywhere=True, tasks=(task,))
     worker = Worker(plan(runs), Store.at(tmp_path), corpus, more, mesh, keep_params=True)
     assert worker.missing() == set(worker.plan.segments)
     before = (tmp_path / "segments" / runs[0].identity / "metrics.jsonl").read_text()
@@ -245,6 +247,8 @@ def test_an_evaluation_can_be_added_to_what_is_trained(corpus, mesh, tmp_path):
     ends, inside = tables(worker.plan, worker.store, corpus, more)
     assert len(ends) == 1 and len(inside) == 1
     assert inside["loss"].item() > ends["loss"].item()
+    assert ends["items.which"].item() == 1 and ends["answer_nats.which"].item() > 0
+    assert "items.which" not in inside or inside["items.which"].isna().all()
     # The first evaluation is still there, and the curve was not written twice.
     assert first.missing() == set()
     assert (tmp_path / "segments" / runs[0].identity / "metrics.jsonl").read_text() == before

@@ -1,11 +1,14 @@
 """Runs that start from a model: its bits, its hash in the identity, its tokenizer's corpus."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from data import Mixture
+from data import Mixture, write_corpus
+from data.corpus import Document
+from data.tokenizer import BPE
 from models import Quantization
 from refused import Refused
 from scaling import AdamW, Data, Run, Start, wsd
@@ -98,3 +101,19 @@ def test_a_corpus_of_another_tokenizer_is_refused(file, corpus, tmp_path):
         begin(tmp_path / "symbols", corpus)
     with pytest.raises(Refused, match="corpus: got 'small' of symbols; accepted"):
         begin(file, replace(corpus, tokenizer="symbols"))
+    bpe = BPE.train([b"some words of a text "], 260).json
+    config = replace(LIKE["mha"], vocabulary=260)
+    native.write(tmp_path / "bpe", kept(config, tokenizer=bpe))
+    with pytest.raises(Refused, match="corpus: got 'small' of another bytes; accepted: one of the"):
+        begin(tmp_path / "bpe", corpus)
+    document = Document(np.arange(1, 5), 4)
+    found = write_corpus(
+        tmp_path / "corpus",
+        name="words",
+        vocabulary=260,
+        separator=0,
+        tokenizer="bpe",
+        tokenizer_json=json.dumps(json.loads(bpe), indent=1),
+        domains={"a": {"train": [document], "held_out": [document]}},
+    )
+    assert begin(tmp_path / "bpe", found)[0] == config

@@ -58,6 +58,17 @@ def test_merges_with_byte_0_go_with_its_name(bpe):
     assert made.encode("a text").ids == document.tokens.tolist()
 
 
+def test_two_spellings_of_a_tokenizer_mean_the_same(bpe):
+    spec = json.loads(bpe.json)
+    older = json.loads(bpe.json)
+    older["model"]["merges"] = [" ".join(merge) for merge in spec["model"]["merges"]]
+    _, _, files = opened(bpe.json)
+    for same in (json.dumps(older, indent=2), tokens.read(files["tokenizer.json"])):
+        assert tokens.meaning(same) == tokens.meaning(bpe.json)
+    spec["model"]["merges"] = spec["model"]["merges"][::-1]
+    assert tokens.meaning(json.dumps(spec)) != tokens.meaning(bpe.json)
+
+
 def test_another_token_of_the_separators_name_is_refused(bpe):
     spec = json.loads(bpe.json)
     spec["model"]["vocab"][tokens.SEPARATOR] = 300
