@@ -30,18 +30,20 @@ def shadowed() -> str | None:
 
 def replaced() -> str | None:
     """Returns a line that names an installed file of ours that is not as installed, or None."""
+    import csv
     import importlib.metadata  # Here, since it costs what all of `espalier help` does.
 
     try:
-        files = importlib.metadata.distribution("espalier").files or ()
+        installed = importlib.metadata.distribution("espalier")
     except importlib.metadata.PackageNotFoundError:
         return None
-    for file in files:
-        path = Path(file.locate())
-        if file.suffix != ".py" or file.hash is None or file.parts[0] not in ROOMS:
+    # Not its `files`: from Python 3.12 on these lack what is gone.
+    for name, recorded, _ in csv.reader((installed.read_text("RECORD") or "").splitlines()):
+        path, (mode, _, value) = Path(installed.locate_file(name)), recorded.partition("=")
+        if path.suffix != ".py" or not value or name.split("/")[0].removesuffix(".py") not in ROOMS:
             continue
         there = path.exists()
-        if not there or sum_of(path.read_bytes(), file.hash.mode) != file.hash.value:
+        if not there or sum_of(path.read_bytes(), mode) != value:
             got = "written over by another distribution" if there else "gone"
             accepted = "it as installed: pip install --force-reinstall --no-deps espalier's wheel"
             return f"{path}: got it {got}; accepted: {accepted}, in an environment of its own"

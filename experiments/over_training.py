@@ -36,6 +36,7 @@ from fitting import Observations, fit, seed_standard_deviation
 from fitting import figures as draw
 from scaling import labelled, per_width
 
+COMMON = dict(tasks="")
 # `seeds` are the numbers of seeds by width; the last one holds for further widths.
 # Token counts are powers of two of 250 steps, so that 20 % of each is a whole number of steps.
 # The `cpu` grid was chosen after seeing held-out errors, so its own error is no fresh test. Worst
@@ -44,14 +45,14 @@ from scaling import labelled, per_width
 # as the largest width: 3.7 / 9.3 %; 16–96: 4.1 / 13.1 %; 24–96 with two seeds: 1.5 / 13.2 %.
 PRESETS = {
     "cpu": dict(
-        CPU,
+        CPU | COMMON,
         widths=(24, 32, 48, 64, 96),
         tokens=(256_000, 512_000, 1_024_000, 2_048_000),
         seeds=(3, 2, 2, 2, 2),
         mixture="code=1",
     ),
     "laptop": dict(
-        CPU,
+        CPU | COMMON,
         widths=(24, 32, 48, 64, 96, 128),
         tokens=(512_000, 1_024_000, 2_048_000, 4_096_000),
         seeds=(3, 2, 2, 2, 2, 2),
@@ -62,14 +63,14 @@ PRESETS = {
         mixture="code=1",
     ),
     "gpu": dict(
-        GPU,
+        GPU | COMMON,
         widths=(64, 128, 192, 256, 384, 512),
         tokens=(16_384_000, 32_768_000, 65_536_000, 131_072_000),
         seeds=(3, 2, 2, 1, 1, 1),
         mixture="code=0.25,docs=0.25,headers=0.25,tests=0.25",
     ),
     "pod": dict(
-        GPU,
+        GPU | COMMON,
         widths=(512, 768, 1024, 1536, 2048),
         tokens=(2_097_152_000, 4_194_304_000, 8_388_608_000, 16_777_216_000),
         seeds=(2, 1, 1, 1, 1),
@@ -83,7 +84,6 @@ PRESETS = {
         repeat=False,
     ),
 }
-PRESETS = {name: {"tasks": ""} | values for name, values in PRESETS.items()}
 get_config = configured(PRESETS)
 
 LAWS = {"over-training law": "over_training", "Chinchilla law": "chinchilla"}

@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import nnls
-from scipy.special import ndtri
 
 from fitting.fit import Fit, fit
 from fitting.held_out import FAR, along, direction_of, held_out_mask
@@ -68,6 +66,8 @@ class Choice:
           weighted mean, and the larger of the mean's misfit and of what the laws differ by (their
           weighted variance, Draper 1995). NaN ends where no rolling fit could be made.
         """
+        from scipy.special import ndtri  # Here, since a plan chooses no law.
+
         weights = np.array(list(self.weights.values()))
         laws = [self.fits[name] for name in self.weights]
         each = np.log([result.predict(frame)["prediction"].to_numpy() for result in laws])
@@ -241,6 +241,8 @@ def stack(rows: pd.DataFrame, names: list[str], distance: float) -> dict[str, fl
     little towards those that each law's own error gives it (Bates and Granger 1969, to a higher
     power); {law: weight}.
     """
+    from scipy.optimize import nnls  # Here, since a plan chooses no law.
+
     errors = _wide(rows, names, "error")
     some = rows[rows["law"] == names[0]].set_index(["cut", "run"]).loc[errors.index]
     weights = row_weights(some.reset_index(), distance)
