@@ -4,8 +4,12 @@ Nothing is written inside them but axes and legends: titles and the sentence on 
 made belong into the caption (`CAPTIONS`, `tables.caption`). `wide` is the width of a page's text.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from fitting.chinchilla import CHINCHILLA
 from fitting.fitted import Fitted
@@ -45,7 +49,9 @@ HOFFMANN = (CHINCHILLA.published["hoffmann rounded"], "Hoffmann et al. 2022")
 
 
 @styled
-def loss_against_compute(result: Fitted, held_out: Observations | None = None, most=6, wide=False):
+def loss_against_compute(
+    result: Fitted, held_out: Observations | None = None, most: int = 6, wide: bool = False
+):
     """Loss against compute by token multiplier, with the law's curves and their interval.
 
     Args:
@@ -169,14 +175,21 @@ def profile_likelihood(result: Fitted, wide=True):
 
 
 @styled
-def allocation(result: Fitted, flops=None, published=None, wide=True, **settings):
+def allocation(
+    result: Fitted,
+    flops: ArrayLike | None = None,
+    published: tuple[Mapping[str, float], str] | None = None,
+    wide: bool = True,
+    **settings: Any,
+):
     """N*(C), D*(C) and tokens per parameter, with their intervals and a published line.
 
     Args:
-      result: fit of a law that allocates; flops: FLOP; by default from the runs' least compute to
-        100 times their most.
+      result: fit of a law that allocates.
+      flops: FLOP; by default from the runs' least compute to 100 times their most.
       published: (parameters of the same law, label); by default the first that the law has, or
-        Chinchilla's; settings: the law's other predictors.
+        Chinchilla's.
+      settings: the law's other predictors.
 
     Returns:
       matplotlib.figure.Figure: three panels, all axes logarithmic.

@@ -6,6 +6,7 @@ Matplotlib is imported where something is drawn, so that a plan or a fit starts 
 import functools
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,11 +46,14 @@ def styled(draw):
     return drawn
 
 
-def panels(columns: int = 1, rows: int = 1, *, wide: bool = False, height: float = 2.4, **settings):
+def panels(
+    columns: int = 1, rows: int = 1, *, wide: bool = False, height: float = 2.4, **settings: Any
+):
     """A figure that nothing keeps open, and its axes (rows, columns).
 
     Args:
-      wide: two columns of a paper rather than one; height: of a row, inches.
+      wide: two columns of a paper rather than one.
+      height: of a row, inches.
       settings: of matplotlib's `subplots`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
