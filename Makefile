@@ -3,8 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements.lock
 
-.PHONY: help install corpus study test test-thorough test-hf test-isa torture lint docs bench \
-	coverage extrapolation golden lock clean
+.PHONY: help install corpus study test test-thorough test-hf test-isa test-slurm torture lint \
+	docs tutorials bench coverage extrapolation golden lock clean
 
 help:
 	@echo "make study     install and run the over-training study (about 6 CPU-minutes)"
@@ -12,8 +12,10 @@ help:
 	@echo "make test-thorough  what the suite leaves out: more parts, meshes and optimizers"
 	@echo "make test-hf   exports and imports held to transformers, torch and lm_eval, on CPUs"
 	@echo "make test-isa  equality and golden tests as on older processors, with one and two threads"
+	@echo "make test-slurm  launchers on a Slurm of one node, started here (as root; needs Debian's packages)"
 	@echo "make torture   kills, signals, full disks and damage to a store (at most 15 minutes)"
 	@echo "make docs      build the site into build/docs/site; dead links and warnings fail"
+	@echo "make tutorials  type the tutorials from a wheel and compare what they print (4 CPU-minutes)"
 	@echo "make bench     speed of training, reading, fitting and starting, as ratios of one run"
 	@echo "make coverage  coverage of the fits' intervals on planted data (an hour of one core)"
 	@echo "make extrapolation DATA=FOLDER  laws chosen and predictions beyond the data, public tables"
@@ -68,6 +70,10 @@ test-isa: corpus
 	    $(BIN)/python -m pytest -n 1 -m equality || exit 1; \
 	done; done
 
+# Skipped, with the reason, where slurmctld or slurmd is not installed.
+test-slurm: corpus
+	$(BIN)/python -m pytest -n 0 -m slow -rs tests/experiments/command/launchers/test_cluster.py
+
 # Real signals to the real command; full disks are small file systems, where those are allowed.
 torture: install
 	$(BIN)/python -m tests.torture
@@ -81,6 +87,19 @@ $(VENV)/docs: $(VENV)/installed
 
 docs: $(VENV)/docs
 	$(BIN)/python docs/build.py
+
+# From an environment that holds the wheel and finds the locked dependencies in $(VENV), without
+# this checkout. With FRESH=1 it is a new one of the wheel and its dependencies alone, which takes a
+# minute more of one core.
+tutorials: corpus
+	rm -rf build/lib build/wheel $(VENV)-wheel
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w build/wheel .
+	$(PYTHON) -m venv $(VENV)-wheel
+	$(VENV)-wheel/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
+	  $(if $(FRESH),-c $(LOCK),--no-deps) "$$(echo build/wheel/espalier-*.whl)[slurm]"
+	$(if $(FRESH),,$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > \
+	  $$(echo $(VENV)-wheel/lib/python*/site-packages)/dependencies.pth)
+	$(BIN)/python -m tests.tutorials --bin=$(VENV)-wheel/bin
 
 bench: corpus
 	$(BIN)/python -m experiments.bench.speed
@@ -102,4 +121,4 @@ lock:
 	     --no-header --no-annotate; } > $(LOCK).new && mv $(LOCK).new $(LOCK)
 
 clean:
-	rm -rf $(VENV) $(HF) build *.egg-info
+	rm -rf $(VENV) $(VENV)-wheel $(HF) build *.egg-info

@@ -5,9 +5,6 @@ too. Where one of those comes first on Python's path, or another distribution ha
 file of ours, the command says so instead of failing.
 """
 
-import base64
-import hashlib
-import importlib.metadata
 import importlib.util
 import sys
 from pathlib import Path
@@ -33,6 +30,8 @@ def shadowed() -> str | None:
 
 def replaced() -> str | None:
     """Returns a line that names an installed file of ours that is not as installed, or None."""
+    import importlib.metadata  # Here, since it costs what all of `espalier help` does.
+
     try:
         files = importlib.metadata.distribution("espalier").files or ()
     except importlib.metadata.PackageNotFoundError:
@@ -41,17 +40,21 @@ def replaced() -> str | None:
         path = Path(file.locate())
         if file.suffix != ".py" or file.hash is None or file.parts[0] not in ROOMS:
             continue
-        found = hashlib.new(file.hash.mode, path.read_bytes()) if path.exists() else None
-        if found is None or sum_of(found) != file.hash.value:
-            got = "gone" if found is None else "written over by another distribution"
+        there = path.exists()
+        if not there or sum_of(path.read_bytes(), file.hash.mode) != file.hash.value:
+            got = "written over by another distribution" if there else "gone"
             accepted = "it as installed: pip install --force-reinstall --no-deps espalier's wheel"
             return f"{path}: got it {got}; accepted: {accepted}, in an environment of its own"
     return None
 
 
-def sum_of(found) -> str:
+def sum_of(content: bytes, mode: str) -> str:
     """Returns a checksum as an installation's record writes it (PEP 376, section RECORD)."""
-    return base64.urlsafe_b64encode(found.digest()).rstrip(b"=").decode()
+    import base64
+    import hashlib
+
+    digest = hashlib.new(mode, content).digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 def refuse(told: str | None) -> None:

@@ -9,7 +9,7 @@ Compared   Bochkov 2026 (arXiv:2605.09751): 32 layers, width 1024, V = 65,536, 1
 Answer     An interval, over seeds, of each arm's bits per byte less the learned table's, best rate
            with best rate; one above zero counts against the claim at this size. `cpu`, 50 views of
            a token: every arm is worse, frozen random by 0.06, ±1 codes by 0.21, {0, 1} by 0.22,
-           recoded by 0.32 (by 0.10 [0.01, 0.19] than plain ones), ±0.02 by 0.43. A frozen table
+           recoded by 0.33 (by 0.10 [0.01, 0.19] than plain ones), ±0.02 by 0.43. A frozen table
            of full rank loses little, so rank 12 may cost more than not being trained: not tested.
 """
 

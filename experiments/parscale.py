@@ -8,9 +8,9 @@ Compared   Chen et al. 2025 (ParScale, arXiv:2505.10475): L = E + (A/(N·(k·ln 
            to 4.4e9 and P from 1 to 8 gave k = 0.39 (code) and 0.33 (Pile); at equal training
            compute parameters beat streams.
 Answer     `cpu`: nothing is gained. At equal parameters 4 streams and one are not told apart (to
-           0.06 bits per byte), nor are streams from the start and in a second stage; k is not
-           identified. A second stage on a frozen backbone ends 0.16 higher. At equal FLOPs one
-           stream is better, wider (−0.11) or trained longer (−0.55). E is a floor, not an entropy.
+           0.05 bits per byte), nor are streams from the start and in a second stage; k is not
+           identified. A second stage on a frozen backbone ends 0.15 higher. At equal FLOPs one
+           stream is better, wider (−0.12) or trained longer (−0.56). E is a floor, not an entropy.
 """
 
 import math

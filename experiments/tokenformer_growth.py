@@ -9,7 +9,7 @@ Compared   Wang et al. 2024 (arXiv:2410.23168, table 7, section 4.1): grown from
 Answer     `cpu`, 0.05M parameters: exact growth moves no loss (10⁻⁸ nats/token); as published, with
            optimizer and warmup restarted, it costs 0.16 and 0.15, regained in some 40 steps.
            At equal compute both lie below scratch: as published by 0.09 bits per byte and a fifth
-           of the compute, resolved over three seeds; exact by 0.08 and a sixth, not resolved.
+           of the compute, resolved over three seeds; exact by 0.07 and a sixth, not resolved.
            Text is bytes: a head over 4,096 tokens would take 71 % of the FLOPs (bytes: 13 %).
 """
 

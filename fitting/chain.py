@@ -14,7 +14,7 @@ from fitting.held_out import compute
 from fitting.intervals import quantiles, scatter, widen
 from fitting.law import Law
 from fitting.laws import law_named, needed
-from fitting.observations import Observations
+from fitting.observations import Observations, read_frame
 from fitting.options import Options
 from fitting.tables import aligned
 from refused import Refused
@@ -185,7 +185,6 @@ def chain_report(
     chance: float | Mapping | None = None,
     where: str | None = None,
     columns: Mapping[str, str] | None = None,
-    link_columns: Mapping[str, str] | None = None,
     **how: Any,
 ) -> str:
     """The chain from three tables to predictions, a set of them for each value of `by`.
@@ -198,8 +197,7 @@ def chain_report(
       by: a column of all three, such as the task.
       chance: a number, or {value of `by`: number}.
       where: condition on the rows of `losses`.
-      columns: {name in the file: ours}, of `losses` and `targets`.
-      link_columns: {name in the file: ours}, of `links`.
+      columns: {name in some of the files: ours}.
       how: of `fit_chain`; the choice of the loss law asks about the distance of the targets.
 
     Returns:
@@ -208,10 +206,11 @@ def chain_report(
     link = law_named(how.get("link", "downstream_sigmoid"))
     loss_law = how.get("loss_law", "chinchilla")
     reads = needed([] if loss_law == "auto" else [law_named(loss_law)])
+    named = _named(columns or {}, losses, links, targets)
     tables = [
-        Observations.read(losses, columns, where, reads),
-        Observations.read(links, link_columns, needs=("loss", link.target)),
-        Observations.read(targets, columns, needs=reads[:-1]),
+        Observations.read(losses, named[0], where, reads),
+        Observations.read(links, named[1], needs=("loss", link.target)),
+        Observations.read(targets, named[2], needs=reads[:-1]),
     ]
     groups = [None] if by is None else list(dict.fromkeys(tables[2].frame[by]))
     rows = []
@@ -231,6 +230,17 @@ def chain_report(
             )
         )
     return report_lines(pd.concat(rows, ignore_index=True))
+
+
+def _named(columns: Mapping[str, str], *tables) -> list[dict[str, str]]:
+    """What columns are said to be, for each table of the columns that it has."""
+    if not columns:
+        return [{} for _ in tables]
+    names = [set(map(str, read_frame(table))) for table in tables]
+    for theirs in columns:
+        if not any(theirs in known for known in names):
+            raise Refused("columns", theirs, "a column of one of the tables")
+    return [{t: ours for t, ours in columns.items() if t in known} for known in names]
 
 
 def beyond(runs: Observations, targets: Observations, options: Options | None) -> float | None:

@@ -1,155 +1,145 @@
-"""Figures of a fit; each returns a matplotlib Figure, and says how its intervals were made."""
+"""The figures that papers show of a fit; each function returns a matplotlib Figure.
 
-import textwrap
+Nothing is written inside them but axes and legends: titles and the sentence on how intervals were
+made belong into the caption (`CAPTIONS`, `tables.caption`). `wide` is the width of a page's text.
+"""
 
 import numpy as np
+import pandas as pd
 
-from fitting.fit import Fit
+from fitting.chinchilla import CHINCHILLA
+from fitting.fitted import Fitted
 from fitting.isoflop import IsoFlop
 from fitting.observations import Observations
+from fitting.style import (
+    COLOURS,
+    DASHES,
+    FORMATS,
+    HELD_OUT,
+    MARKS,
+    QUIET,
+    panels,
+    plain_ticks,
+    save,
+    shades,
+    styled,
+)
+from fitting.use import allocates, allocations
+
+CAPTIONS = {
+    "loss": "Loss against compute by tokens per parameter; lines and bands: the law's mean and its "
+    "interval; open marks: held-out runs.",
+    "predicted": "Predicted against observed; bars: interval of a new run's value; squares: held "
+    "out.",
+    "residuals": "Observed over predicted; bars: interval of a new run's value; squares: held out.",
+    "profiles": "Profile of every parameter; dashed: 95 % threshold of the profile likelihood.",
+    "allocation": "Compute-optimal params, tokens and tokens per parameter; bands: intervals; "
+    "dashed: the published law.",
+    "distance": "Error beyond the fitted runs against the distance of extrapolation; dots: runs of "
+    "the rolling fits; lines: root mean square by distance.",
+    "isoflop": "Runs, smooth curves and minima of every budget, and the power law through the "
+    "minima; bars: bootstrap within budgets.",
+}
+# Where a law has no published values of its own, the line of a paper's is that of Chinchilla's.
+HOFFMANN = (CHINCHILLA.published["hoffmann rounded"], "Hoffmann et al. 2022")
 
 
-def _axes(width: float = 6.4, height: float = 4.6, columns: int = 1, rows: int = 1):
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, squeeze=False)
-
-
-def _footer(figure, result: Fit, what: str, first: str = ""):
-    how = result.interval_method
-    text = f"{first}{result.level:.0%} {what}: {how}" if result.intervals else f"interval: {how}"
-    wide = int(figure.get_figwidth() * 15)
-    figure.supxlabel("\n".join(textwrap.wrap(text, wide)), fontsize=7, color="0.35")
-
-
-def _colours(count: int):
-    from matplotlib import colormaps
-
-    return [colormaps["viridis"](x) for x in np.linspace(0.05, 0.85, max(count, 1))]
-
-
-def loss_against_compute(result: Fit, held_out: Observations | None = None, most: int = 8):
+@styled
+def loss_against_compute(result: Fitted, held_out: Observations | None = None, most=6, wide=False):
     """Loss against compute by token multiplier, with the law's curves and their interval.
 
     Args:
       result: fit of a law in params and tokens.
-      held_out: runs that were kept out, drawn as open squares.
+      held_out: runs that were kept out, drawn as open marks.
       most: at most this many multipliers get a curve; others are grouped with the nearest.
 
     Returns:
-      matplotlib.figure.Figure: x FLOP (6 x params x tokens), y nats/token.
+      matplotlib.figure.Figure: x FLOP (6 x params x tokens), y the target; both logarithmic.
     """
-    figure, axes = _axes()
+    figure, axes = panels(wide=wide, height=2.9 if wide else 2.5)
     axis = axes[0, 0]
     groups = [(result.observations, False)]
     if held_out is not None and len(held_out):
         groups.append((held_out, True))
     every = np.concatenate([_multiplier(obs, result.params) for obs, _ in groups])
     levels = _levels(every, most)
-    colours = _colours(len(levels))
+    colours = shades(len(levels))
     flops = np.concatenate([_six(obs, result.params) for obs, _ in groups])
     line = np.geomspace(flops.min() / 1.5, flops.max() * 1.5, 60)
-    for colour, level in zip(colours, levels, strict=True):
-        params, tokens = np.sqrt(line / 6 / level), np.sqrt(line * level / 6)
-        table = {result.params: params, "tokens": tokens}
+    for index, (colour, level) in enumerate(zip(colours, levels, strict=True)):
+        table = {result.params: np.sqrt(line / 6 / level), "tokens": np.sqrt(line * level / 6)}
         band = result.predict(table, new_run=False)
-        axis.plot(
-            line,
-            band["prediction"],
-            color=colour,
-            lw=1.2,
-            label=f"{float(f'{level:.2g}'):g}",
-        )
+        axis.plot(line, band["prediction"], color=colour, ls=DASHES[index % len(DASHES)])
         if result.intervals:
             axis.fill_between(line, band["low"], band["high"], color=colour, alpha=0.15, lw=0)
+        axis.plot([], [], MARKS[index % len(MARKS)], color=colour, label=_short(level))
     for obs, out in groups:
         where = _nearest(_multiplier(obs, result.params), levels)
-        style = {"marker": "s", "facecolors": "none"} if out else {"marker": "o"}
         size, loss = _six(obs, result.params), obs.column(result.target)
         for index, colour in enumerate(colours):
-            rows = where == index
-            paint = {"edgecolors": colour} if out else {"color": colour}
-            area = 22 if len(flops) <= 60 else 12
-            axis.scatter(size[rows], loss[rows], s=area, zorder=3, **style, **paint)
-    axis.set(xscale="log", xlabel="training compute, 6 x params x tokens (FLOP)")
-    axis.set_ylabel(f"{result.target} (nats/token)")
-    axis.set_title(f"{result.law.name}: loss against compute", fontsize=10)
-    title = "tokens per parameter (nearest)" + "\n(open squares: held out)" * (len(groups) > 1)
-    axis.legend(title=title, fontsize=8, title_fontsize=8, frameon=False)
-    _footer(figure, result, "intervals of the law's mean")
+            paint = {"facecolors": "none", "edgecolors": colour} if out else {"color": colour}
+            area, rows = (16 if len(flops) <= 60 else 7), where == index
+            mark = MARKS[index % len(MARKS)]
+            axis.scatter(size[rows], loss[rows], s=area, zorder=3, marker=mark, lw=0.8, **paint)
+    if len(groups) > 1:
+        axis.plot([], [], "o", color=QUIET, mfc="none", label="held out")
+    axis.set(xscale="log", yscale="log", xlabel=r"training compute $6ND$ (FLOP)")
+    axis.set_ylabel(_titled(result))
+    plain_ticks(axis.yaxis)
+    axis.legend(title="tokens per parameter", ncols=2 if len(levels) > 3 else 1)
     return figure
 
 
-def predicted_against_actual(result: Fit):
+@styled
+def predicted_against_actual(result: Fitted, wide=False):
     """Predicted against observed, with the interval of a new run's value; held-out runs marked.
 
     Returns:
-      matplotlib.figure.Figure: both axes in the target's unit.
+      matplotlib.figure.Figure: both axes in the target's unit, logarithmic.
     """
-    figure, axes = _axes(5.2, 5.0)
-    axis = axes[0, 0]
-    table, kept = result.residuals, result.held_out
-    if result.intervals:
-        band = result.predict(result.observations.frame)
-        reach = np.abs(np.stack([band["low"], band["high"]]) - band["prediction"].to_numpy())
-        where = (table["observed"], table["predicted"])
-        axis.errorbar(*where, yerr=reach, fmt="none", ecolor="0.8", elinewidth=1, zorder=1)
-    axis.scatter(table["observed"], table["predicted"], s=16, color="0.45", label="fitted")
-    ends = [table["observed"], table["predicted"]]
-    if len(kept):
-        ends += [kept["observed"], kept["predicted"]]
-        place = (kept["observed"].to_numpy(), kept["predicted"].to_numpy())
+    figure, axes = panels(wide=wide, height=3.1)
+    axis, ends = axes[0, 0], []
+    for table, style in _seen(result):
+        place = (table["observed"].to_numpy(float), table["predicted"].to_numpy(float))
         if result.intervals:
-            reach = np.abs(np.stack([kept["low"], kept["high"]]) - place[1])
-            axis.errorbar(*place, yerr=reach, fmt="none", ecolor="C3", elinewidth=1)
-        axis.scatter(*place, s=28, marker="s", color="C3", label="held out", zorder=3)
-    low, high = min(map(np.min, ends)), max(map(np.max, ends))
-    pad = 0.04 * (high - low)
-    axis.plot([low - pad, high + pad], [low - pad, high + pad], color="0.7", lw=1, zorder=0)
-    what = _unit(result)
-    axis.set(xlabel=f"observed {result.target} ({what})", ylabel=f"predicted ({what})")
-    axis.set_title(f"{result.law.name}: predicted against actual", fontsize=10)
-    axis.legend(fontsize=8, frameon=False)
-    _footer(figure, result, "intervals of a new run (bars)")
+            reach = np.abs(table[["low", "high"]].to_numpy(float).T - place[1])
+            axis.errorbar(*place, yerr=reach, fmt="none", ecolor=style["bars"], elinewidth=0.7)
+        axis.scatter(*place, zorder=3, lw=0, **style["dots"])
+        ends += [*place[0], *place[1]]
+    low, high = min(ends) / 1.01, max(ends) * 1.01
+    axis.plot([low, high], [low, high], color=QUIET, lw=0.8, zorder=0)
+    axis.set(xscale="log", yscale="log", xlabel=f"observed {_titled(result)}", ylabel="predicted")
+    for one in (axis.xaxis, axis.yaxis):
+        plain_ticks(one, 5)
+    axis.legend()
     return figure
 
 
-def residuals(result: Fit):
+@styled
+def residuals(result: Fitted, wide=False):
     """Relative residuals of fitted and held-out runs against the observed value.
 
     Returns:
       matplotlib.figure.Figure: y in per cent of the prediction; bars are the interval of a new
         run's value.
     """
-    figure, axes = _axes(6.4, 3.6)
+    figure, axes = panels(wide=wide, height=2.3)
     axis = axes[0, 0]
-    table, kept = result.residuals, result.held_out
-    axis.axhline(0, color="0.7", lw=1)
-    if result.intervals:
-        band = result.predict(result.observations.frame)
-        for frame, seen, colour in ((band, table, "0.8"), (kept, kept, "C3")):
-            if not len(frame):
-                continue
-            centre = frame["prediction" if frame is band else "predicted"]
-            ends = [100 * (frame[end] / centre - 1) for end in ("low", "high")]
-            axis.vlines(seen["observed"], *ends, color=colour, lw=1, zorder=1)
-    share = 100 * np.expm1(table["residual"])
-    axis.scatter(table["observed"], share, s=16, color="0.45", label="fitted")
-    if len(kept):
-        miss = 100 * (kept["observed"] / kept["predicted"] - 1)
-        axis.scatter(kept["observed"], miss, s=28, marker="s", color="C3", label="held out")
-        axis.legend(fontsize=8, frameon=False)
-    what = _unit(result)
-    axis.set(xlabel=f"observed {result.target} ({what})", ylabel="observed / predicted - 1 (%)")
-    axis.set_title(f"{result.law.name}: residuals", fontsize=10)
-    _footer(figure, result, "intervals of a new run (bars)")
+    axis.axhline(0, color=QUIET, lw=0.8)
+    for table, style in _seen(result):
+        if result.intervals:
+            ends = [100 * (table[end] / table["predicted"] - 1) for end in ("low", "high")]
+            axis.vlines(table["observed"], *ends, color=style["bars"], lw=0.7, zorder=1)
+        miss = 100 * (table["observed"] / table["predicted"] - 1)
+        axis.scatter(table["observed"], miss, zorder=3, lw=0, **style["dots"])
+    axis.set(xscale="log", xlabel=f"observed {_titled(result)}", ylabel="residual (%)")
+    plain_ticks(axis.xaxis, 5)
+    axis.legend()
     return figure
 
 
-def profile_likelihood(result: Fit):
+@styled
+def profile_likelihood(result: Fitted, wide=True):
     """Profile of every fitted parameter with the 95 % threshold and the verdict.
 
     Returns:
@@ -157,84 +147,215 @@ def profile_likelihood(result: Fit):
         says so if the fit has no profiles.
     """
     entries = list(result.profiles.values())
-    columns = max(1, min(3, len(entries)))
-    rows = max(1, -(-len(entries) // columns))
-    figure, axes = _axes(3.1 * columns + 0.4, 2.7 * rows + 0.5, columns, rows)
+    columns = max(1, min(3 if wide else 2, len(entries)))
+    figure, axes = panels(columns, max(1, -(-len(entries) // columns)), wide=wide, height=1.7)
     for axis in axes.ravel()[len(entries) :]:
         axis.axis("off")
     if not entries:
-        why = "\n".join(textwrap.wrap(f"profiles: {result.interval_method}", 40))
-        axes[0, 0].text(0.5, 0.5, why, ha="center", fontsize=8)
-    units = {parameter.name: parameter for parameter in result.law.parameters}
+        axes[0, 0].text(0.5, 0.5, f"no profiles: {result.interval_method}", ha="center", wrap=True)
+    units = {parameter.name: parameter.unit for parameter in result.law.parameters}
     for axis, entry in zip(axes.ravel(), entries, strict=False):
         shown = entry.deviance <= 12
-        axis.plot(entry.values[shown], entry.deviance[shown], marker="o", ms=3, lw=1, color="C0")
-        axis.axhline(3.84, color="C3", lw=0.8, ls="--")
-        axis.axvline(result.parameters[entry.name], color="0.6", lw=0.8)
+        axis.plot(entry.values[shown], entry.deviance[shown], marker="o", ms=2.5, color=COLOURS[0])
+        axis.axhline(3.84, color=HELD_OUT, lw=0.8, ls="--")
+        axis.axvline(result.parameters[entry.name], color=QUIET, lw=0.8)
         axis.set_ylim(-0.4, 12)
-        reach = entry.values[shown]
-        if reach.min() > 0 and reach.max() / reach.min() > 30:
-            axis.set_xscale("log")
-        _few_ticks(axis)
-        unit = units[entry.name].unit
-        axis.set_xlabel(f"{entry.name}" + ("" if unit == "1" else f" ({unit})"), fontsize=7.5)
-        axis.set_title(f"{entry.name}: {entry.verdict}", fontsize=9)
-        axis.tick_params(labelsize=7)
+        _few_ticks(axis, entry.values[shown])
+        unit = units[entry.name]
+        axis.set_xlabel(f"{entry.name}, {entry.verdict}" + ("" if unit == "1" else f"\n({unit})"))
     for axis in axes[:, 0]:
-        axis.set_ylabel("deviance", fontsize=8)
-    dashed = "dashed: 95 % threshold of the profile likelihood; "
-    _footer(figure, result, "intervals of the tables", dashed)
+        axis.set_ylabel("deviance")
     return figure
 
 
-def isoflop_minima(found: IsoFlop):
+@styled
+def allocation(result: Fitted, flops=None, published=None, wide=True, **settings):
+    """N*(C), D*(C) and tokens per parameter, with their intervals and a published line.
+
+    Args:
+      result: fit of a law that allocates; flops: FLOP; by default from the runs' least compute to
+        100 times their most.
+      published: (parameters of the same law, label); by default the first that the law has, or
+        Chinchilla's; settings: the law's other predictors.
+
+    Returns:
+      matplotlib.figure.Figure: three panels, all axes logarithmic.
+    """
+    flops = reach(result) if flops is None else flops
+    table = allocations(result, flops, **settings)
+    other = _published(result, np.asarray(flops, float), published, settings)
+    figure, axes = panels(3 if wide else 1, 1 if wide else 3, wide=wide, height=2.2)
+    params = f"{result.params or result.law.size} (count)"
+    titles = {"params": params, "tokens": "tokens (count)", "tokens_per_param": "tokens / param"}
+    for axis, (name, title) in zip(axes.ravel(), titles.items(), strict=True):
+        axis.plot(table["flops"], table[name], color=COLOURS[0], label="this fit")
+        if result.intervals:
+            ends = [table[f"{name}_{end}"].replace(np.inf, np.nan) for end in ("low", "high")]
+            axis.fill_between(table["flops"], *ends, color=COLOURS[0], alpha=0.2, lw=0)
+        axis.plot(table["flops"], other[name], color=COLOURS[6], ls=DASHES[1], label=other["label"])
+        axis.set(xscale="log", yscale="log", xlabel=r"compute $6ND$ (FLOP)", ylabel=title)
+    axes[0, 0].legend()
+    return figure
+
+
+def reach(result: Fitted) -> np.ndarray:
+    """Budgets from the runs' least compute to 100 times their most, (25,) FLOP."""
+    size = _six(result.observations, result.params or result.law.size)
+    return np.geomspace(size.min(), 100 * size.max(), 25)
+
+
+@styled
+def error_against_distance(rolled: pd.DataFrame, laws=None, wide=False):
+    """Errors of rolling fits against how far beyond their runs they were asked.
+
+    Args:
+      rolled: rows of `rolling.extrapolations`; laws: at most seven names, by default the first.
+
+    Returns:
+      matplotlib.figure.Figure: x times beyond, y absolute relative error in per cent.
+    """
+    names = list(laws or dict.fromkeys(rolled["law"]))[: len(COLOURS)]
+    figure, axes = panels(wide=wide, height=2.5)
+    axis = axes[0, 0]
+    for index, name in enumerate(names):
+        rows = rolled[(rolled["law"] == name) & (rolled["distance"] > 0)]
+        if not len(rows):
+            continue
+        far, miss = np.exp(rows["distance"]), 100 * np.abs(np.expm1(rows["error"]))
+        colour, mark = COLOURS[index], MARKS[index]
+        axis.scatter(far, np.maximum(miss, 1e-3), s=5, alpha=0.35, lw=0, color=colour, marker=mark)
+        edges = np.geomspace(far.min(), far.max() * 1.0001, 6)
+        part = np.clip(np.digitize(far, edges), 1, 5)
+        groups = [part == k for k in sorted(set(part))]
+        line = [[far[g].median() for g in groups], [np.sqrt(np.mean(miss[g] ** 2)) for g in groups]]
+        axis.plot(*line, color=colour, marker=mark, ls=DASHES[index % len(DASHES)], label=name)
+    axis.set(xscale="log", yscale="log", xlabel="distance (times beyond the fitted runs)")
+    axis.set_ylabel("error (%)")
+    axis.legend()
+    return figure
+
+
+@styled
+def isoflop_minima(found: IsoFlop, wide=True):
     """Runs, smooth curves and minima of every budget, and the power law through the minima.
 
     Returns:
-      matplotlib.figure.Figure: x params (count) and y nats/token on the left, FLOP and params on
-        the right.
+      matplotlib.figure.Figure: x params (count) and y nats/token, then FLOP and params.
     """
-    figure, axes = _axes(9.6, 4.4, columns=2)
-    left, right = axes[0]
-    colours = _colours(len(found.curves))
-    table = found.budgets
-    for colour, curve in zip(colours, found.curves, strict=True):
-        left.scatter(np.exp(curve.size), np.exp(curve.loss), s=12, color=colour)
-        left.plot(*found.smooth(curve), lw=1, color=colour, label=f"{curve.flops:.2g}")
-    left.scatter(table["params"], table["loss"], marker="x", s=40, color="C3", zorder=4)
-    left.set(xscale="log", xlabel=f"{found.params} (count)", ylabel="loss (nats/token)")
-    left.legend(title="FLOP", fontsize=7, title_fontsize=7, frameon=False)
+    figure, axes = panels(2 if wide else 1, 1 if wide else 2, wide=wide, height=2.6)
+    curves, minima = axes.ravel()
+    colours, table = shades(len(found.curves)), found.budgets
+    for index, (colour, curve) in enumerate(zip(colours, found.curves, strict=True)):
+        mark = MARKS[index % len(MARKS)]
+        curves.scatter(np.exp(curve.size), np.exp(curve.loss), s=8, color=colour, marker=mark, lw=0)
+        curves.plot(*found.smooth(curve), lw=0.9, color=colour)
+        curves.plot([], [], f"{mark}-", color=colour, label=f"{curve.flops:.2g}")
+    curves.scatter(table["params"], table["loss"], marker="x", s=22, color=HELD_OUT, zorder=4)
+    curves.set(xscale="log", yscale="log", xlabel=f"{found.params} (count)")
+    curves.set_ylabel("loss (nats/token)")
+    plain_ticks(curves.yaxis)
+    # Above the axes: curves of a sweep fill them from corner to corner.
+    above = {"loc": "lower left", "bbox_to_anchor": (-0.05, 1.0), "columnspacing": 1.0}
+    curves.legend(title="FLOP", ncols=4, **above)
     if found.noise > 0:
         ends = (table["params_low"], table["params_high"])
-        right.vlines(table["flops"], *ends, color="0.6", lw=1)
-    right.scatter(table["flops"], table["params"], color=colours, zorder=3)
+        minima.vlines(table["flops"], *ends, color=QUIET, lw=0.9)
+    minima.scatter(table["flops"], table["params"], color=colours, zorder=3, s=14)
     line = np.geomspace(table["flops"].min() / 2, table["flops"].max() * 2, 20)
-    right.plot(line, found.coefficient * line**found.exponent, color="C3", lw=1)
-    right.set(xscale="log", yscale="log", xlabel="training compute (FLOP)")
-    right.set_ylabel(f"{found.params} at the least loss (count)")
-    low, high = found.interval
-    told = f", {found.level:.0%} interval {low:.3g} to {high:.3g}" if found.noise > 0 else ""
-    right.set_title(f"params = c x FLOP^{found.exponent:.3g}{told}", fontsize=9)
-    how = f"{found.level:.0%} intervals (bars): bootstrap within budgets"
-    how = how if found.noise > 0 else "interval: none (no noise to see)"
-    figure.supxlabel("; ".join((how, *found.left_out)), fontsize=7, color="0.35")
+    power = f"$\\propto C^{{{found.exponent:.3g}}}$"
+    minima.plot(line, found.coefficient * line**found.exponent, color=HELD_OUT, label=power)
+    minima.set(xscale="log", yscale="log", xlabel="training compute (FLOP)")
+    minima.set_ylabel(f"{found.params} at the least loss (count)")
+    minima.legend()
     return figure
 
 
-def _few_ticks(axis):
+class Plots:
+    """The figures of one fit, each shown by a notebook as it is."""
+
+    def __init__(self, result: Fitted):
+        self.result = result
+
+    def loss(self, held_out: Observations | None = None, **settings):
+        """`loss_against_compute`."""
+        return loss_against_compute(self.result, held_out, **settings)
+
+    def predicted(self, **settings):
+        """`predicted_against_actual`."""
+        return predicted_against_actual(self.result, **settings)
+
+    def residuals(self, **settings):
+        """`residuals`."""
+        return residuals(self.result, **settings)
+
+    def profiles(self, **settings):
+        """`profile_likelihood`."""
+        return profile_likelihood(self.result, **settings)
+
+    def allocation(self, flops=None, **settings):
+        """`allocation`."""
+        return allocation(self.result, flops, **settings)
+
+    def drawn(self, held_out: Observations | None = None, flops=None) -> dict:
+        """{name: Figure} of all that this law has."""
+        law, found = self.result.law, {}
+        if set(law.predictors) == {"params", "tokens"}:
+            found["loss"] = self.loss(held_out)
+        found |= {"predicted": self.predicted(), "residuals": self.residuals()}
+        found["profiles"] = self.profiles()
+        if allocates(law) and set(law.predictors) <= {law.size, "tokens"}:
+            found["allocation"] = self.allocation(flops)
+        return found
+
+    def save(self, folder, held_out: Observations | None = None, formats=FORMATS) -> list:
+        """Writes `drawn` into a folder, each as PNG, PDF and SVG; returns the files."""
+        files = (save(one, folder, name, formats) for name, one in self.drawn(held_out).items())
+        return [file for written in files for file in written]
+
+
+def _seen(result: Fitted):
+    """(table of observed, predicted, low, high; style) of the fitted and of the held-out runs."""
+    band = result.predict(result.observations.frame)
+    fitted = result.residuals.reset_index(drop=True).assign(low=band["low"], high=band["high"])
+    yield fitted, {"bars": "0.8", "dots": {"s": 9, "color": "0.35", "label": "fitted"}}
+    if len(result.held_out):
+        dots = {"s": 14, "marker": "s", "color": HELD_OUT, "label": "held out"}
+        yield result.held_out, {"bars": HELD_OUT, "dots": dots}
+
+
+def _published(result: Fitted, flops, published, settings) -> dict:
+    """Params, tokens, their ratio and the label of the published line at budgets."""
+    law = result.law
+    if published is None:
+        own = [(v, k) for k, v in law.published.items() if set(law.names) <= set(v)]
+        published = (own[0][0], f"published: {own[0][1]}") if own and law.allocation else None
+    if published is None:
+        law, settings, published = CHINCHILLA, {}, HOFFMANN
+    found = law.allocation(published[0], flops, settings)
+    ratio = found["tokens"] / found["params"]
+    return {**found, "tokens_per_param": ratio, "label": published[1]}
+
+
+def _few_ticks(axis, values):
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-    if axis.get_xscale() == "log":
+    if values.min() > 0 and values.max() / values.min() > 30:
+        axis.set_xscale("log")
         axis.xaxis.set_major_locator(LogLocator(numticks=4))
         axis.xaxis.set_minor_formatter(NullFormatter())
     else:
         axis.xaxis.set_major_locator(MaxNLocator(4))
 
 
-def _unit(result: Fit) -> str:
-    if result.target.startswith("error."):
-        return "fraction wrong"
-    return "nats/token" if result.target.startswith("loss") else "ratio"
+def _titled(result: Fitted) -> str:
+    """The target with its unit."""
+    if result.target.startswith(("error", "accuracy")):
+        return f"{result.target} (share)"
+    return f"{result.target} (nats/token)" if result.target.startswith("loss") else result.target
+
+
+def _short(value: float) -> str:
+    return f"{float(f'{value:.2g}'):g}"
 
 
 def _multiplier(obs: Observations, params: str) -> np.ndarray:

@@ -1,125 +1,83 @@
 """Fit a law to observations, with the evidence that the fit can be believed."""
 
-import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from threadpoolctl import threadpool_limits
 
+from fitting import tables, use
 from fitting.bounds import bounded
-from fitting.columns import finite
+from fitting.figures import Plots
+from fitting.fitted import Fitted, named, predictor_columns
 from fitting.held_out import held_out_mask, seeds
-from fitting.intervals import Draws, draw, quantiles, scatter, variances, widen
+from fitting.intervals import draw, quantiles, variances, widen
 from fitting.law import Law
 from fitting.laws import law_named
-from fitting.misfit import Misfit
 from fitting.objective import Problem, exact, objective_and_gradient, residuals
 from fitting.observations import Observations
 from fitting.options import Options
 from fitting.profiles import Profile, design_effect, profile
+from fitting.saved import as_json, from_json
 from fitting.solver import Optimum, solve
+from fitting.summary import as_html, summary
 from refused import Refused
 
 FEWEST_LEVELS = 3
 MANY_STARTS = 16  # so many that one alone in a basin does not show that there is no better one
-_log = logging.getLogger("fitting")
 NO_RESIDUALS = "none (residuals are zero)"
 
 
-@dataclass(frozen=True)
-class Fit:
-    """A fitted law and its evidence.
+@dataclass(frozen=True, repr=False)
+class Fit(Fitted):
+    """A fitted law and its evidence; printed, it is what a person reads of it."""
 
-    Attributes:
-      law: the law; params: the parameter count it was fitted in; target: the predicted column.
-      parameters: {name: value}, full precision, derived ones last; units in `law.parameters`.
-      intervals: {name: (low, high)} at `level`, empty if there are none.
-      interval_method: how the intervals were made, or why there are none; one line.
-      verdicts: {name: "identified", "weakly identified" or "not identified"} from the profiles.
-      profiles: {name: Profile}.
-      optimum: objective, share of starts, next basin, gradient norm, condition, bounds hit.
-      residuals: DataFrame(run, observed, predicted, residual = log observed - log predicted).
-      held_out: DataFrame(run, observed, predicted, low, high, relative_error), empty without.
-      observations: the runs that were fitted; notes: what was left out or looked odd.
-      misfit: error of extrapolation that predictions beyond the runs carry, None without (see
-        `choice.extrapolating`).
-    """
+    def __str__(self) -> str:
+        return summary(self)
 
-    law: Law
-    params: str | None
-    target: str
-    objective: str
-    delta: float
-    level: float
-    parameters: Mapping[str, float]
-    intervals: Mapping[str, tuple[float, float]]
-    interval_method: str
-    verdicts: Mapping[str, str]
-    profiles: Mapping[str, Profile]
-    optimum: Optimum
-    residuals: pd.DataFrame
-    held_out: pd.DataFrame
-    observations: Observations
-    draws: Draws | None
-    fixed: Mapping[str, float] = field(default_factory=dict)
-    quantile: float = 0.5
-    over: float = 1.0
-    notes: tuple[str, ...] = ()
-    misfit: Misfit | None = None
+    __repr__ = __str__
 
-    def columns(self, frame) -> dict[str, np.ndarray]:
-        """The law's predictors taken from a table or dict, {predictor: (rows,)}."""
-        return predictor_columns(self.law, frame, self.params)
+    def _repr_html_(self) -> str:
+        return as_html(self)
 
-    def parameter_draws(self) -> dict[str, np.ndarray]:
-        """Bootstrap draws of every parameter, {name: (draws,)}; Refused if there are none."""
-        if self.draws is None:
-            raise Refused("intervals", self.interval_method, "a fit with intervals")
-        return named(self.law, self.draws.points)
+    @property
+    def plot(self) -> Plots:
+        """The figures that papers show, as in `fit.plot.loss()`; `.save(FOLDER)` writes all."""
+        return Plots(self)
 
-    def predict(
-        self, frame: pd.DataFrame | Mapping, new_run: bool = True, seed: int = 0
-    ) -> pd.DataFrame:
-        """Predicted target for each row.
+    def allocate(self, flops: ArrayLike, **settings: Any) -> pd.DataFrame:
+        """Compute-optimal parameters and tokens with intervals, as `use.allocate`."""
+        return use.allocate(self, flops, **settings)
 
-        Args:
-          frame: table or {column: values} with the law's predictors, in the units of `COLUMNS`.
-          new_run: whether the interval is for a new run's measured value (scatter included) or
-            for the law's mean; both carry the misfit, if there is one.
-          seed: of the scatter draws.
+    def to_frame(self) -> pd.DataFrame:
+        """The parameters: DataFrame(parameter, value, low, high, unit, verdict)."""
+        return pd.DataFrame(tables.rows(self))
 
-        Returns:
-          DataFrame(prediction, low, high); low and high are NaN if the fit has no intervals.
-        """
-        columns = self.columns(frame)
-        if self.misfit is not None and (told := self.misfit.warning(frame)):
-            _log.warning(told)
-        mean = np.atleast_1d(self.law.predict(columns, self.parameters))
-        low = high = np.full(len(mean), np.nan)
-        if self.draws is not None:
-            with np.errstate(all="ignore"):
-                cloud = self.law.predict(columns, self.parameter_draws())
-            cloud = widen(cloud, mean, self.draws.factor)
-            if new_run:
-                noise = scatter(self.draws, cloud.shape, seed)
-                linear = self.objective == "least_squares"
-                cloud = cloud + noise if linear else cloud * np.exp(noise)
-            if self.misfit is not None:
-                rng = np.random.default_rng([seed, 1])
-                cloud = cloud * np.exp(self.misfit.scale(frame) * rng.normal(size=cloud.shape))
-            low, high = quantiles(cloud, self.level)
-        return pd.DataFrame({"prediction": mean, "low": low, "high": high})
+    def save(self, path: str | Path) -> None:
+        """Writes the whole fit as one JSON file, which `Fit.read` gives back bit by bit."""
+        Path(path).write_text(as_json(self), "utf-8")
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Fit":
+        """The fit that `save` wrote; Refused for another file."""
+        return cls(**from_json(path))
 
 
-def fit(law: str | Law, obs: Observations, options: Options | None = None, **changes: Any) -> Fit:
+def fit(
+    law: str | Law,
+    obs: Observations | pd.DataFrame,
+    options: Options | None = None,
+    **changes: Any,
+) -> Fit:
     """Fit a law to the runs that are not held out.
 
     Args:
       law: a `Law` or a name in `LAWS`.
-      obs: finished runs.
+      obs: finished runs, or a table of them with the columns of `COLUMNS`.
       options: how, `Options()` by default.
       changes: fields of `Options` to replace in it.
 
@@ -128,6 +86,7 @@ def fit(law: str | Law, obs: Observations, options: Options | None = None, **cha
         fewer runs than fitted parameters + 2 or fewer than 3 levels of a predictor.
     """
     options = (options or Options()).change(**changes)
+    obs = obs if isinstance(obs, Observations) else Observations(pd.DataFrame(obs))
     law = bounded(law_named(law), options.bounds)
     params = obs.params_column(options.params) if "params" in law.predictors else options.params
     target = options.target or law.target
@@ -210,24 +169,6 @@ def _result(found, problem: Problem, inside, params, target, options: Options, n
         over=problem.over,
         notes=notes,
     )
-
-
-def predictor_columns(law: Law, frame, params: str | None) -> dict[str, np.ndarray]:
-    """{predictor: (rows,)} from a table or dict; Refused for a missing or empty column."""
-    out = {}
-    for name in law.predictors:
-        column = params if name == "params" else name
-        if column not in frame:
-            raise Refused("column", column, f"a table with {', '.join(law.predictors)}")
-        out[name] = finite(frame[column], column)
-    return out
-
-
-def named(law: Law, points: np.ndarray) -> dict[str, np.ndarray]:
-    """Search coordinates (batch, parameters) -> {name: (batch,)}, derived parameters last."""
-    with np.errstate(all="ignore"):
-        out = {p.name: p.from_search(points[:, i]) for i, p in enumerate(law.parameters)}
-        return out | (law.derived(out) if law.derived else {})
 
 
 def _too_few(problem: Problem, point_only: bool) -> str | None:

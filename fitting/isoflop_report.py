@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fitting import figures
+from fitting import figures, style
 from fitting.fit import Fit, fit
 from fitting.isoflop import IsoFlop, bias, isoflop
 from fitting.law import Law
@@ -37,7 +37,7 @@ def isoflop_report(
       law: a law in params and tokens that is fitted beside.
       columns: {name in the file: ours}.
       where: condition on the rows that are taken, as `expression.where` reads it.
-      out: folder for budgets.csv, isoflop.png and report.md.
+      out: folder for budgets.csv, report.md and isoflop as PNG, PDF and SVG.
       level: as in `isoflop`.
       draws: as in `isoflop`.
       seed: as in `isoflop`.
@@ -125,4 +125,4 @@ def _write(folder: Path, found: IsoFlop, report: str):
         raise Refused("out", folder, f"a folder that can be made ({error.strerror})") from None
     pd.DataFrame(found.budgets).to_csv(folder / "budgets.csv", index=False)
     (folder / "report.md").write_text(report)
-    figures.isoflop_minima(found).savefig(folder / "isoflop.png", dpi=150)
+    style.save(figures.isoflop_minima(found), folder, "isoflop")

@@ -43,7 +43,7 @@ class Observations:
     @classmethod
     def read(
         cls,
-        path,
+        path: "str | Path | pd.DataFrame | Observations",
         columns: Mapping[str, str] | None = None,
         where: str | None = None,
         needs: Iterable[str] = NEEDS,
@@ -117,7 +117,7 @@ class Observations:
         return present[0]
 
 
-def read_frame(path) -> pd.DataFrame:
+def read_frame(path: str | Path) -> pd.DataFrame:
     """The table behind a path or `published:NAME` with its own columns; Refused as in `read`."""
     text = str(path)
     if text.startswith("published:"):
@@ -147,7 +147,8 @@ def _checked(frame: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, list[
     twice = frame.columns[frame.columns.duplicated()]
     if len(twice):
         raise Refused("table", f"{twice[0]} twice", "a column once")
-    again = frame.duplicated()
+    ids = "run" in frame and frame["run"].is_unique  # Then no row repeats another one.
+    again = frame.duplicated() if not ids else pd.Series(False, frame.index)
     if again.any():
         _note(notes, f"dropped, exact duplicates of other rows: {int(again.sum())}")
         frame = frame[~again].reset_index(drop=True)

@@ -34,7 +34,7 @@ class Options:
     quantile: float = _option(0.5, "of the objective quantile")
     overestimate_penalty: float = _option(1.0, "times that a prediction above its run costs")
     held_out: Any = _option(
-        None, "largest_decile, above:0.25 or COLUMN>VALUE; in Python a mask", str
+        None, "largest_decile, above:0.25 or a condition; in Python a mask", str
     )
     params: str | None = _option(None, "the parameter count that the law means", str)
     target: str | None = _option(None, "column to predict (default: the law's)", str)

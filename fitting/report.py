@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fitting import evidence, figures, tables, use
+from fitting import evidence, figures, latex, style, tables, use
 from fitting.choice import extrapolating
 from fitting.choice_report import (
     ROLLING,
@@ -62,7 +62,8 @@ def fit_report(
       changes: fields of `Options` to replace in it.
       columns: {name in the file: name in `COLUMNS`}.
       out: folder for fit.csv, fit.md, fit.tex, residuals.csv, held_out.csv, rolling.csv,
-        choice.csv, influence.csv, report.md and figures; written only when everything is computed.
+        choice.csv, influence.csv, allocation.csv and .tex, report.md and figures; written only when
+        everything is computed.
       flops: budgets to allocate, FLOP.
       ask: questions to the fitted law, `QUESTION,NAME=VALUE,...`.
       by: column of groups to fit one by one.
@@ -123,7 +124,7 @@ def fit_report(
     report = "\n".join(text) + "\n"
     if out is not None:
         rolled = choice if isinstance(choice, str) else rolling(choice.rolled, chosen.name)
-        _write(Path(out), report, result, obs, tested, rolled, moved, choice)
+        _write(Path(out), report, result, obs, tested, rolled, moved, choice, flops)
     return report
 
 
@@ -291,16 +292,45 @@ def _isoflop_lines(result: Fit) -> list[str]:
     return [*lines, f"- their bias in N* for this law, {said}"]
 
 
-def _write(folder: Path, report: str, result: Fit, obs, tested, rolled, moved, choice):
-    drawn = {
-        "predicted.png": figures.predicted_against_actual(result),
-        "residuals.png": figures.residuals(result),
-        "profiles.png": figures.profile_likelihood(result),
-    }
-    if set(result.law.predictors) == {"params", "tokens"}:
-        rows = obs.frame["run"].isin(result.held_out["run"]) if len(result.held_out) else None
-        kept = obs.only(rows) if rows is not None else None
-        drawn["loss.png"] = figures.loss_against_compute(result, kept)
+def _figures(result: Fit, obs, choice, flops) -> dict:
+    """{name: Figure} of all that can be drawn."""
+    rows = obs.frame["run"].isin(result.held_out["run"]) if len(result.held_out) else None
+    drawn = result.plot.drawn(obs.only(rows) if rows is not None else None, _budgets(flops))
+    if not isinstance(choice, str) and (choice.rolled["distance"] > 0).any():
+        drawn["distance"] = figures.error_against_distance(choice.rolled)
+    return drawn
+
+
+def _budgets(flops):
+    """A line of budgets that holds those asked about; None for the runs' own."""
+    if not len(flops):
+        return None
+    return np.geomspace(min(flops) / 10, max(flops) * 10, 25)
+
+
+def _figure_lines(drawn) -> list[str]:
+    lines = [
+        "",
+        "## Figures",
+        "",
+        "Each as PDF, SVG and PNG, with axes and legends only.",
+        "",
+    ]
+    return [*lines, *(f"- {name}: {figures.CAPTIONS[name]}" for name in drawn)]
+
+
+def _allocated(result: Fit, flops) -> pd.DataFrame | None:
+    """The allocation at the budgets asked about, or along the runs' own and beyond."""
+    law = result.law
+    if not use.allocates(law) or not set(law.predictors) <= {law.size, "tokens"}:
+        return None
+    return use.allocations(result, flops if len(flops) else figures.reach(result))
+
+
+def _write(folder: Path, report: str, result: Fit, obs, tested, rolled, moved, choice, flops):
+    drawn = _figures(result, obs, choice, flops)
+    report += "\n".join([*_figure_lines(drawn), ""])
+    table = _allocated(result, flops)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -323,8 +353,11 @@ def _write(folder: Path, report: str, result: Fit, obs, tested, rolled, moved, c
     (folder / "report.md").write_text(report)
     (folder / "fit.csv").write_text(tables.as_csv(result))
     (folder / "fit.md").write_text(tables.as_markdown(result))
-    (folder / "fit.tex").write_text(tables.as_latex(result))
+    (folder / "fit.tex").write_text(latex.as_latex(result))
+    if table is not None:
+        files["allocation.csv"] = (table, how, "6 x params x tokens = flops; FLOP and counts")
+        (folder / "allocation.tex").write_text(latex.allocation(result, table))
     for name, (table, *comments) in files.items():
         (folder / name).write_text(tables.commented(table, *comments))
     for name, figure in drawn.items():
-        figure.savefig(folder / name, dpi=150)
+        style.save(figure, folder, name)

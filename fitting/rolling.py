@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtr
 
 from fitting.bfgs import curvature_inverse
 from fitting.fit import Fit, fit, predictor_columns, problem_of
@@ -146,6 +145,8 @@ def _inefficiency(objective: str, delta: float) -> float:
     """
     if objective.startswith("least_squares") or (objective == "huber" and delta > 10):
         return 1.0
+    from scipy.special import ndtr  # Here, since a plan fits nothing.
+
     if objective != "huber" or delta < 1e-3:
         return float(np.pi / 2)
     delta = min(delta, 100.0)  # Nothing is clipped there, and squares of more may overflow.

@@ -1,14 +1,15 @@
-"""A fit as a table: CSV, Markdown or LaTeX, with intervals and how they were made."""
+"""A fit as a table: CSV or Markdown, with intervals and how they were made; LaTeX is `latex`."""
 
 import csv
 import io
 
-from fitting.fit import Fit
+from fitting.fitted import Fitted
 
+_FORMULA = tuple("=+-@\t\r")  # How a spreadsheet's formulas begin.
 HEADER = ("parameter", "value", "low", "high", "unit", "verdict")
 
 
-def rows(result: Fit) -> list[dict]:
+def rows(result: Fitted) -> list[dict]:
     """One dict per parameter with the keys of `HEADER`; low and high are None without intervals."""
     units = {parameter.name: parameter.unit for parameter in result.law.parameters}
     bounds = {parameter.name: parameter.high for parameter in result.law.parameters}
@@ -23,7 +24,7 @@ def rows(result: Fit) -> list[dict]:
     return out
 
 
-def caption(result: Fit) -> str:
+def caption(result: Fitted) -> str:
     """One line: law, objective, runs, intervals and how they were made or why there are none."""
     count = len(result.observations)
     kept = len(result.held_out)
@@ -36,7 +37,7 @@ def caption(result: Fit) -> str:
     return f"{text}; interval: {result.interval_method}"
 
 
-def as_csv(result: Fit) -> str:
+def as_csv(result: Fitted) -> str:
     """Full-precision CSV; the caption is a # comment line."""
     out = io.StringIO()
     out.write(f"# {caption(result)}\n")
@@ -47,7 +48,7 @@ def as_csv(result: Fit) -> str:
     return out.getvalue()
 
 
-def as_markdown(result: Fit, digits: int = 6) -> str:
+def as_markdown(result: Fitted, digits: int = 6) -> str:
     """Markdown table, then the caption."""
     titles = ("parameter", "value", "interval", "unit", "verdict")
     cells = [_cells(row, digits) for row in rows(result)]
@@ -61,16 +62,6 @@ def aligned(titles, cells) -> str:
     text = ["| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
     return "\n".join([text[0], rule, *text[1:], ""])
-
-
-def as_latex(result: Fit, digits: int = 6) -> str:
-    """A LaTeX tabular with its caption in a comment-free `table` environment."""
-    lines = [r"\begin{table}", r"\centering", r"\begin{tabular}{lrrll}", r"\hline"]
-    lines.append(r"parameter & value & interval & unit & verdict \\ \hline")
-    for row in rows(result):
-        lines.append(" & ".join(_escape(cell) for cell in _cells(row, digits)) + r" \\")
-    lines += [r"\hline", r"\end{tabular}", rf"\caption{{{_escape(caption(result))}}}"]
-    return "\n".join([*lines, r"\end{table}", ""])
 
 
 def comparison(names: list[str], table: list[dict], how: str = "markdown") -> str:
@@ -98,10 +89,23 @@ def comparison(names: list[str], table: list[dict], how: str = "markdown") -> st
 
 def commented(table, *comments: str) -> str:
     """A DataFrame as CSV under comment lines that say what it is and how intervals were made."""
-    return "".join(f"# {line}\n" for line in comments) + table.to_csv(index=False)
+    return "".join(f"# {line}\n" for line in comments) + as_words(table).to_csv(index=False)
 
 
-def _objective(result: Fit) -> str:
+def as_words(table):
+    """A DataFrame whose words no spreadsheet takes for a formula: an apostrophe stands before those
+    that begin like one, such as a run called `=1+1`. Numbers stay as they are.
+    """
+
+    def word(value):
+        return f"'{value}" if isinstance(value, str) and value[:1] in _FORMULA else value
+
+    names = {name: table[name] for name in table if table[name].dtype.kind not in "fiub"}
+    words = {name: column.astype(object).map(word) for name, column in names.items()}
+    return table.assign(**words).rename(columns=word)
+
+
+def _objective(result: Fitted) -> str:
     text = f"objective {result.objective}"
     text += f", delta {result.delta:g}" if result.objective == "huber" else ""
     text += f" {result.quantile:g}" if result.objective == "quantile" else ""

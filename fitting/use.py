@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from fitting.fit import Fit
+from fitting.fitted import Fitted
 from fitting.held_out import compute
 from fitting.intervals import quantiles, widen
 from fitting.law import Law, Use
@@ -72,7 +72,7 @@ def allocates(law: Law) -> bool:
     return law.allocation is not None or (law.size is not None and "tokens" in law.predictors)
 
 
-def ask(result: Fit, name: str, **settings: Any) -> pd.DataFrame:
+def ask(result: Fitted, name: str, **settings: Any) -> pd.DataFrame:
     """The answer of a fitted law to one of its `questions`, with intervals.
 
     Args:
@@ -95,6 +95,11 @@ def ask(result: Fit, name: str, **settings: Any) -> pd.DataFrame:
     _check_settings(name, use, given)
     if name == "allocation" and (told := beyond(result, float(given["flops"]))):
         _log.warning(told)
+    return _answered(result, name, use, given)
+
+
+def _answered(result: Fitted, name: str, use: Use, given: Mapping) -> pd.DataFrame:
+    law = result.law
     one = use.answer(law, result.parameters, given)
     cloud = None if result.draws is None else use.answer(law, result.parameter_draws(), given)
     rows = []
@@ -110,7 +115,7 @@ def ask(result: Fit, name: str, **settings: Any) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def beyond(result: Fit, flops: float) -> str | None:
+def beyond(result: Fitted, flops: float) -> str | None:
     """One line when a budget lies farther beyond the fitted runs than they can support, else None.
 
     The rolling fits say how far was tested; without them 10 times is taken as the limit.
@@ -131,7 +136,7 @@ def beyond(result: Fit, flops: float) -> str | None:
     return f"{flops:.3g} FLOP is {flops / largest:.3g} times the largest fitted run's; {limit}"
 
 
-def _misfit(result: Fit, flops: float, draws: int) -> np.ndarray:
+def _misfit(result: Fitted, flops: float, draws: int) -> np.ndarray:
     """Misfit of the loss at a budget in log, (draws,); zeros where none is known."""
     misfit = result.misfit
     if misfit is None or misfit.direction != "compute":
@@ -188,7 +193,7 @@ def budgets(flops) -> np.ndarray:
     return flops
 
 
-def allocate(result: Fit, flops: ArrayLike, **settings: Any) -> pd.DataFrame:
+def allocate(result: Fitted, flops: ArrayLike, **settings: Any) -> pd.DataFrame:
     """Compute-optimal parameters and tokens, with intervals.
 
     Args:
@@ -200,9 +205,19 @@ def allocate(result: Fit, flops: ArrayLike, **settings: Any) -> pd.DataFrame:
       one row per budget: flops, then params, tokens, tokens_per_param, loss, each followed by
       <name>_low and <name>_high (NaN without draws).
     """
-    rows = []
+    if told := beyond(result, float(budgets(flops).max())):
+        _log.warning(told)
+    return allocations(result, flops, **settings)
+
+
+def allocations(result: Fitted, flops: ArrayLike, **settings: Any) -> pd.DataFrame:
+    """As `allocate`, without a word on how far the budgets lie beyond the runs."""
+    rows, use = [], question(result.law, "allocation")
     for budget in budgets(flops):
-        found = ask(result, "allocation", flops=budget, **settings)
+        given = {name: np.asarray(value, float) for name, value in settings.items()}
+        given["flops"] = budget
+        _check_settings("allocation", use, given)
+        found = _answered(result, "allocation", use, given)
         row = {"flops": budget}
         names = ("params", "tokens", "tokens_per_param", "loss")
         for name, (_, cells) in zip(names, found.iterrows(), strict=True):
@@ -213,7 +228,7 @@ def allocate(result: Fit, flops: ArrayLike, **settings: Any) -> pd.DataFrame:
 
 
 def speed_up(
-    baseline: Fit, variant: Fit, flops: float, tokens_per_param: float | None = None
+    baseline: Fitted, variant: Fitted, flops: float, tokens_per_param: float | None = None
 ) -> dict:
     """Baseline compute that reaches the variant's loss, divided by the variant's compute.
 
@@ -360,7 +375,7 @@ def _first_below(loss, value, count: int) -> np.ndarray:
     return np.where(never, np.inf, high)
 
 
-def widening(result: Fit) -> float:
+def widening(result: Fitted) -> float:
     """How much wider than the bootstrap draws the fit's intervals are; 1 without draws."""
     return 1.0 if result.draws is None else result.draws.factor
 

@@ -1,10 +1,15 @@
-"""TensorBoard files, written with tensorboard's own writer."""
+"""TensorBoard files, written with tensorboard's own writer of records.
 
+Its `EventFileWriter` hands every event to a thread through a queue: for the curves of a whole study
+that took as long as a fit.
+"""
+
+import functools
 import os
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from etils import epath
 
@@ -64,12 +69,13 @@ class Curves:
         if not self.shared:
             remove(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"events.out.tfevents.{int(time.time())}.{os.getpid()}"
+        return folder / file_name()
 
     def rewrite(self) -> None:
         """Writes every run's curves from the store."""
+        lines = functools.cache(lambda id: lines_of(self.store, id))  # A trunk is in many runs.
         for index in range(len(self.plan.runs)):
-            if found := records(self.store, self.plan, index):
+            if found := records(self.store, self.plan, index, lines):
                 folder = self.folder / folder_name(self.plan, index)
                 write_events(folder, found, replace=True)
 
@@ -83,11 +89,21 @@ def through(plan: Plan) -> dict[str, list[int]]:
     return found
 
 
-def records(store: Store, plan: Plan, index: int) -> list[dict]:
-    """Returns what the store has of a run, its segments one after the other."""
+def lines_of(store: Store, id: str) -> list[dict]:
+    """Returns what the store has of a segment."""
+    return store.metrics(id) + store.evals(id)
+
+
+def records(
+    store: Store, plan: Plan, index: int, lines: Callable[[str], list[dict]] | None = None
+) -> list[dict]:
+    """Returns what the store has of a run, its segments one after the other.
+
+    `lines` gives a segment's, where they are kept at hand.
+    """
     found = []
     for segment in plan.path(plan.runs[index].identity):
-        found += store.metrics(segment.id) + store.evals(segment.id)
+        found += lines(segment.id) if lines else lines_of(store, segment.id)
     steps = set()  # Of segments that another study cut elsewhere, a step may be there twice.
     unique = lambda r: "evaluation" in r or (r["step"] not in steps and not steps.add(r["step"]))
     return [record for record in found if unique(record)]
@@ -98,27 +114,35 @@ def write_events(folder: epath.Path, records: Iterable[dict], replace: bool = Fa
 
     `replace` deletes the folder's event files first.
     """
-    from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
     folder = epath.Path(folder)
     if replace and folder.exists():
         folder.rmtree()
-    writer = EventFileWriter(str(folder))
-    for record in records:
-        writer.add_event(event(record))
-    writer.close()
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / file_name()).open("wb") as opened:
+        fill(opened, records, begin=True)
 
 
 def append_events(file: epath.Path, records: Iterable[dict]) -> None:
     """Adds metrics lines to a local event file, which is begun where it is not there."""
+    begin = not file.exists()
+    with open(file, "ab") as opened:
+        fill(opened, records, begin)
+
+
+def fill(opened, records: Iterable[dict], begin: bool) -> None:
+    """Writes metrics lines to an open event file; `begin` says first what kind of file it is."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.summary.writer.record_writer import RecordWriter
 
-    version = [] if file.exists() else [Event(wall_time=0.0, file_version="brain.Event:2")]
-    with open(file, "ab") as opened:
-        writer = RecordWriter(opened)
-        for one in (*version, *map(event, records)):
-            writer.write(one.SerializeToString())
+    writer = RecordWriter(opened)
+    version = [Event(wall_time=0.0, file_version="brain.Event:2")] if begin else []
+    for one in (*version, *map(event, records)):
+        writer.write(one.SerializeToString())
+
+
+def file_name() -> str:
+    """Names a new event file, by the time and the process."""
+    return f"events.out.tfevents.{int(time.time())}.{os.getpid()}"
 
 
 def event(record: dict):

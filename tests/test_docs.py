@@ -8,11 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+
+from experiments.command.arguments import flags, leaves
+from experiments.command.main import espalier
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-MADE = {"commands.md", "reference/index.md"}  # By docs/generated.py, when the site is built.
+MADE = ("commands.md", "reference")  # In docs/, by generated.py when the site is built.
 PACKAGES = ("experiments", "scaling", "models", "data", "fitting")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.S | re.M)
 
@@ -77,8 +81,10 @@ def test_what_adding_something_says_works_as_written(tmp_path):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_leads_to_a_file(page):
     links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text())
-    local = [link for link in links if "://" not in link and link not in MADE]
-    assert [link for link in local if not (page.parent / link).exists()] == []
+    local = [(page.parent / link).resolve() for link in links if "://" not in link]
+    made = [ROOT / "docs" / name for name in MADE]
+    there = lambda file: file.exists() or any(file.is_relative_to(folder) for folder in made)
+    assert [file for file in local if not there(file)] == []
 
 
 def script(name: str):
@@ -109,8 +115,38 @@ def test_the_help_of_every_command_gets_its_page(tmp_path):
     script("generated").commands(tmp_path / "commands.md")
     page = (tmp_path / "commands.md").read_text()
     for name in ("plan", "fit", "launch", "corpus build", "corpus show"):
-        assert f"## espalier {name}\n\n```text\nUsage: espalier {name} [OPTIONS]" in page
-    assert "--checkpoint-seconds SECONDS" in page
+        assert f"\n## espalier {name}\n\n" in page
+    assert "- `--checkpoint-seconds SECONDS` most work that a kill can undo [default: 60]\n" in page
+    assert "```sh\nespalier plan --config=over_training:cpu\n" in page
+
+
+def commands(page: Path) -> list[str]:
+    """Returns what the blocks of a page have one type, lines that go on joined."""
+    blocks = re.findall(r"^```(?:sh|console)?\n(.*?)^```$", page.read_text(), re.S | re.M)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.removeprefix("$ ") for line in lines if re.match(r"(\$ )?espalier ", line)]
+
+
+# The commands of mistakes.md are wrong: tests/test_mistakes.py runs them.
+RIGHT = [page for page in PAGES if commands(page) and page.name != "mistakes.md"]
+
+
+@pytest.mark.parametrize("page", RIGHT, ids=lambda page: page.name)
+def test_every_command_of_a_page_has_the_flags_that_it_is_given(page):
+    root = click.Context(espalier, info_name="espalier")
+    known = {words: set(flags(leaf, root)) for words, leaf in leaves(espalier, root)}
+    for line in commands(page):
+        words = line.split("#")[0].split()[1:]
+        name = " ".join(words[:2]) if " ".join(words[:2]) in known else words[0]
+        assert name in known, line
+        bare = re.sub(r"'[^']*'|\"[^\"]*\"", "", line)
+        given = set(re.findall(r"(?<=\s)--[a-z][\w-]*(?![\w.-])", bare))
+        assert given <= known[name] | {"--help"}, line
+
+
+def test_the_picture_of_the_plan_is_that_of_its_study():
+    picture = script("picture")
+    assert (ROOT / "docs" / "plan.svg").read_text("utf-8") == picture.drawn(picture.planned())
 
 
 def test_the_readme_is_read_in_five_minutes():

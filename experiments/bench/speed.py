@@ -19,6 +19,7 @@ import models
 from data import Mixture, Order, Piece, load
 from data.build import build
 from data.reader import tokens_per_second
+from experiments.bench.explorer import explored
 from experiments.bench.mfu import mfu, recipe
 from experiments.bench.peer import peer
 from experiments.evidence.report import pipes
@@ -364,7 +365,7 @@ def main() -> None:
     date = time.strftime("%Y-%m-%d")
     print(f"{here['device']}, {here['cpus']} visible CPUs, jax {here['jax']}, {date}\n")
     parts = (training, mfu, peer, zoo, optimizers, fleets, overhead, reading, corpora, starting)
-    parts += (leaf, relaunch)
+    parts += (leaf, relaunch, explored)
     for part in parts:
         part()
     sys.stdout.flush()

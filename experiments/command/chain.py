@@ -61,5 +61,6 @@ def command(losses, links, targets, columns, params, draws, **asked) -> None:
         loss_options=Options(params=params, draws=draws),
         link_options=Options(**LINK, draws=draws),
     )
-    names = dict(columns=columns or None, link_columns=columns or None)
-    print(chain_report(losses, links, targets, **names, **asked, **limits))
+    tables = (losses, links, targets)
+    report = lambda named: chain_report(*tables, columns=named, **asked, **limits)
+    print(options.asked(columns, report))

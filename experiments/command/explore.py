@@ -39,5 +39,5 @@ def command(law, formulas, table, columns, where, out, **asked) -> None:
     from fitting.options import Options
 
     chosen = Options(**asked)
-    told = explore(table, out, law, formulas, chosen, columns=columns or None, where=where)
-    print("\n".join(told))
+    page = lambda named: explore(table, out, law, formulas, chosen, columns=named, where=where)
+    print("\n".join(options.asked(columns, page)))

@@ -3,7 +3,6 @@
 import _thread
 import contextlib
 import importlib
-import importlib.metadata
 import io
 import logging
 import os
@@ -35,6 +34,7 @@ COMMANDS = (
     "chain",
     "schedule",
     "corpus",
+    "new",
     "completion",
     "help",
 )
@@ -44,6 +44,8 @@ SETTINGS = dict(help_option_names=["-h", "--help"], max_content_width=100)
 def version(ctx: click.Context, _, asked: bool) -> None:
     """Prints the version and ends, where it is asked for."""
     if asked and not ctx.resilient_parsing:
+        import importlib.metadata  # Here, since it costs as much as all of `espalier help`.
+
         click.echo(f"espalier {importlib.metadata.version('espalier')}")
         ctx.exit()
 

@@ -275,8 +275,9 @@ def asked(columns, task):
             if not questions or not (sys.stdin.isatty() and sys.stderr.isatty()):
                 raise
             columns = {**unsure.known, **columns, **{q.theirs: _answer(q) for q in questions}}
-            told = ",".join(f"{theirs}={ours}" for theirs, ours in columns.items())
-            click.echo(f"columns: {told}", err=True)
+            from fitting.reading.units import line
+
+            click.echo(line(columns), err=True)
 
 
 def _answer(question) -> str:
@@ -289,5 +290,5 @@ def _answer(question) -> str:
         click.confirm(f"{text} {chosen}", abort=True, err=True)
     if _PER_STEP in chosen:
         number = click.prompt(text, type=float, err=True)
-        chosen = chosen.replace(_PER_STEP, f"{number:g}")
+        chosen = chosen.replace(_PER_STEP, f"{number:.17g}")
     return chosen

@@ -26,18 +26,18 @@ def command(chosen, target, price, **settings) -> int:
     espalier plan --config=my_study.py --config.widths="(16,32)" --config.seeds="(1,1)"
     espalier plan --config=over_training:pod --for=v5e:8x8 --price=1.2
     """
-    from experiments.command import session
     from experiments.command.opened import Settings, called
-    from experiments.command.plan_for import with_stand_in
-    from scaling.chips.devices import Target
 
     if price is not None and target is None:
         raise Refused("--price", price, "with --for=DEVICE[:SHAPE]")
     if target is None:
+        from experiments.command import session
+
         return called(session.plan, chosen.open(), Settings(**settings))
+    from experiments.command.plan_for import plan_for, with_stand_in
+    from scaling.chips.devices import Target
+
     where = Target.of(target)
     opened = with_stand_in(*chosen.open())
-    plan_for = lambda study, config, settings: session.plan_for(
-        study, config, settings, where, price
-    )
-    return called(plan_for, opened, Settings(**settings))
+    there = lambda study, config, settings: plan_for(study, settings.mesh, where, price)
+    return called(there, opened, Settings(**settings))

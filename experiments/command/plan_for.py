@@ -5,10 +5,12 @@ from ml_collections import ConfigDict
 import models
 from data.stand_in import NAME
 from experiments.command.plan_view import duration, number
+from experiments.evidence.study import Study
 from models.fused import attention_of
 from scaling.chips.absent import missing
 from scaling.chips.devices import Target
-from scaling.chips.targeted import Fit, Need
+from scaling.chips.targeted import Fit, Need, fitted, needs
+from scaling.plan import plan as make_plan
 
 GIB = 1 << 30
 
@@ -23,6 +25,18 @@ def with_stand_in(module, config: ConfigDict):
         names = "+".join(share.partition("=")[0] for share in shares.split(","))
         config.corpus = f"{NAME}:{config.get('vocabulary', VOCABULARY)},{names}"
     return module, config
+
+
+def plan_for(study: Study, mesh: str, target: Target, price: float | None) -> None:
+    """Prints the plan of a study for devices that need not be here; trains nothing."""
+    planned = make_plan((*study.runs, *study.awaited))
+    found = needs(planned.segments.values())
+    print(heading(study.name, found, target, study.corpus.name), flush=True)
+    fits = []
+    for index, need in enumerate(found, start=1):
+        fits.append(fitted(need, target, mesh))
+        print(program_text(index, len(found), fits[-1]), flush=True)
+    print(total_text(fits, price))
 
 
 def heading(name: str, needs: list[Need], target: Target, corpus: str) -> str:

@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 from data import cache_folder
 from data.stand_in import NAME as STAND_IN
 from experiments.command import named
-from experiments.command import plan_for as plan_for_view
 from experiments.command.opened import (
     Settings,
     answer,
@@ -30,8 +29,6 @@ from experiments.evidence.report import write_report
 from experiments.evidence.study import Study
 from refused import Refused
 from scaling import Stopped, Store, Worker, checkpoint, keeping, processes
-from scaling.chips.devices import Target
-from scaling.chips.targeted import fitted, needs
 from scaling.events import Curves
 from scaling.files import is_local, sweep
 from scaling.grouping import planned as fleets_of
@@ -45,6 +42,8 @@ from scaling.trace import Trace
 from scaling.trackers import Several, tracker
 
 ENDING = (signal.SIGTERM, signal.SIGUSR2)  # Signals that end training in good order.
+# The files of a report, which are no folders.
+WRITTEN = ("report.md", "report.html", "explorer.html", "runs.csv", "runs.parquet")
 
 
 def in_rounds(
@@ -123,18 +122,6 @@ def pruned(work: Worker, settings: Settings, dry: bool) -> str:
             if not dry:
                 checkpoint.discard(folder)
     return f"prune: {size:,} bytes of {count} states {'would be' if dry else 'were'} given back"
-
-
-def plan_for(study: Study, config: ConfigDict, settings: Settings, target: Target, price) -> None:
-    """Prints the plan of a study for devices that need not be here; trains nothing."""
-    planned = make_plan((*study.runs, *study.awaited))
-    found = needs(planned.segments.values())
-    print(plan_for_view.heading(study.name, found, target, study.corpus.name), flush=True)
-    fits = []
-    for index, need in enumerate(found, start=1):
-        fits.append(fitted(need, target, settings.mesh))
-        print(plan_for_view.program_text(index, len(found), fits[-1]), flush=True)
-    print(plan_for_view.total_text(fits, price))
 
 
 @contextlib.contextmanager
@@ -246,7 +233,7 @@ def refuse_early(study: Study, config: ConfigDict, settings: Settings) -> None:
     work = worker(study, make_plan(study.runs), settings)
     keeping.budget(settings.keep, work.store)
     out = folder(study, config, settings)
-    for name in ("", "figures", "report.md", "report.html", "runs.csv", "runs.parquet"):
+    for name in ("", "figures", *WRITTEN):
         path, is_folder = out / name, not name or name == "figures"
         if path.exists() and path.is_dir() != is_folder:
             raise Refused("--store", path, "a folder" if is_folder else "a file, not a folder")

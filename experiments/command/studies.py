@@ -70,11 +70,16 @@ class Chosen:
 def imported(file: Path) -> ModuleType:
     """Imports a study's file; one that comes with the project as the module that it is.
 
+    A file of a user's own may import what lies beside it, as a law of their own.
+
     Raises:
       Refused: a syntax error, or a file without `get_config` and `study`.
     """
     if file.resolve().parent == HERE and file.stem in names():
         return importlib.import_module(f"experiments.{file.stem}")
+    beside = str(file.resolve().parent)  # Its own modules are found, after ours.
+    if beside not in sys.path:
+        sys.path.append(beside)
     spec = importlib.util.spec_from_file_location(file.stem, file)
     module = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(file.stem, module)  # Where a dataclass looks for its module.

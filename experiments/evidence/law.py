@@ -9,7 +9,7 @@ import models
 from experiments.evidence.claim import Claim, counted, listed
 from experiments.evidence.report import Table
 from experiments.evidence.study import Study
-from fitting import Fit, Observations, baselines, fit
+from fitting import Fit, Observations, baselines, fit, latex
 from fitting import tables as write
 from fitting.columns import PARAMETER_COUNTS
 from fitting.fit import FEWEST_LEVELS
@@ -70,7 +70,7 @@ def labelled_runs(study: Study) -> tuple[list[Run], list[tuple]]:
 def law_table(name: str, found: Fit) -> Table:
     """Shows a fit's parameters with intervals and verdicts."""
     return Table(
-        name, pd.DataFrame(write.rows(found)), write.caption(found), write.as_latex(found), found
+        name, pd.DataFrame(write.rows(found)), write.caption(found), latex.as_latex(found), found
     )
 
 

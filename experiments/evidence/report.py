@@ -3,12 +3,10 @@
 import base64
 import datetime
 import html
-import io
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import markdown
 import pandas as pd
 from etils import epath
 from ml_collections import ConfigDict
@@ -48,7 +46,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure that is shown, and written as `figures/NAME.png`."""
+    """A figure that is shown, and written as `figures/NAME.png`, with PDF and SVG beside it."""
 
     name: str
     figure: "Figure"
@@ -110,9 +108,11 @@ def latex(table: Table) -> str:
     """Writes a table as LaTeX (booktabs)."""
     if table.latex is not None:
         return table.latex
-    escape = lambda x: "".join(f"\\{c}" if c in "&%$#_{}" else c for c in cell(x))
-    lines = [" & ".join(map(escape, row)) + r" \\" for row in table.frame.itertuples(index=False)]
-    head = " & ".join(map(escape, table.frame.columns)) + r" \\"
+    from fitting.latex import escape  # A plan starts without it.
+
+    shown = lambda row: " & ".join(escape(cell(x)) for x in row) + r" \\"
+    lines = [shown(row) for row in table.frame.itertuples(index=False)]
+    head = shown(table.frame.columns)
     columns = "l" + "r" * (len(table.frame.columns) - 1)
     body = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *lines]
     return "\n".join([*body, r"\bottomrule", r"\end{tabular}", ""])
@@ -177,13 +177,21 @@ def write_block(folder: epath.Path, block: Block) -> tuple[str, str]:
         link = f'<p><a href="{block.name}.html">{caption}</a></p>'
         return f"[{safe(block.caption)}]({block.name}.html)", link
     if isinstance(block, Table):
-        write_atomically(folder / f"{block.name}.csv", block.frame.to_csv(index=False))
+        from fitting.tables import as_words
+
+        write_atomically(folder / f"{block.name}.csv", as_words(block.frame).to_csv(index=False))
         write_atomically(folder / f"{block.name}.tex", latex(block))
         shown = pipes(block.frame)
         text = f"{shown}\n\n*{safe(block.caption)}* ([CSV]({block.name}.csv))"
         return text, f'{rendered(shown)}\n<p class="caption">{caption}</p>'
-    image, file = png(block.figure), f"figures/{block.name}.png"
+    from fitting.style import as_bytes
+
+    file = f"figures/{block.name}.png"
+    tight = {"dpi": 130, "bbox_inches": "tight"}
+    image, *others = (as_bytes(block.figure, kind, **tight) for kind in ("png", "pdf", "svg"))
     (folder / file).write_bytes(image)
+    for kind, text in zip(("pdf", "svg"), others, strict=True):
+        (folder / f"figures/{block.name}.{kind}").write_bytes(text)
     source = base64.b64encode(image).decode()
     return (
         f"![{safe(block.caption)}]({file})\n\n*{safe(block.caption)}*",
@@ -194,6 +202,8 @@ def write_block(folder: epath.Path, block: Block) -> tuple[str, str]:
 
 def rendered(text: str) -> str:
     """Turns Markdown into HTML in which raw HTML is text."""
+    import markdown  # Here, since a plan writes no page.
+
     writer = markdown.Markdown(extensions=["tables", "fenced_code"])
     writer.preprocessors.deregister("html_block")
     writer.inlinePatterns.deregister("html")
@@ -222,10 +232,3 @@ def footer(config: ConfigDict, absent: int) -> Text:
         f"---\n\nWritten on {date}, {made}{commit}.{missing}\n\nConfiguration:\n\n"
         f"```\n{values}\n```"
     )
-
-
-def png(figure: "Figure") -> bytes:
-    """Draws a figure."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=130, bbox_inches="tight", metadata={"Software": None})
-    return stream.getvalue()

@@ -1,15 +1,15 @@
 """From a table and names of laws to the page: which laws are fitted, and what is left out."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fitting.choice import choose, extrapolating
 from fitting.choice_report import named_laws
 from fitting.explorer.page import explorer
-from fitting.expression import where as rows_where
 from fitting.fit import Fit, fit
-from fitting.formula import formula_law
+from fitting.formula import formula_law, formula_names
 from fitting.law import Law
-from fitting.laws import LAWS
+from fitting.laws import LAWS, needed
 from fitting.observations import Observations
 from fitting.options import Options
 from refused import Refused
@@ -19,15 +19,25 @@ NONE = "none"
 
 
 def explore(
-    table, out, law="auto", formulas=(), options: Options | None = None, *, columns=None, where=None
+    table: str | Path | Observations,
+    out: str | Path,
+    law: str = "auto",
+    formulas: Sequence[str] = (),
+    options: Options | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    where: str | None = None,
 ) -> list[str]:
     """Fit laws to a table and write the page in which they are explored.
 
     Args:
-      table, columns, where: as for `fit_report`; out: the page, a file that ends in .html.
+      table: as for `fit_report`.
+      out: the page, a file that ends in .html.
       law: names with commas; auto for the best few by rolling errors; none for the runs alone.
       formulas: laws given as text; with them, auto means no others.
       options: as for `fit`.
+      columns: as for `fit_report`.
+      where: as for `fit_report`.
 
     Returns:
       lines that say what is in the page and what was left out.
@@ -41,9 +51,10 @@ def explore(
         raise Refused("out", out, "a file that ends in .html")
     if not file.parent.is_dir():
         raise Refused("out", out, "a file in a folder that is there")
-    obs = Observations.read(table, columns)
-    if where:
-        obs = obs.only(rows_where(obs.frame, where))
+    reads = [name for text in formulas for name in formula_names(text)]
+    if not formulas or law not in ("auto", NONE):
+        reads += needed([] if law in ("auto", NONE) else named_laws(law), options.target)
+    obs = Observations.read(table, columns, where, reads)
     own = [
         formula_law(text, options.bounds, obs.frame.columns, "formula" + f" {i + 1}" * (i > 0))
         for i, text in enumerate(formulas)

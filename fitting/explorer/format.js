@@ -21,7 +21,7 @@ function power(value, digits = 3) {
 }
 
 // 7.2B tokens, 3 × 10²¹ FLOP, 2.31 nats.
-function shown(value, kind, digits = 3) {
+function shown(value, kind, digits = 3, whole = false) {
   if (kind === "flops") return power(value, digits);
   if (kind === "count" && Number.isFinite(value)) {
     const rounded = Number(value.toPrecision(digits));
@@ -32,7 +32,8 @@ function shown(value, kind, digits = 3) {
   if (Number.isFinite(value) && value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e6)) {
     return value.toExponential(digits - 1);
   }
-  return decimals(value, digits);
+  // Answers keep their last zeros: 2.00 says more than 2.
+  return whole && Number.isFinite(value) ? value.toPrecision(digits) : decimals(value, digits);
 }
 
 // "7e9", "7B", "1.4T", "7,000,000"; NaN for what is no number.

@@ -15,8 +15,8 @@ function made(tag, settings = {}, ...children) {
 // A number with its interval; the exact values stand in its attributes.
 function answer(title, found, kind, id) {
   const digits = kind === "" ? digitsFor(found) : 3;
-  const value = made("b", {textContent: shown(found.value, kind, digits)});
-  const told = Number.isNaN(found.low) ? "no interval" : `${shown(found.low, kind, digits)} to ${shown(found.high, kind, digits)}`;
+  const value = made("b", {textContent: shown(found.value, kind, digits, true)});
+  const told = Number.isNaN(found.low) ? "no interval" : `${shown(found.low, kind, digits, true)} to ${shown(found.high, kind, digits, true)}`;
   const node = made("dd", {}, value, made("span", {textContent: found.told || told}));
   if (id) node.id = id;
   for (const name of ["value", "low", "high"]) node.setAttribute(`data-${name}`, String(found[name]));
@@ -87,8 +87,8 @@ function showSizes() {
   const body = good.map((found) => {
     const at = {...STATE.at, ...Object.fromEntries(law.predictors.map((name, i) => [name, found[i]]))};
     const told = predict(law, at), digits = digitsFor(told);
-    const interval = Number.isNaN(told.low) ? "none" : `${shown(told.low, "", digits)} to ${shown(told.high, "", digits)}`;
-    const cells = [...law.predictors.map((name) => shown(at[name], kindOf(VARIABLES[name]), 4)), shown(told.value, "", digits), interval];
+    const interval = Number.isNaN(told.low) ? "none" : `${shown(told.low, "", digits, true)} to ${shown(told.high, "", digits, true)}`;
+    const cells = [...law.predictors.map((name) => shown(at[name], kindOf(VARIABLES[name]), 4)), shown(told.value, "", digits, true), interval];
     const line = made("tr", {}, ...cells.map((text) => made("td", {textContent: text})));
     for (const name of ["value", "low", "high"]) line.setAttribute(`data-${name}`, String(told[name]));
     return line;

@@ -50,8 +50,10 @@ def as_numbers(cells: pd.Series, count: bool, file_marks: frozenset = frozenset(
     """Texts, or typed cells, as numbers.
 
     Args:
-      cells: a column, rows counted from 0; count: whether it holds large whole numbers, in which
-        suffixes and thousands separators are read; file_marks: `decimal_marks` of the whole file.
+      cells: a column, rows counted from 0.
+      count: whether it holds large whole numbers, in which suffixes and thousands separators are
+        read.
+      file_marks: `decimal_marks` of the whole file.
     """
     if pd.api.types.is_numeric_dtype(cells) and not pd.api.types.is_bool_dtype(cells):
         return Numbers(cells.to_numpy(), {}, {})

@@ -12,7 +12,10 @@ from fitting.reading.sheet import Sheet
 from refused import Refused
 
 _GAP = 2.7  # decades between neighbours in a column of counts: 500 times
-_FEW_TOKENS = 0.02  # tokens for each parameter, below which a count of steps is likelier
+_APART = 1.5  # decades between neighbours in tokens for each parameter
+# Tokens for each parameter, in the middle of a table, below which a count of steps is likelier, or
+# parameters and tokens that changed places.
+_FEW_TOKENS = 0.2
 _WORSE = 1.1  # of the loss of a run with fewer parameters and tokens, beyond noise and settings
 _MOST = 2000  # rows that are compared with one another
 _UNFINISHED = {"crashed", "failed", "killed", "running", "pending", "preempted", "canceled"}
@@ -25,7 +28,9 @@ def check_units(frame: pd.DataFrame, rows: np.ndarray, sheet: Sheet) -> None:
     """Refuses a column of counts in which some rows are in another unit than the others.
 
     Args:
-      frame: columns by our names; rows: (rows,) where each is in the sheet.
+      frame: columns by our names.
+      rows: (rows,) where each is in the sheet.
+      sheet: where they were read.
 
     Raises:
       Refused: two groups of counts with nothing for 500-fold between them, or FLOP that are 500
@@ -92,6 +97,7 @@ def without_repeats(frame: pd.DataFrame, notes: list[str]) -> np.ndarray:
 def suspicions(frame: pd.DataFrame, rows: np.ndarray, sheet: Sheet, where: str | None) -> list[str]:
     """What else looks odd, one line each."""
     found = _steps_as_tokens(frame)
+    found += _apart(frame, rows, sheet)
     found += _rising(frame, rows, sheet)
     found += _unfinished(frame, where)
     return found
@@ -102,7 +108,7 @@ def _steps_as_tokens(frame: pd.DataFrame) -> list[str]:
     if "tokens" not in frame:
         return []
     tokens = np.asarray(frame["tokens"], float)
-    fix = "--columns='tokens=tokens[TOKENS_PER_STEP]'"
+    fix = "--columns='tokens=tokens[TOKENS_PER_STEP]' makes tokens of steps"
     if "step" in frame and np.array_equal(tokens, np.asarray(frame["step"], float)):
         return [f"tokens: equal to step in each row; steps given as tokens? {fix}"]
     if not counts:
@@ -111,8 +117,29 @@ def _steps_as_tokens(frame: pd.DataFrame) -> list[str]:
         ratio = tokens / np.asarray(frame[counts[0]], float)
     middle = np.nanmedian(ratio) if np.isfinite(ratio).any() else 1.0
     if middle < _FEW_TOKENS:
-        return [f"tokens: median {middle:.2g} for each parameter; steps given as tokens? {fix}"]
+        what = "steps given as tokens, or columns that changed places?"
+        return [f"tokens: median {middle:.2g} for each parameter; {what} {fix}"]
     return []
+
+
+def _apart(frame: pd.DataFrame, rows: np.ndarray, sheet: Sheet) -> list[str]:
+    """Rows whose tokens for each parameter are far from those of all other rows."""
+    counts = [name for name in PARAMETER_COUNTS if name in frame]
+    if "tokens" not in frame or not counts:
+        return []
+    with np.errstate(all="ignore"):
+        logs = np.log10(np.asarray(frame["tokens"], float) / np.asarray(frame[counts[0]], float))
+    good = np.isfinite(logs)
+    order = np.sort(logs[good])
+    if len(order) < 3 or np.diff(order).max() < _APART:
+        return []
+    high = good & (logs > order[np.argmax(np.diff(order))])
+    odd = high if high.sum() <= (good & ~high).sum() else good & ~high
+    other = 10 ** logs[good & ~odd]
+    return [
+        f"tokens: {10 ** logs[odd][0]:.3g} for each parameter in {sheet.places(rows[odd])}, "
+        f"{other.min():.3g} to {other.max():.3g} in the others; units mixed?"
+    ]
 
 
 def _rising(frame: pd.DataFrame, rows: np.ndarray, sheet: Sheet) -> list[str]:
@@ -126,7 +153,8 @@ def _rising(frame: pd.DataFrame, rows: np.ndarray, sheet: Sheet) -> list[str]:
     label = (
         frame.groupby(groups, dropna=False).ngroup().to_numpy() if groups else np.zeros(len(size))
     )
-    some = np.unique(np.linspace(0, len(size) - 1, min(len(size), _MOST)).astype(int))
+    good = np.flatnonzero((loss > 0) & np.isfinite(loss))
+    some = good[np.unique(np.linspace(0, len(good) - 1, min(len(good), _MOST)).astype(int))]
     size, tokens, loss, label = (values[some] for values in (size, tokens, loss, label))
     smaller = (size[:, None] <= size) & (tokens[:, None] <= tokens) & (label[:, None] == label)
     smaller &= (size[:, None] < size) | (tokens[:, None] < tokens)

@@ -38,7 +38,9 @@ def parsed(data: bytes, source: str, delimiter: str | None = None) -> Sheet:
     Lines that start with # are comments, blank ones are skipped; a # inside a row is a character.
 
     Args:
-      data: the file; source: what it is called in a refusal; delimiter: found where it is None.
+      data: the file.
+      source: what it is called in a refusal.
+      delimiter: found where it is None.
 
     Raises:
       Refused: no text, no header, a name given twice, quotes that do not close, or a row that is
@@ -107,14 +109,15 @@ def _reader(lines, delimiter: str):
 
 def _delimiter(text: str) -> str:
     """The delimiter that gives most rows of the beginning the header's length, the longest one."""
-    best, most, text = ",", 1, text[: text.find("\n", _HEAD) + 1 or len(text)]
+    best, found, text = ",", (), text[: text.find("\n", _HEAD) + 1 or len(text)]
     for delimiter in _DELIMITERS:
-        if delimiter == " " and most > 1:  # Names of columns may have spaces in them.
+        if delimiter == " " and found:  # Names of columns may have spaces in them.
             break
-        lengths, reader = [], _reader(_lines(text, []), delimiter)
+        lengths, stray, reader = [], False, _reader(_lines(text, []), delimiter)
         try:
             for row in reader:
                 if any(map(str.strip, row)):
+                    stray = stray or (not lengths and any('"' in cell for cell in row))
                     lengths.append(len(row))
                 if len(lengths) > _SAMPLE:
                     break
@@ -123,9 +126,10 @@ def _delimiter(text: str) -> str:
         if not lengths or lengths[0] < 2:
             continue
         # A trailing delimiter and a column of row numbers make rows longer by one.
-        alike = [abs(length - lengths[0]) <= 1 for length in lengths[1:]]
-        if (not alike or np.mean(alike) > 0.5) and lengths[0] > most:
-            best, most = delimiter, lengths[0]
+        apart = np.abs(np.array(lengths[1:] or lengths) - lengths[0])
+        rank = (not stray, lengths[0], float(np.mean(apart == 0)))
+        if np.mean(apart <= 1) > 0.5 and rank > found:
+            best, found = delimiter, rank
     return best
 
 

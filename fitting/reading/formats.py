@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ from fitting.reading.sheet import Sheet
 from refused import Refused
 
 _PACKED = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress}
+_DAMAGED = (zlib.error, lzma.LZMAError)
 _FORMATS = ".csv, .tsv, .txt, .jsonl, .parquet or .xlsx (text also packed, as .csv.gz)"
 
 
-def sheet_of(path, curves: bool = False) -> Sheet:
+def sheet_of(path: str | Path | pd.DataFrame, curves: bool = False) -> Sheet:
     """The cells of a table, wherever it is.
 
     Args:
@@ -52,7 +54,7 @@ def sheet_of(path, curves: bool = False) -> Sheet:
         return reader(file, part)
     except Refused:
         raise
-    except (ValueError, OSError, EOFError, lzma.LZMAError, KeyError, TypeError) as error:
+    except (ValueError, OSError, EOFError, KeyError, TypeError, *_DAMAGED) as error:
         why = " ".join(str(error).split())[:200]
         raise Refused("table", text, f"a readable table ({why})") from None
 
@@ -70,7 +72,7 @@ def _json_lines(data: bytes, source: str) -> Sheet:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_object)
         except ValueError as error:
             given = f"{source}, line {number}"
             raise Refused("table", given, f"a JSON object on each line ({error})") from None
@@ -82,6 +84,15 @@ def _json_lines(data: bytes, source: str) -> Sheet:
         raise Refused("table", source, "a readable table (it has no rows)")
     frame = pd.json_normalize(rows, sep="/")
     return Sheet(_cells(frame), np.array(lines, int))
+
+
+def _object(pairs) -> dict:
+    """A JSON object, whose names are there once."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(n for n in names if names.count(n) > 1)} twice")
+    return found
 
 
 def _cells(frame: pd.DataFrame) -> pd.DataFrame:

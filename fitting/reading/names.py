@@ -15,6 +15,7 @@ from fitting.columns import PARAMETER_COUNTS
 from fitting.reading.units import Meant, line
 from refused import Refused
 
+_KEPT = re.compile(r"^(?:params|config|hparams|metrics|summary)[./](?=\w)")
 # Words that say nothing of what a column is.
 _FILLERS = {
     "n",
@@ -74,9 +75,19 @@ class Unsure(Refused):
 
 
 def words(name: str) -> list[str]:
-    """The words of a name in small letters: `eval/lossMean_2` is eval, loss, mean, 2."""
-    found = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", str(name))
+    """The words of a name in small letters: `eval/lossMean_2` is eval, loss, mean, 2.
+
+    Where trackers keep a column is no part of its name: `config.lr`, `params.lr`, `summary/loss`.
+    """
+    found = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", _KEPT.sub("", str(name)))
     return [word.lower() for word in found]
+
+
+def lacking(names: Iterable[str], given: Mapping[str, Meant], needs: Iterable[str]) -> list[str]:
+    """What is needed, can be guessed, and is neither named nor a column of its own."""
+    known = {meant.ours for meant in given.values()} | {n for n in names if n not in given}
+    counts = lambda need: set(PARAMETER_COUNTS) if need == "params" else {need}
+    return [n for n in dict.fromkeys(needs) if n in _FINDERS and not counts(n) & known]
 
 
 def guessed(
@@ -85,21 +96,17 @@ def guessed(
     """What the columns of a table mean that nobody named, {their name: meaning}.
 
     Args:
-      frame: columns as numbers where they are some; given: what was named.
+      frame: columns as numbers where they are some.
+      given: what was named.
       needs: columns that the law reads; `params` is any count of parameters.
 
     Raises:
       Unsure: a column that is needed may mean several things.
     """
-    known = {meant.ours for meant in given.values()}
-    known |= {name for name in frame if name not in given}
     free = [name for name in frame if name not in given]
     found: dict[str, Meant] = {}
     questions: list[Question] = []
-    for need in dict.fromkeys(needs):
-        counts = set(PARAMETER_COUNTS) if need == "params" else {need}
-        if counts & known or need not in _FINDERS:
-            continue
+    for need in lacking(frame, given, needs):
         meant, asked = _FINDERS[need](frame, free, need)
         found |= meant
         questions += [q for q in asked if q.theirs not in found]

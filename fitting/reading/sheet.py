@@ -42,11 +42,14 @@ def without_row_numbers(sheet: Sheet) -> Sheet:
     A first column without a name that tells the rows apart is read as `run`.
 
     Raises:
-      Refused: a column without a name that holds something.
+      Refused: a name given twice, or a column without a name that holds something.
     """
     frame, notes = sheet.frame, list(sheet.notes)
     kept, names = [], []
-    for place, name in enumerate(map(str, frame.columns)):
+    written = [str(name).strip() for name in frame.columns]
+    for place, name in enumerate(written):
+        if name and written.count(name) > 1:
+            raise Refused("table", f"{name} twice", "a column once")
         cells = frame.iloc[:, place]
         if name == "" and _empty(cells):
             continue

@@ -1,16 +1,17 @@
 """The one door: from a file to rows under our column names, and what was said on the way."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from fitting.columns import COUNTS, TEXTS, unit
+from fitting.columns import COUNTS, PARAMETER_COUNTS, TEXTS, unit
 from fitting.expression import where as rows_where
 from fitting.reading.cells import MISSING, as_numbers, decimal_marks
 from fitting.reading.checks import check_units, curve_notes, suspicions, without_repeats
 from fitting.reading.formats import sheet_of
-from fitting.reading.names import guessed, held_out_losses
+from fitting.reading.names import guessed, held_out_losses, lacking
 from fitting.reading.sheet import Sheet, without_row_numbers
 from fitting.reading.units import Meant, meanings
 from refused import Refused
@@ -22,7 +23,7 @@ _FLAGS = {"diverged", "has_diverged", "is_diverged"}
 
 
 def read_table(
-    path,
+    path: str | Path | pd.DataFrame,
     columns: Mapping[str, str] | None = None,
     *,
     needs: Iterable[str] = NEEDS,
@@ -32,7 +33,8 @@ def read_table(
     """A table of anybody's, checked cell by cell.
 
     Args:
-      path: as `formats.sheet_of` takes it; columns: {their name: `NAME` or `NAME[UNIT]`}.
+      path: as `formats.sheet_of` takes it.
+      columns: {their name: `NAME` or `NAME[UNIT]`}.
       needs: columns that are read as numbers, and sought where they have other names; `params` is
         any count of parameters.
       where: condition on the rows, by the table's names or ours; rows that it leaves out may hold
@@ -50,31 +52,38 @@ def read_table(
     sheet = without_row_numbers(sheet_of(path, curves is not None))
     notes = list(sheet.notes)
     given = meanings(columns or {}, sheet.frame, needs)
-    frame, bad = _typed(sheet, given, needs, notes)
-    more = (*needs, *(("run",) if curves is None else ()))
-    found = guessed(_looked_at(sheet, frame), given, more)
-    every = {**given, **_shown(found, notes)}
-    for theirs, meant in every.items():
-        if theirs not in given and meant.ours != "run":  # A guess is read as what it is.
-            _number(sheet, frame, theirs, meant.ours, _marks(sheet, every, needs), notes, bad)
-    frame = _renamed(sheet, frame, every, notes)
+    frame, every, bad = _meant(sheet, given, needs, curves is None, notes)
     rows = np.arange(len(frame))
     if where:
         rows = np.flatnonzero(rows_where(_with_aliases(frame, every), where))
     _refuse_bad(sheet, bad, rows)
     rows = _with_loss(frame, rows, needs, notes, sheet)
+    _refuse_empty(sheet, frame, rows, needs)
     if curves is None:
         rows = rows[without_repeats(frame.iloc[rows], notes)]
     frame = frame.iloc[rows].reset_index(drop=True)
     settled = {meant.ours for meant in given.values() if meant.unit}
     check_units(frame.drop(columns=list(settled & set(frame))), rows, sheet)
     if curves is not None:
-        notes += curve_notes(frame, curves)
-    else:
-        notes += suspicions(frame[~_diverged(frame)], rows[~_diverged(frame)], sheet, where)
-    if curves is None and "run" not in frame:
+        return frame, notes + curve_notes(frame, curves)
+    sound = ~_diverged(frame)
+    notes += suspicions(frame[sound], rows[sound], sheet, where)
+    if "run" not in frame:
         frame["run"] = [f"run{row}" for row in rows]
     return frame, notes
+
+
+def _meant(sheet: Sheet, given: Mapping[str, Meant], needs, runs: bool, notes: list[str]):
+    """(columns by our names and in our units, what every one means, cells that are no numbers)."""
+    frame, bad = _typed(sheet, given, needs, notes)
+    more = (*needs, *(("run",) if runs else ()))
+    lacks = set(lacking(frame, given, more)) - {"run"}
+    found = guessed(_looked_at(sheet, frame) if lacks else frame, given, more)
+    every = {**given, **_shown(found, notes)}
+    for theirs, meant in found.items():
+        if meant.ours != "run":  # A guess is read as what it is.
+            _number(sheet, frame, theirs, meant.ours, _marks(sheet, every, needs), notes, bad)
+    return _renamed(frame, every, notes), every, bad
 
 
 def plain_frame(sheet: Sheet) -> pd.DataFrame:
@@ -166,7 +175,7 @@ def _shown(found: dict[str, Meant], notes: list[str]) -> dict[str, Meant]:
     return found
 
 
-def _renamed(sheet, frame: pd.DataFrame, every: Mapping[str, Meant], notes) -> pd.DataFrame:
+def _renamed(frame: pd.DataFrame, every: Mapping[str, Meant], notes) -> pd.DataFrame:
     """Columns under our names and in our units."""
     ours = {meant.ours for meant in every.values()}
     for name in sorted(ours & (set(frame) - set(every))):
@@ -210,6 +219,18 @@ def _refuse_bad(sheet: Sheet, bad: Mapping[str, Mapping[int, str]], kept) -> Non
         more = f" and {len(places) - 1} more rows" if len(places) > 1 else ""
         given = f"{cells[places[0]][:40]!r} in {sheet.place(places[0])}{more}"
         raise Refused(name, given, "a number in each row, with one decimal mark in a file")
+
+
+def _refuse_empty(sheet: Sheet, frame: pd.DataFrame, rows: np.ndarray, needs) -> None:
+    """Refuses an empty cell in a column that the law reads."""
+    counts = [name for name in PARAMETER_COUNTS if name in frame]
+    named = {*needs, *(counts if "params" in needs and len(counts) == 1 else ())}
+    for name in [n for n in frame if n in named and n not in TEXTS]:
+        if _outcome(name) or not pd.api.types.is_numeric_dtype(frame[name]):
+            continue
+        empty = rows[frame[name].isna().to_numpy()[rows] & ~_diverged(frame)[rows]]
+        if len(empty):
+            raise Refused(name, f"nothing in {sheet.places(empty)}", "a number in each row")
 
 
 def _with_loss(frame, rows, needs, notes, sheet: Sheet) -> np.ndarray:

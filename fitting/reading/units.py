@@ -63,8 +63,9 @@ def meanings(columns: Mapping[str, str], names: Iterable, more: Iterable[str]) -
     """What the columns of a table are said to mean, {their name: meaning}.
 
     Args:
-      columns: {their name: `NAME` or `NAME[UNIT]`}; names: of the table; more: names that stand
-        beside those in `COLUMNS`, as the words of a formula do.
+      columns: {their name: `NAME` or `NAME[UNIT]`}.
+      names: of the table.
+      more: names that stand beside those in `COLUMNS`, as the words of a formula do.
 
     Raises:
       Refused: a name that the table or we do not have, or two columns for one of ours.

@@ -1,20 +1,100 @@
+"""The figures of a fit."""
+
+import numpy as np
+import pandas as pd
 import pytest
 
-from fitting import figures
+from fitting import LAWS, figures, fit, use
+from fitting.isoflop import isoflop
+from tests.fitting.test_isoflop import sweep
 
 
-@pytest.mark.parametrize("name", ["predicted_against_actual", "residuals", "profile_likelihood"])
-def test_figures_say_how_intervals_were_made(fitted, bare, name):
-    for result, word in ((fitted[1], "trunk bootstrap"), (bare, "none (5 runs")):
-        figure = getattr(figures, name)(result)
-        assert word in figure.get_supxlabel()
-        assert ("bars" in figure.get_supxlabel()) == bool(figure.axes[0].collections[1:])
-        assert all(axis.get_xlabel() for axis in figure.axes if axis.axison and axis.lines)
+def rolled():
+    rng = np.random.default_rng(0)
+    rows = [
+        (law, far, 0.01 * far * rng.normal())
+        for law in ("a", "b")
+        for far in rng.uniform(0.1, 4, 40)
+    ]
+    return pd.DataFrame(rows, columns=["law", "distance", "error"])
 
 
-def test_loss_figure_marks_held_out_runs(fitted):
+def every(fitted):
     held_out, result = fitted
-    figure = figures.loss_against_compute(result, held_out)
-    axis = figure.axes[0]
-    assert "FLOP" in axis.get_xlabel() and "nats/token" in axis.get_ylabel()
-    assert "open squares" in axis.get_legend().get_title().get_text()
+    return result.plot.drawn(held_out) | {
+        "distance": figures.error_against_distance(rolled()),
+        "isoflop": figures.isoflop_minima(isoflop(sweep(noise=0.003), "params_total", draws=20)),
+    }
+
+
+@pytest.fixture(scope="module")
+def drawn(fitted):
+    return every(fitted)
+
+
+def test_every_figure_has_a_caption_and_none_holds_a_title_or_a_sentence(drawn):
+    assert set(drawn) == set(figures.CAPTIONS)
+    for figure in drawn.values():
+        assert not figure.get_suptitle() and not figure.get_supxlabel()
+        for axis in figure.axes:
+            assert not axis.get_title() and not axis.texts
+            assert axis.get_xlabel() or not axis.axison
+
+
+def test_axes_are_logarithmic_where_the_law_is_a_power_law(drawn):
+    for name in ("loss", "predicted", "allocation", "distance", "isoflop"):
+        for axis in drawn[name].axes:
+            assert (axis.get_xscale(), axis.get_yscale()) == ("log", "log"), name
+    assert "FLOP" in drawn["loss"].axes[0].get_xlabel()
+    assert "nats/token" in drawn["loss"].axes[0].get_ylabel()
+
+
+def test_no_two_texts_of_a_figure_overlap(drawn):
+    for name, figure in drawn.items():
+        figure.canvas.draw()
+        for axis in figure.axes:
+            texts = [*axis.get_xticklabels(), axis.xaxis.label]
+            texts += axis.get_legend().get_texts() if axis.get_legend() else []
+            boxes = [t.get_window_extent() for t in texts if t.get_text() and t.get_visible()]
+            for place, box in enumerate(boxes):
+                assert not any(box.overlaps(other) for other in boxes[place + 1 :]), name
+
+
+def test_held_out_runs_are_open_marks(drawn, fitted):
+    held_out, _ = fitted
+    axis = drawn["loss"].axes[0]
+    hollow = [c for c in axis.collections if len(c.get_offsets()) and not len(c.get_facecolors())]
+    assert sum(len(c.get_offsets()) for c in hollow) == len(held_out)
+    assert "held out" in [text.get_text() for text in axis.get_legend().get_texts()]
+
+
+def test_the_allocation_s_lines_are_the_fit_s_and_the_published_law_s(drawn, fitted):
+    _, result = fitted
+    params, tokens, ratio = drawn["allocation"].axes
+    own, published = params.lines
+    flops = own.get_xdata()
+    assert own.get_ydata() == pytest.approx(use.allocations(result, flops)["params"].to_numpy())
+    other = LAWS["over_training"].allocation(result.law.published["c4"], flops, {})
+    assert published.get_ydata() == pytest.approx(other["params"])
+    assert tokens.lines[0].get_ydata() == pytest.approx(flops / 6 / own.get_ydata())
+    assert len(ratio.collections) == 1  # The band.
+
+
+def test_a_law_without_published_values_is_beside_chinchilla(fitted):
+    _, result = fitted
+    found = fit("skaling", result.observations.frame, point_only=True, audits=2)
+    figure = found.plot.allocation(np.geomspace(1e20, 1e22, 5))
+    told = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert told == ["this fit", "Hoffmann et al. 2022"]
+
+
+def test_a_fit_without_intervals_is_drawn_too(bare, tmp_path):
+    files = bare.plot.save(tmp_path, formats=("png",))
+    assert {file.stem for file in files} == {
+        "loss",
+        "predicted",
+        "residuals",
+        "profiles",
+        "allocation",
+    }
+    assert "none (5 runs" in bare.plot.profiles().axes[0].texts[0].get_text()

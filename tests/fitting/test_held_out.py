@@ -70,3 +70,15 @@ def test_losses_and_names_are_no_settings():
     outcome = frame.assign(**{"loss.web": frame["loss"] * 1.1, "train_loss": frame["loss"]})
     named = outcome.assign(model=[f"model {i}" for i in range(len(frame))])
     assert seed_standard_deviation(Observations(named))[1] == 16
+
+
+def test_a_column_of_text_splits_too():
+    frame = ladder().frame
+    frame = frame.assign(corpus=np.where(np.arange(len(frame)) % 2, "web", "books"))
+    runs = Observations(frame)
+    assert (split(runs, "corpus == books") == (frame["corpus"] == "books")).all()
+    least = frame["params_total"].min()
+    both = split(runs, f"params_total <= {least} and corpus != web")
+    assert (both == ((frame["params_total"] == least) & (frame["corpus"] == "books"))).all()
+    with pytest.raises(Refused, match="0 of"):
+        split(runs, "corpus == code")

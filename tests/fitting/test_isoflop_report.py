@@ -24,9 +24,8 @@ def test_rows_may_be_chosen(tmp_path):
         isoflop_report(tmp_path / "runs.csv", law="data")
 
 
-def test_the_figure_says_how_intervals_were_made():
-    noisy, exact = (isoflop(sweep(noise=noise), draws=20) for noise in (0.004, 0.0))
-    figure = figures.isoflop_minima(noisy)
-    assert "bootstrap within budgets" in figure.get_supxlabel()
-    assert "FLOP" in figure.axes[1].get_xlabel() and "params" in figure.axes[0].get_xlabel()
-    assert figures.isoflop_minima(exact).axes[1].get_title().startswith("params = c x FLOP^0.51")
+def test_the_figure_has_bars_where_there_is_noise_and_the_exponent():
+    bars, minima = figures.isoflop_minima(isoflop(sweep(noise=0.004), draws=20)).axes[1].collections
+    assert len(bars.get_segments()) == len(minima.get_offsets())
+    exact = figures.isoflop_minima(isoflop(sweep(noise=0.0), draws=20)).axes[1]
+    assert "C^{0.51" in exact.get_legend().get_texts()[0].get_text()

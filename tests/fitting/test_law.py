@@ -77,3 +77,5 @@ def test_batched_predictions_equal_single_ones(name):
 def test_an_unknown_law_lists_the_known():
     with pytest.raises(Refused, match="over_training"):
         law_named("chincilla")
+    with pytest.raises(Refused, match="did you mean chinchilla\\?$"):
+        law_named("chincilla")

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from fitting import Observations
-from fitting.columns import COLUMNS, unit
+from fitting.columns import unit
 from refused import Refused
 
 
@@ -119,10 +119,6 @@ def test_an_ambiguous_parameter_count_is_refused():
 
 def test_runs_without_a_trunk_are_their_own():
     assert Observations(table()).frame["trunk"].nunique() == 2
-
-
-def test_units_of_families():
-    assert unit("loss.c4") == COLUMNS["loss."] and unit("nonsense") is None
 
 
 SIZES = {

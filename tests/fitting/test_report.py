@@ -15,10 +15,13 @@ def test_a_report_names_its_evidence(tmp_path):
         assert word in text, word
     written = {file.name for file in (tmp_path / "r").iterdir()}
     names = {"report.md", "fit.csv", "fit.md", "fit.tex", "residuals.csv", "held_out.csv"}
-    names |= {"rolling.csv", "choice.csv"}
-    names |= {"influence.csv", "predicted.png", "residuals.png", "profiles.png", "loss.png"}
+    names |= {"rolling.csv", "choice.csv", "influence.csv", "allocation.csv", "allocation.tex"}
+    drawn = ("loss", "predicted", "residuals", "profiles", "allocation", "distance")
+    names |= {f"{name}.{kind}" for name in drawn for kind in ("png", "pdf", "svg")}
     assert written == names
-    assert (tmp_path / "r" / "report.md").read_text() == text
+    report = (tmp_path / "r" / "report.md").read_text()
+    assert report.startswith(text)
+    assert all(f"- {name}: " in report.partition("## Figures")[2] for name in drawn)
     for name in names:
         if name.endswith(".csv"):
             comment = (tmp_path / "r" / name).read_text().partition("\n")[0]

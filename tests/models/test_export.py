@@ -11,7 +11,8 @@ from models.export import codes_of, encode, pack, rounded, scales_of, tensors, u
 from models.quantize import BITS, Quantizer, fake_quantize, quantized, scale_of
 from refused import Refused
 from tests.corpora import model
-from tests.zoo import CONFIGS, COVER
+from tests.tiers import mostly
+from tests.zoo import CONFIGS, COVER, KINDS
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -87,7 +88,7 @@ def test_the_baseline_is_the_same_from_its_tensors_at_all_bits(bits):
     assert_round_trip(model(quantization=Quantization(bits)))
 
 
-@pytest.mark.parametrize("name", COVER[1:])
+@pytest.mark.parametrize("name", mostly(COVER[1:], KINDS[1:]))
 def test_every_architecture_is_the_same_from_its_tensors_at_four_bits(name):
     assert_round_trip(replace(CONFIGS[name], quantization=Quantization(4)))
 

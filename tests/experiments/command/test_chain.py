@@ -13,10 +13,14 @@ def test_accuracy_is_predicted_through_the_loss(capsys, tmp_path):
     runs, links = ladder(noise=0.004)
     tables = {"losses": runs, "links": links, "targets": pd.DataFrame(TARGET)}
     for name, frame in tables.items():
+        frame = frame.rename(columns={"loss": "nll"} if name == "links" else {"tokens": "D"})
         frame.to_csv(tmp_path / f"{name}.csv", index=False)
     files = [f"--{name}={tmp_path / name}.csv" for name in tables]
-    code, text, _ = call(capsys, "chain", *files, "--chance=.25", "--draws=20")
+    asked = (*files, "--chance=.25", "--draws=20")
+    code, text, _ = call(capsys, "chain", *asked, "--columns=nll=loss,D=tokens")
     assert code == 0 and "| prediction |" in text and "| chinchilla |" in text
+    code, _, said = call(capsys, "chain", *asked, "--columns=loss=nll,E=tokens")
+    assert code == 2 and "E; accepted: a column of one of the tables" in said
 
 
 def test_chances_are_a_number_or_one_for_each_group():

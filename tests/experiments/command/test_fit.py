@@ -7,6 +7,7 @@ import pytest
 from experiments.command.fit import Budgets, command, option_fields
 from experiments.command.options import Columns, Number
 from fitting.objective import OBJECTIVES
+from fitting.observations import Observations
 from fitting.options import fields
 from refused import Refused
 from tests.experiments.command.test_main import CHINCHILLA, call
@@ -80,3 +81,32 @@ def test_columns_and_budgets_are_read():
     for kind, text in ((Columns(), "a"), (Columns(), "=b"), (Budgets(), "many")):
         with pytest.raises(Refused, match=f": got {text}; accepted: "):
             kind.convert(text, command.params[2], None)
+
+
+def test_an_export_is_read_by_its_names_or_refused_with_the_line_to_use(
+    capsys, tmp_path, monkeypatch
+):
+    lines = ['"Name","State","params","tokens_seen","eval/loss","train/loss"']
+    for size in (2e7, 5e7, 2e8):
+        for ratio in (5, 20, 80):
+            loss = 1.7 + 430 / size**0.34 + 440 / (size * ratio) ** 0.29
+            row = (f"frog-{len(lines)}", "finished", f"{size:.0f}", f"{size * ratio:.0f}")
+            lines.append(",".join(f'"{cell}"' for cell in (*row, f"{loss:.5f}", "1")))
+    lines.append('"frog-10","crashed","20000000","","",""')
+    file = tmp_path / "export.csv"
+    file.write_text("\n".join(lines))
+    given = ("fit", "--law=chinchilla_no_floor", f"--table={file}", "--point-only", "--audits=0")
+    given += ("--where=State == finished",)
+    code, _, said = call(capsys, *given)
+    line = "--columns='params=params_total,tokens_seen=tokens,eval/loss=loss'"
+    assert code == 2 and f"accepted: {line}, or =params_non_embedding" in said
+    code, text, said = call(capsys, *given, line.replace("'", ""))
+    assert code == 0 and "# chinchilla_no_floor: 9 runs" in text and "guessed" not in said
+    monkeypatch.setattr(
+        "fitting.report.fit_report",
+        lambda law, table, *_, columns, where, **__: "\n".join(
+            Observations.read(table, columns, where).notes
+        ),
+    )
+    code, text, _ = call(capsys, *given, "--columns=params=params_total")
+    assert "columns guessed by their names: tokens_seen as tokens, eval/loss as loss" in text

@@ -110,6 +110,7 @@ def test_stopped_then_killed_on_two_processes_and_resumed_on_one(corpus, whole, 
     assert losses[-1] < losses[0] - 0.5  # It is training that agrees.
 
 
+@pytest.mark.thorough
 def test_a_lost_process_ends_the_other_with_one_line_and_the_run_goes_on(corpus, whole, tmp_path):
     before = 0
     for lost, at in ((1, 16), (0, 32)):  # The one that coordinates comes last.

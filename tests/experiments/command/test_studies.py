@@ -1,5 +1,6 @@
 """Studies by name from anywhere, their files, and the values of their configurations."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from ml_collections import ConfigDict
 from experiments import over_training
 from experiments.command.studies import HERE, Chosen, imported, names, override
 from refused import Refused
+from tests.test_espalier import hostile
 
 TEXT = """
 from dataclasses import dataclass
@@ -44,6 +46,18 @@ def test_a_file_of_ones_own_is_a_study(tmp_path, monkeypatch):
     for text in (f"{tmp_path}/own_study.py", "~/own_study.py"):
         module, config = Chosen.of(text, {"a": "3"}).open()
         assert module.study(config) == 3 and config.preset == "cpu"
+
+
+def test_a_study_imports_what_lies_beside_it_and_ours_come_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "law_of_mine.py").write_text("VALUE = 7")
+    hostile(tmp_path)
+    text = "import law_of_mine\nimport data.corpus\n" + TEXT.replace(
+        "a=", "b=law_of_mine.VALUE, a="
+    )
+    (tmp_path / "beside.py").write_text(text)
+    _, config = Chosen.of(str(tmp_path / "beside.py"), {}).open()
+    assert config.b == 7
 
 
 @pytest.mark.parametrize(

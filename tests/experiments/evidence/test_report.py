@@ -18,9 +18,11 @@ from experiments.evidence.report import (
     pipes,
     rendered,
     safe,
+    write_blocks,
     write_report,
 )
 from fitting import fit
+from tests.browser import DESK, FAULTS, PHONE, chromium, opened
 from tests.fitting.planted import ladder
 
 EVIL = "<script>alert(1)</script>"
@@ -92,6 +94,37 @@ def test_a_report_with_runs_has_a_page_to_explore_them_and_its_fits_in(tmp_path)
         "There is no page to explore the runs in: run: got same"
         in (tmp_path / "report.html").read_text()
     )
+
+
+def test_a_run_that_is_named_like_a_formula_or_a_script_is_text_everywhere(tmp_path):
+    names = ["=1+1", EVIL, "a & b_c ^ {x}"]
+    table = Table("t", pd.DataFrame({"run": names, "n": [1.0, -2.0, 3.0]}), "c")
+    write_report(tmp_path, SimpleNamespace(name="s"), ConfigDict({"preset": "p"}), [table])
+    page, tex = (tmp_path / "report.html").read_text(), (tmp_path / "t.tex").read_text()
+    assert "<td>=1+1</td>" in page and "&lt;script&gt;" in page and "<script" not in page
+    assert "<" not in tex and r"a \& b\_c \textasciicircum{} \{x\}" in tex
+    assert (tmp_path / "t.csv").read_text().splitlines()[1:3] == ["'=1+1,1.0", f"{EVIL},-2.0"]
+
+
+def test_figures_stand_beside_the_page_as_files_of_a_paper(tmp_path):
+    figure, (axis,) = panels()
+    axis.set_xlabel("words")
+    write_blocks(tmp_path, "t", [Picture("p", figure, "c")])
+    assert {f.name for f in (tmp_path / "figures").iterdir()} == {"p.png", "p.pdf", "p.svg"}
+    text = (tmp_path / "figures" / "p.pdf").read_bytes()
+    assert b"/FontFile2" in text and b"/Type3" not in text
+
+
+@pytest.mark.parametrize("screen", [DESK, PHONE], ids=["1400", "390"])
+def test_nothing_of_a_report_is_cut_or_overlaps_on_a_desk_or_a_phone(tmp_path, screen):
+    wide = pd.DataFrame({f"column {i}": [0.123456, 2.0] for i in range(12)})
+    text = "## A title that is longer than the screen of a phone is wide\n\nWords, `code`."
+    blocks = [Text(text), Table("t", wide, "Losses."), Picture("p", panels()[0], "A picture.")]
+    config = ConfigDict({"preset": "p", "widths": tuple(range(40))})
+    write_report(tmp_path, SimpleNamespace(name="s" * 80), config, blocks)
+    with chromium() as browser, opened(browser, tmp_path / "report.html", screen) as page:
+        assert page.evaluate(FAULTS) == []
+        assert page.evaluate("innerWidth") == screen[0]
 
 
 def test_code_is_left_as_it_is():

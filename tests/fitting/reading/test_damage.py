@@ -185,6 +185,12 @@ CELLS = {
     "points for thousands": each("tokens", number(lambda v: f"{v:,.0f}".replace(",", "."))),
     "a negative count": each("tokens", lambda c: f"-{c}", every=99, first=5),
     "a loss of zero": each("loss", lambda _: "0", every=99, first=5),
+    "columns that changed places": renamed(params_total="tokens", tokens="params_total"),
+    "a code for a loss": each("loss", lambda _: "999", every=99, first=5),
+    "logarithms": both(
+        each("tokens", number(lambda v: f"{np.log10(v):.4f}")),
+        each("params_total", number(lambda v: f"{np.log10(v):.4f}")),
+    ),
     "a name twice": renamed(note="loss"),
     "no name": renamed(note=""),
 }
@@ -302,7 +308,10 @@ REFUSED = {
 SAID = {
     "thousands in some rows": "loss: rises",
     "millions throughout": "counted in millions?",
-    "steps for tokens": "steps given as tokens?",
+    "steps for tokens": "steps given as tokens",
+    "columns that changed places": "columns that changed places?",
+    "a code for a loss": "loss: rises",
+    "logarithms": "in millions?",
     "bits in some rows": "loss: rises",
     "copies under other names": "equal to other rows in all but run: 24",
     "a diverged run": "left out, diverged: r5",

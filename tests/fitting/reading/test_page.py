@@ -187,7 +187,7 @@ NOTICED = {
     ),
     "steps given as tokens, perplexities, and counts in millions": (
         cell("tokens", "190", "430", "2500"),
-        "steps given as tokens?",
+        "steps given as tokens",
     ),
     "losses that rise from runs to larger ones with more tokens": (
         cell("loss", "9.1", "8.25", "11.5"),
