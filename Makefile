@@ -50,7 +50,7 @@ test-thorough: corpus
 # tests were written with; of torch, `==` also takes a build for CPUs where the index has one.
 HF := .venv-hf
 HF_PINS := accelerate==1.15.0 compressed-tensors==0.20.0 lm-eval==0.4.13 torch==2.13.0 \
-	transformers==5.24.0
+	transformers==5.24.0 wandb==0.31.0
 PACKAGES := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 
 $(HF)/installed: $(VENV)/installed

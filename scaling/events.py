@@ -36,10 +36,7 @@ class Curves:
         self.pending: dict[str, list[dict]] = defaultdict(list)
         self.files: dict[int, epath.Path] = {}
         self.last = -PAUSE
-        self.through: dict[str, list[int]] = defaultdict(list)
-        for index, run in enumerate(plan.runs):
-            for segment in plan.path(run.identity):
-                self.through[segment.id].append(index)
+        self.through = through(plan)
 
     def take(self, id: str, lines: list[dict]) -> None:
         """Takes lines of a segment in training, and writes what there is now and then."""
@@ -60,7 +57,8 @@ class Curves:
                 self.files[index], before = self.begin(index), []
                 if not self.shared:
                     seen = {line["step"] for line in lines}
-                    before = [line for line in self.records(index) if line["step"] not in seen]
+                    known = records(self.store, self.plan, index)
+                    before = [line for line in known if line["step"] not in seen]
                 lines = [*before, *lines]
             append_events(self.files[index], lines)
         self.last = time.monotonic()
@@ -73,28 +71,42 @@ class Curves:
         folder.mkdir(parents=True, exist_ok=True)
         return folder / file_name()
 
-    def lines(self, id: str) -> list[dict]:
-        """Returns what the store has of a segment."""
-        return self.store.metrics(id) + self.store.evals(id)
-
-    def records(self, index: int, lines: Callable[[str], list[dict]] | None = None) -> list[dict]:
-        """Returns what the store has of a run, its segments one after the other."""
-        found = []
-        for segment in self.plan.path(self.plan.runs[index].identity):
-            found += (lines or self.lines)(segment.id)
-        steps = set()  # Of segments that another study cut elsewhere, a step may be there twice.
-        unique = lambda r: (
-            "evaluation" in r or (r["step"] not in steps and not steps.add(r["step"]))
-        )
-        return [record for record in found if unique(record)]
-
     def rewrite(self) -> None:
         """Writes every run's curves from the store."""
-        lines = functools.cache(self.lines)  # A trunk is in many runs.
+        lines = functools.cache(lambda id: lines_of(self.store, id))  # A trunk is in many runs.
         for index in range(len(self.plan.runs)):
-            if records := self.records(index, lines):
+            if found := records(self.store, self.plan, index, lines):
                 folder = self.folder / folder_name(self.plan, index)
-                write_events(folder, records, replace=True)
+                write_events(folder, found, replace=True)
+
+
+def through(plan: Plan) -> dict[str, list[int]]:
+    """Returns by segment the numbers of the runs that go through it."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for index, run in enumerate(plan.runs):
+        for segment in plan.path(run.identity):
+            found[segment.id].append(index)
+    return found
+
+
+def lines_of(store: Store, id: str) -> list[dict]:
+    """Returns what the store has of a segment."""
+    return store.metrics(id) + store.evals(id)
+
+
+def records(
+    store: Store, plan: Plan, index: int, lines: Callable[[str], list[dict]] | None = None
+) -> list[dict]:
+    """Returns what the store has of a run, its segments one after the other.
+
+    `lines` gives a segment's, where they are kept at hand.
+    """
+    found = []
+    for segment in plan.path(plan.runs[index].identity):
+        found += lines(segment.id) if lines else lines_of(store, segment.id)
+    steps = set()  # Of segments that another study cut elsewhere, a step may be there twice.
+    unique = lambda r: "evaluation" in r or (r["step"] not in steps and not steps.add(r["step"]))
+    return [record for record in found if unique(record)]
 
 
 def write_events(folder: epath.Path, records: Iterable[dict], replace: bool = False) -> None:

@@ -38,6 +38,7 @@ class Settings:
     checkpoint_seconds: float = 60.0
     stop_after: float | None = None
     keep_params: bool = False
+    track: str | None = None
     fleet: str = "auto"
     lease_seconds: float = 60.0
     profile: str | None = None

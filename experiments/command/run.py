@@ -20,6 +20,7 @@ from experiments.command.options import Number
 @options.prune
 @options.lease_seconds
 @options.profile
+@click.option("--track", metavar="wandb:PROJECT", help="tell a service the curves as well")
 @click.option(
     "--coordinator", metavar="HOST:PORT", help="several processes: of process 0; auto on a pod"
 )

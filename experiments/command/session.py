@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import jax
+from etils import epath
 from ml_collections import ConfigDict
 
 from data import cache_folder
@@ -29,7 +30,7 @@ from experiments.evidence.study import Study
 from refused import Refused
 from scaling import Stopped, Store, Worker, checkpoint, keeping, processes
 from scaling.events import Curves
-from scaling.files import sweep
+from scaling.files import is_local, sweep
 from scaling.grouping import planned as fleets_of
 from scaling.leases import Leases
 from scaling.plan import plan as make_plan
@@ -38,6 +39,7 @@ from scaling.sharing import Sharing
 from scaling.speed import calibration, fleet_sizes
 from scaling.tables import write_table
 from scaling.trace import Trace
+from scaling.trackers import Several, tracker
 
 ENDING = (signal.SIGTERM, signal.SIGUSR2)  # Signals that end training in good order.
 # The files of a report, which are no folders.
@@ -268,12 +270,16 @@ def train(
     say(f"{study.name}: {len(planned.segments)} segments, {len(missing)} to train")
     if first:
         work.curves = announced(work, study, config, settings, bool(missing))
+    told = tracked(work, study, config, settings) if first and settings.track else None
     began, cpu = time.monotonic(), time.process_time()
     try:
         work.run()
     except Stopped as stopped:
         say(f"{stopped}; the same command goes on")
         return None
+    finally:
+        if told is not None:
+            told.close()
     spent = f"{time.monotonic() - began:.0f} s, {time.process_time() - cpu:.0f} CPU-seconds"
     done = "trained" if sharing is None else "trained here or elsewhere"
     say(f"{done} {len(missing)} segments in {spent}" if missing else "nothing to train")
@@ -298,6 +304,16 @@ def announced(
     if training:
         print(f"curves: tensorboard --logdir={logs}", flush=True)
     return Curves(logs, work.plan, work.store, shared=work.leases is None)
+
+
+def tracked(work: Worker, study: Study, config: ConfigDict, settings: Settings):
+    """Has a worker tell a service its curves too; returns the tracker, which is to be closed."""
+    folder = work.store.study(full_name(study, config, settings)) / "tracked"
+    if not is_local(folder):  # The service's own files cannot be appended to in a bucket.
+        folder = epath.Path(cache_folder()) / "tracked"
+    found = tracker(settings.track, folder, work.plan, work.store)
+    work.curves = Several(work.curves, found)
+    return found
 
 
 def report(study: Study, config: ConfigDict, settings: Settings) -> None:

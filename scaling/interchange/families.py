@@ -182,6 +182,7 @@ def rope(left: dict) -> float:
     kind = given.get("rope_type", given.get("type", "default"))
     if kind != "default":
         raise Refused("config.json rope_type", kind, "default: positions are not rescaled here")
+    left.setdefault("partial_rotary_factor", given.get("partial_rotary_factor", 1.0))
     base = left.pop("rope_theta", None)
     # The two versions' names say the same where both are there; Su et al.'s base without any.
     return float(given.get("rope_theta", base if base is not None else 10_000.0))
@@ -218,6 +219,7 @@ def fixed(left: dict, kind: str) -> None:
         ("hidden_act", "silu"),
         ("mlp_bias", False),
         ("use_sliding_window", False),
+        ("partial_rotary_factor", 1.0),
     ):
         value = left.pop(name, wanted)
         if value != wanted:

@@ -108,16 +108,22 @@ def save(folder: Path, found: Mapping[str, np.ndarray], largest: int) -> None:
             size = 0
         groups[-1][name], size = value, size + value.nbytes
     if len(groups) == 1:
-        save_file(groups[0], folder / "model.safetensors", {"format": "pt"})
+        save_one(groups[0], folder / "model.safetensors")
         return
     where = {}
     for number, group in enumerate(groups, 1):
         file = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
-        save_file(group, folder / file, {"format": "pt"})
+        save_one(group, folder / file)
         where |= dict.fromkeys(group, file)
     total = {"total_size": sum(x.nbytes for x in found.values())}
     index = json.dumps({"metadata": total, "weight_map": where}, indent=2)
     (folder / INDEX).write_text(index + "\n", encoding="utf-8")
+
+
+def save_one(found: Mapping[str, np.ndarray], file: Path) -> None:
+    """Writes one file of tensors, readable by all: the library makes it its owner's alone."""
+    save_file(dict(found), file, {"format": "pt"})
+    file.chmod(0o644)
 
 
 def read(folder: Path) -> Kept:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 
-from data.lossless import CHARACTERS
+from data.lossless import CHARACTERS, lossless
 from refused import Refused
 from scaling.interchange.kept import BYTES
 
@@ -54,8 +54,11 @@ def written(tokenizer: str, context: int) -> tuple[dict[str, dict], int]:
     a corpus contains; merges with that byte go with it.
 
     Raises:
-      Refused: a tokenizer with another token of the separator's name.
+      Refused: a tokenizer that loses text (`data.lossless`), or has another token of the
+        separator's name.
     """
+    if tokenizer != BYTES:
+        tokenizer, _ = lossless(tokenizer)
     spec = spec_of(tokenizer)
     model, null = spec["model"], CHARACTERS[0]
     if SEPARATOR in model["vocab"]:

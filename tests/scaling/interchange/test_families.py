@@ -82,6 +82,11 @@ def test_what_qwen2_says_is_read():
         ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types: got "),
         ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "rope_type: got yarn"),
         ({"rope_parameters": None, "rope_scaling": {"type": "linear"}}, "rope_type: got linear"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor: got 0.5; accepted: 1.0"),
+        (
+            {"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}},
+            "partial_rotary_factor: got 0.5",
+        ),
         ({"vocab_size": 0}, "model.vocabulary: got 0"),
     ],
 )

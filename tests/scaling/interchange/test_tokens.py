@@ -74,3 +74,6 @@ def test_another_token_of_the_separators_name_is_refused(bpe):
     spec["model"]["vocab"][tokens.SEPARATOR] = 300
     with pytest.raises(Refused, match="tokenizer: got a token named "):
         tokens.written(json.dumps(spec), 32)
+    spec["model"] = {"type": "Unigram", "vocab": [["a", 0.0]]}
+    with pytest.raises(Refused, match="tokenizer model.type: got Unigram; accepted: BPE"):
+        tokens.written(json.dumps(spec), 32)
