@@ -171,13 +171,8 @@ class Rows:
         if found is None:
             return None
         tree, meta = found
-        passed = {s.id for s in self.fleet.segments if s.steps <= meta["step"]}
-        if passed & wanted - set(meta["ends"]):
-            return None  # A member is wanted whose end was not kept: all begin again.
-        at = lambda s: s.first_step + min(meta["step"], s.steps)
-        members = [s for s in self.fleet.segments if s.id in wanted]
-        if not all(self.ledger.fits(s, meta, at(s)) for s in members):
-            return None  # Lines of a member are damaged.
+        if steps_of_members(self.fleet, self.ledger, meta, wanted) is None:
+            return None
         self.ledger.compared(f"fleet {self.fleet.id}", meta)
         self.members = self.fleet.rows(meta["step"])
         like = abstract(self.program.recipe)
@@ -257,6 +252,33 @@ def rates_of(segment: Segment, step: int, count: int) -> tuple[np.ndarray, np.nd
     inside, optimizer = segment.offset + step, segment.run.optimizer
     rates = optimizer.learning_rate * segment.phase.rates(inside, inside + count)
     return rates, optimizer.settings
+
+
+def steps_of_members(
+    fleet: Fleet, ledger: Ledger, meta: dict, wanted: set[str]
+) -> dict[str, int] | None:
+    """Returns the step of each wanted member in a checkpoint; None where all have to begin again.
+
+    So it is where an end that is wanted was not kept, and where lines of a member are damaged.
+    """
+    passed = {s.id for s in fleet.segments if s.steps <= meta["step"]}
+    if passed & wanted - set(meta["ends"]):
+        return None
+    members = [s for s in fleet.segments if s.id in wanted]
+    found = {s.id: s.first_step + min(meta["step"], s.steps) for s in members}
+    return found if all(ledger.fits(s, meta, found[s.id]) for s in members) else None
+
+
+def resumed(ledger: Ledger, fleets: list[Fleet], begins: dict[str, int]) -> dict[str, int]:
+    """Returns where segments begin when fleets that were stopped go on from their checkpoints."""
+    found = dict(begins)
+    for fleet in fleets:
+        folder, wanted = fleet_folder(ledger, fleet), {s.id for s in fleet.segments} & begins.keys()
+        step = checkpoint.newest(folder) if fleet.size > 1 and wanted else None
+        if step is not None:
+            meta = checkpoint.said(folder, step)
+            found |= steps_of_members(fleet, ledger, meta, wanted) or {}
+    return found
 
 
 def fleet_folder(ledger: Ledger, fleet: Fleet):

@@ -31,6 +31,7 @@ from refused import Refused
 from scaling import Stopped, Store, Worker, checkpoint, keeping, processes
 from scaling.events import Curves
 from scaling.files import is_local, sweep
+from scaling.fleet import resumed
 from scaling.grouping import planned as fleets_of
 from scaling.leases import Leases
 from scaling.plan import plan as make_plan
@@ -93,7 +94,7 @@ def plan(study: Study, config: ConfigDict, settings: Settings) -> None:
             rates,
             found,
             unmeasured,
-            begins=work.begins(missing),
+            begins=resumed(work, found, work.begins(missing)),
             kept=keeping.choose(planned, settings.keep, store, work.has_end),
         )
     )

@@ -27,7 +27,8 @@ from scaling import (
     trainer,
     wsd,
 )
-from scaling.fleet import compiled
+from scaling.fleet import compiled, resumed
+from scaling.grouping import planned
 from scaling.schedule import in_fleets
 from scaling.train import Program
 from tests.corpora import STEP, model, recipe, seeds, study_runs
@@ -222,6 +223,21 @@ def test_a_stopped_fleet_goes_on_to_the_same_bits(corpus, mesh, tmp_path):
     assert held_out(cut) == held_out(whole)
     for left, right in zip(curves_by_run(cut), curves_by_run(whole), strict=True):
         assert left == right
+
+
+def test_a_plan_counts_what_a_stopped_fleet_has_trained(corpus, mesh, tmp_path):
+    runs = members(corpus, 3, steps=(12, 20))
+    with pytest.raises(Stopped):
+        work(corpus, mesh, tmp_path, runs, most=4, stop_after=0.0)
+    again = Worker(plan(runs), Store.at(tmp_path), corpus, EVALUATION, mesh)
+    begins = again.begins(again.missing())
+    segments = again.plan.segments
+    assert begins == {id: segments[id].first_step for id in begins}  # None has its own checkpoint.
+    found = resumed(again, planned(again.plan, mesh, lambda program: 4), begins)
+    trunks = [id for id in begins if segments[id].first_step == 0]
+    lines = {id: len(again.store.metrics(id)) for id in trunks}
+    assert {id: found[id] for id in trunks} == lines and min(lines.values()) > 0
+    assert resumed(again, planned(again.plan, mesh, lambda program: 2), begins) == begins
 
 
 def test_a_killed_fleet_goes_on_to_the_same_bits_in_a_fresh_process(corpus, mesh, tmp_path):
