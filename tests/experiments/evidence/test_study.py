@@ -24,8 +24,8 @@ def test_a_study_says_what_it_asks_and_plans_from_every_preset(name):
             with pytest.raises(Refused, match="corpus"):
                 module.study(config)
             continue
-        if config.corpus == "wheels-bpe65536":  # A minute to build, for the same plan.
-            config.corpus = "wheels-bpe4096"
+        if config.corpus.startswith("wheels-bpe"):  # A minute to build, for the same plan.
+            config.corpus = "wheels"
         study = module.study(config)
         shared = plan(study.runs)
         assert 0 < shared.tokens <= shared.tokens_alone
