@@ -30,7 +30,7 @@ LIMIT = 240.0  # Seconds after which a process that has not ended counts as hang
 ALLOWED = re.compile(
     r"segments/[0-9a-f]{16}/(spec\.json|metrics\.jsonl|eval\.jsonl|done\.json|checkpoint/\d+/.+)"
     r"|locks/[\w.-]+|workers/\.lock|studies/[\w.-]+/(study|sums)\.json"
-    r"|studies/[\w.-]+/(report\.(md|html)|\w+\.(csv|parquet|tex)|tensorboard/.+)"
+    r"|studies/[\w.-]+/(report\.(md|html)|explorer\.html|\w+\.(csv|parquet|tex)|tensorboard/.+)"
 )
 
 

@@ -42,8 +42,8 @@ def test_a_study_is_found_from_anywhere_and_is_the_module_that_it_is(text, tmp_p
 
 def test_a_file_of_ones_own_is_a_study(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "own_study.py").write_text(TEXT)
-    for text in (f"{tmp_path}/own_study.py", "~/own_study.py"):
+    (tmp_path / "elsewhere.py").write_text(TEXT)
+    for text in (f"{tmp_path}/elsewhere.py", "~/elsewhere.py"):
         module, config = Chosen.of(text, {"a": "3"}).open()
         assert module.study(config) == 3 and config.preset == "cpu"
 
