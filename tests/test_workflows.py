@@ -39,3 +39,11 @@ def test_it_runs_what_the_checkout_runs_on_every_python_that_is_supported():
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
     typed = [step.get("run", "") for step in job["steps"]] + [(ROOT / ".ci" / "run").read_text()]
     assert {name for text in typed for name in re.findall(r"\bmake ([\w-]+)", text)} <= targets
+
+
+def test_what_every_change_leaves_out_runs_every_week():
+    job = read(ROOT / ".github" / "workflows" / "weekly.yml")["jobs"]["check"]
+    assert job["strategy"]["matrix"]["target"] == ["test-thorough", "torture", "test-isa"]
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(job["strategy"]["matrix"]["target"]) <= targets
+    assert job["steps"][-1]["run"] == "make ${{ matrix.target }}"
