@@ -116,7 +116,8 @@ def refuse_checkout(environment: dict[str, str]) -> None:
         done = subprocess.run(
             ["python", "-c", code], cwd=empty, env=environment, capture_output=True, text=True
         )
-    if done.returncode or Path(done.stdout).is_relative_to(ROOT):
+    found = Path(done.stdout)  # An environment may lie in the checkout, with a wheel in it.
+    if done.returncode or (found.is_relative_to(ROOT) and "site-packages" not in found.parts):
         sys.exit(f"tutorials: {done.stdout or done.stderr} is no installed wheel")
 
 
