@@ -275,8 +275,7 @@ def resumed(ledger: Ledger, fleets: list[Fleet], begins: dict[str, int]) -> dict
     for fleet in fleets:
         folder, wanted = fleet_folder(ledger, fleet), {s.id for s in fleet.segments} & begins.keys()
         step = checkpoint.newest(folder) if fleet.size > 1 and wanted else None
-        if step is not None:
-            meta = checkpoint.said(folder, step)
+        if step is not None and (meta := checkpoint.said(folder, step)):
             found |= steps_of_members(fleet, ledger, meta, wanted) or {}
     return found
 

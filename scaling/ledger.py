@@ -117,7 +117,14 @@ class Ledger:
     curves: Curves | None = None
 
     def begin(self) -> None:
-        """Settles what there is to do, and clears away what is damaged or of no use any more."""
+        """Settles what there is to do, and clears away what is damaged or of no use any more.
+
+        Raises:
+          Refused: tasks for several processes, none of which has all of a state.
+        """
+        if self.evaluation.tasks and jax.process_count() > 1:
+            accepted = "one process, or espalier evaluate afterwards"
+            raise Refused("tasks", f"{jax.process_count()} processes", accepted)
         self.writes = jax.process_index() == 0
         self.todo = self.missing()
         self.needed = begins = self.begins(self.todo)
@@ -278,16 +285,9 @@ class Ledger:
         return found["loss"]
 
     def ask(self, segment: Segment, state: State) -> None:
-        """Asks the end of a run the evaluation's tasks and records the answers.
-
-        Raises:
-          Refused: tasks in one of several processes, which has not all of the state.
-        """
+        """Asks the end of a run the evaluation's tasks and records the answers."""
         if not self.evaluation.tasks or segment.id not in self.plan.leaves:
             return
-        if jax.process_count() > 1:
-            accepted = "one process, or espalier evaluate afterwards"
-            raise Refused("tasks", f"{jax.process_count()} processes", accepted)
         there = {line["evaluation"] for line in self.store.evals(segment.id)}
         state = evaluated(segment.recipe, state)
         for line in self.evaluation.asked(self.corpus, segment.config, state, there):

@@ -9,11 +9,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 import scaling.train
 from models import skeleton
+from refused import Refused
 from scaling import (
     AdamW,
     Evaluation,
@@ -252,6 +254,18 @@ def test_an_evaluation_can_be_added_to_what_is_trained(corpus, mesh, tmp_path):
     # The first evaluation is still there, and the curve was not written twice.
     assert first.missing() == set()
     assert (tmp_path / "segments" / runs[0].identity / "metrics.jsonl").read_text() == before
+
+
+def test_tasks_in_several_processes_are_refused_before_training(
+    corpus, mesh, tmp_path, monkeypatch
+):
+    task = Task("which", (Item("<=>", ("?@A", "xyz"), 0),))
+    runs, asked = study_runs("wsd", corpus)[:1], Evaluation(256, tasks=(task,))
+    worker = Worker(plan(runs), Store.at(tmp_path), corpus, asked, mesh)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(Refused, match="tasks: got 2 processes; accepted: one process"):
+        worker.run()
+    assert not any(tmp_path.glob("segments/*"))
 
 
 def test_a_phase_of_no_tokens_shows_the_state_right_after_its_change(corpus, mesh, tmp_path):
