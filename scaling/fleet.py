@@ -63,9 +63,9 @@ def compiled(program: Program):
         begin = source.starts[domain] + window.astype(jnp.int32) * context
         return source.tokens[begin[:, None] + jnp.arange(context + 1)[None]].astype(jnp.int32)
 
-    one = steps_of(program, read)
     each = Source(Tables(*[0] * len(Tables._fields)), 0, None, None)
-    many = jax.vmap(one, in_axes=(0, each, 0, 0, None), spmd_axis_name="run")
+    over = functools.partial(jax.vmap, in_axes=(0, each, 0, 0, None), spmd_axis_name="run")
+    many = steps_of(program, read, over)
     split = by_run(program.mesh)
     return jax.jit(many, donate_argnums=0, out_shardings=(split, split))
 

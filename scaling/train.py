@@ -84,32 +84,35 @@ class Program:
         return max(1, min(DISPATCH_STEPS, DISPATCH_TOKENS // self.batch_tokens))
 
 
-def steps_of(program: Program, read: Callable):
+def steps_of(program: Program, read: Callable, over: Callable = lambda step: step):
     """Returns `advance(state, source, rates, settings, steps) -> (state, metrics)`, to be compiled.
 
     `read(source, index)` gives the windows [B, L+1] of a step; `rates` is [K] float32, `settings`
     are the optimizer's (a scalar, its decay, unless it is swept), `steps` is a scalar. The first
     `steps` ≤ K steps are taken, by a loop whose trip count is data: where a segment is cut changes
-    neither the program nor a bit. Metrics are [K] float32 arrays.
+    neither the program nor a bit. Metrics are [K] float32 arrays. `over` makes a step
+    `(state, source, rates, settings, index)` one of several runs at once, whose arrays lead with
+    their axis: to map the loop itself would trace every step three times.
     """
 
-    def step(state, windows, rate, settings):
-        gradients, buffers, metrics = gradients_of(program, state, windows)
+    def step(state, source, rates, settings, index):
+        gradients, buffers, metrics = gradients_of(program, state, read(source, index))
+        rate = jax.lax.dynamic_index_in_dim(rates, index, keepdims=False)
         state, norm = update(program.recipe, state, gradients, rate, settings)
         state = average(program.recipe.averaging, program.batch_tokens, state)
         metrics = metrics | {"grad_norm": norm}
         return state.replace(buffers=buffers), metrics
 
+    each = over(step)
+
     def advance(state, source, rates, settings, steps):
-        first = jax.eval_shape(read, source, jnp.int32(0))
-        shapes = jax.eval_shape(step, state, first, rates[0], settings)[1]
+        shapes = jax.eval_shape(each, state, source, rates, settings, jnp.int32(0))[1]
         metrics = {k: jnp.zeros(rates.shape, v.dtype) for k, v in shapes.items()}
 
         def body(index, carried):
             state, metrics = carried
-            rate = jax.lax.dynamic_index_in_dim(rates, index, keepdims=False)
-            state, new = step(state, read(source, index), rate, settings)
-            return state, {k: metrics[k].at[index].set(v) for k, v in new.items()}
+            state, new = each(state, source, rates, settings, index)
+            return state, {k: metrics[k].at[..., index].set(v) for k, v in new.items()}
 
         return jax.lax.fori_loop(jnp.int32(0), steps, body, (state, metrics))
 
