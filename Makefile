@@ -3,12 +3,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements.lock
 
-.PHONY: help install corpus study test test-thorough test-hf test-isa test-slurm torture lint \
+.PHONY: help install corpus study test test-system test-thorough test-hf test-isa test-slurm torture lint \
 	docs tutorials bench coverage extrapolation golden lock clean
 
 help:
 	@echo "make study     install and run the over-training study (about 6 CPU-minutes)"
 	@echo "make test      install and run the test suite"
+	@echo "make test-system  real processes, signals, a browser and a wheel (4 CPU-minutes)"
 	@echo "make test-thorough  what the suite leaves out: more parts, meshes and optimizers"
 	@echo "make test-hf   exports and imports held to transformers, torch and lm_eval, on CPUs"
 	@echo "make test-isa  equality and golden tests as on older processors, with one and two threads"
@@ -41,6 +42,10 @@ study: corpus
 
 test: corpus
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# What starts processes of its own, kills them, opens a browser or installs a wheel.
+test-system: corpus
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m system
 
 # The cases that the suite leaves out: the same properties of more parts, meshes and optimizers.
 test-thorough: corpus

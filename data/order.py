@@ -87,13 +87,22 @@ def permute(x, n, key, xp=np):
     """
     with np.errstate(over="ignore"):
         key = _mix(key)  # neighbouring keys must not share rounds
-        for number in range(ROUNDS):
-            word = _mix(key + np.uint32(number + 1))
+
+        def round_of(number, x):
+            word = _mix(key + number + np.uint32(1))
             partner = word % n + n - x
             partner = xp.where(partner >= n, partner - n, partner)
             coin = _mix(word ^ xp.maximum(x, partner) * GOLDEN) >> np.uint32(31)
-            x = xp.where(coin == 1, partner, x)
-        return x
+            return xp.where(coin == 1, partner, x)
+
+        if xp is np:
+            for number in np.arange(ROUNDS, dtype=np.uint32):
+                x = round_of(number, x)
+            return x
+        import jax
+
+        # A loop on the device too: written out, the rounds were half of a small fleet's program.
+        return jax.lax.fori_loop(np.uint32(0), np.uint32(ROUNDS), round_of, x)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.system
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 def test_a_short_torture_finds_nothing_wrong():
     command = [sys.executable, "-m", "tests.torture", "--short"]

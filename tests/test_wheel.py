@@ -86,6 +86,7 @@ def test_the_wheel_holds_studies_notebooks_launch_examples_and_data(wheel):
     assert {f"experiments/{name}.py" for name in names()} < ours
 
 
+@pytest.mark.system
 def test_the_wheel_plans_runs_and_reports_a_study_by_name_and_fits_a_table(environment, tmp_path):
     params, tokens = (x.ravel() for x in np.meshgrid([1e6, 1e7, 1e8], [1e8, 1e9, 1e10]))
     loss = 1.7 + 400 * params**-0.34 + 410 * tokens**-0.28

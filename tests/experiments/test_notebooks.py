@@ -33,6 +33,7 @@ def test_your_own_table_is_fitted_drawn_and_kept(tmp_path, monkeypatch):
     assert "over_training: L = E + " in shown and "<table>" in shown
 
 
+@pytest.mark.system
 @pytest.mark.filterwarnings("default")
 def test_a_study_is_read_from_its_store(tmp_path, monkeypatch):
     study = tmp_path / "runs" / "studies" / "over_training-cpu"

@@ -15,7 +15,7 @@ from refused import Refused
 from tests.corpora import model
 from tests.rounding import NUDGES, assert_same_step, nudged
 from tests.tiers import mostly
-from tests.zoo import CONFIGS
+from tests.zoo import CONFIGS, COVER
 
 
 def windows(config: ModelConfig, rows: int = 2, seed: int = 0) -> np.ndarray:
@@ -28,7 +28,7 @@ def logits(config, tokens, seed=0):
     return jax.jit(lambda p, b, t: skeleton(config).merge(p, b)(t))(*values, tokens)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", mostly(CONFIGS, COVER))
 def test_no_position_depends_on_later_tokens(name):
     config = CONFIGS[name]
     bones = skeleton(config)

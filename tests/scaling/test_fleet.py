@@ -36,7 +36,7 @@ from tests.rounding import NUDGES, assert_same_step, assert_same_trajectory, sta
 from tests.scaling.test_trainer import process
 from tests.scaling.test_zoo import stable_rate
 from tests.tiers import mostly
-from tests.zoo import CONFIGS, FEW, KINDS
+from tests.zoo import CONFIGS, KINDS
 
 EVALUATION = Evaluation(128)
 KEEP = ("step", "tokens", "learning_rate", "batch_tokens")
@@ -158,7 +158,7 @@ def name(request, programs):
 
 
 @pytest.mark.equality
-@pytest.mark.parametrize("name", mostly(KINDS[1:], FEW[1:]), indirect=True)  # Others: above.
+@pytest.mark.parametrize("name", mostly(KINDS[1:], ()), indirect=True)  # The first: above.
 def test_every_kind_of_part_trains_in_a_fleet_over_two_devices(
     name, corpus, mesh, tmp_path, monkeypatch
 ):
@@ -178,6 +178,7 @@ def test_every_kind_of_part_trains_in_a_fleet_over_two_devices(
     assert_as_alone(together, alone, long)
 
 
+@pytest.mark.thorough
 @pytest.mark.equality
 def test_members_over_eight_devices_agree_and_nothing_passes_between_them(alone, corpus, tmp_path):
     runs = members(corpus, 11)
@@ -240,6 +241,7 @@ def test_a_plan_counts_what_a_stopped_fleet_has_trained(corpus, mesh, tmp_path):
     assert resumed(again, planned(again.plan, mesh, lambda program: 2), begins) == begins
 
 
+@pytest.mark.system
 def test_a_killed_fleet_goes_on_to_the_same_bits_in_a_fresh_process(corpus, mesh, tmp_path):
     where = next(iter(corpus.domains.values())).folder
     common = ("--corpus", where, "--kinds", "wsd", "--members", 3, "--stores", tmp_path)

@@ -28,6 +28,7 @@ from tests.rounding import (
     starts_nudged,
     state_nudged,
 )
+from tests.tiers import mostly
 
 STEPS = 50
 
@@ -69,7 +70,7 @@ def assert_as_on_one_device(spec: str, steps: int, config) -> None:
 
 
 @pytest.mark.equality
-@pytest.mark.parametrize("spec", ["data:8", "fsdp:4,data:2"])
+@pytest.mark.parametrize("spec", mostly(["data:8", "fsdp:4,data:2"], ["fsdp:4,data:2"]))
 def test_eight_devices_agree_with_one(spec):
     assert jax.device_count() == 8
     assert_as_on_one_device(spec, STEPS, model(width=32))
@@ -103,6 +104,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+@pytest.mark.system
 @pytest.mark.equality
 def test_two_processes_match_one(corpus, tmp_path):
     where = next(iter(corpus.domains.values())).folder

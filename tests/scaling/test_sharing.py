@@ -68,6 +68,7 @@ def alone(corpus, mesh, tmp_path_factory):
         return work(corpus, mesh, tmp_path_factory.mktemp("alone"), runs, shared=False)
 
 
+@pytest.mark.system
 def test_three_workers_two_of_them_killed_give_the_table_of_one(alone, corpus, mesh, tmp_path):
     gate = tmp_path / "gate"
     gate.mkdir()

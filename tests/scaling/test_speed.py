@@ -25,7 +25,7 @@ from scaling.train import WINDOW_TYPE, Program, compiled, let_go, on_mesh, place
 from tests.corpora import STEP, model, recipe, study_runs
 from tests.scaling.test_golden import BATCH as GOLDEN
 from tests.tiers import mostly
-from tests.zoo import CONFIGS, COVER
+from tests.zoo import CONFIGS
 
 
 def test_a_calibration_is_measured_once(tmp_path, monkeypatch):
@@ -134,7 +134,7 @@ def test_a_damaged_file_of_fleet_sizes_is_named_and_counts_as_nothing(text, tmp_
     assert speed.measured(file) == {} and f"{file} is damaged" in caplog.text
 
 
-@pytest.mark.parametrize("name", mostly(CONFIGS, COVER))
+@pytest.mark.parametrize("name", mostly(CONFIGS, ("default", "experts_bias")))
 def test_predicted_memory_is_near_what_xla_plans(name, corpus, mesh):
     # The programs of the golden table, which are then compiled once for both.
     run = Run(

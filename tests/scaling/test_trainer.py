@@ -87,7 +87,7 @@ class Interrupt(Silent):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("kind", mostly(KINDS, ("wsd", "mixture", "ramp", "quantize")))
+@pytest.mark.parametrize("kind", mostly(KINDS, ("wsd", "ramp")))
 def test_a_run_through_the_tree_equals_the_run_alone_and_one_interrupted(
     kind, corpus, mesh, tmp_path, monkeypatch
 ):
@@ -131,6 +131,7 @@ def assert_equal_records(cut: Worker, whole: Worker) -> None:
         assert left == right
 
 
+@pytest.mark.system
 def test_a_killed_run_resumed_in_a_fresh_process_equals_the_uninterrupted_one(
     corpus, mesh, tmp_path, monkeypatch
 ):

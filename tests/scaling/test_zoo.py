@@ -87,7 +87,7 @@ def train(config, spec: str, state, steps: int = 48, first: int = 0):
 
 
 @pytest.mark.equality
-@pytest.mark.parametrize("name", mostly(KINDS, FEW), indirect=True)
+@pytest.mark.parametrize("name", mostly(KINDS, FEW[:1]), indirect=True)
 def test_a_part_trains_alike_on_eight_devices_and_in_bfloat16(name):
     config = CONFIGS[name]
     start = initial(recipe(config), 0)

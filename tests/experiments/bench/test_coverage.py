@@ -10,6 +10,7 @@ from experiments.bench import coverage
 from experiments.bench.planted import PLANS
 
 
+@pytest.mark.thorough
 def test_intervals_hold_new_runs_and_parameters_within_the_binomial_bound():
     table = pd.DataFrame(coverage.run(["over_training"], sets=10, draws=60))
     assert list(table["asked"]) == ["parameters", "new run, 10 times"] * 2

@@ -10,6 +10,7 @@ from scaling.chips.devices import DEVICES
 from tests.corpora import model
 
 
+@pytest.mark.thorough
 def test_a_row_has_what_was_measured_beside_the_roofline():
     row = gpu.mfu_row(model(), 128, DEVICES["h200"])
     assert row["tokens/s"] > 0 and 0 < row["MFU (%)"] < row["roofline (%)"] < 100

@@ -22,6 +22,7 @@ def test_the_sizes_are_those_that_are_claimed():
     assert sizes == pytest.approx([20e6, 120e6, 350e6], rel=0.2)
 
 
+@pytest.mark.thorough
 def test_a_batch_fits_the_memory():
     config = shape(*SHAPES[-1])
     assert batch_that_fits(config, 1e15) == LARGEST_BATCH

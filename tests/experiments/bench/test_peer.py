@@ -49,6 +49,7 @@ def test_other_models_are_refused():
         Transformer(model(feed_forward="gelu"))
 
 
+@pytest.mark.system
 def test_two_sides_take_turns():
     row = peer.compare(16, turns=1, steps=1, sides=("here", "here"))
     assert row["params_total"] == models.count(models.ladder(16, 10**6).model).params_total

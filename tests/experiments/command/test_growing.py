@@ -9,6 +9,7 @@ import pytest
 
 from scaling.ledger import Meter
 from tests.growing import BATCH, DECAY, get_config, planned_tokens
+from tests.tiers import mostly
 
 ROOT = Path(__file__).parents[3]
 SHORT, LONG = get_config().steps
@@ -79,7 +80,7 @@ def whole(call, tmp_path_factory):
     return whole
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", mostly(WAYS, ("arm", "evaluation")))
 def test_a_study_that_grows_trains_what_is_new_as_planned_whole(
     way, finished, whole, call, tmp_path, capsys
 ):

@@ -259,6 +259,7 @@ def test_a_run_beside_workers_of_the_same_study_is_refused_and_they_beside_it(tm
     assert [file.name for file in store.iterdir()] == ["locks"]
 
 
+@pytest.mark.system
 def test_a_worker_ends_on_sigterm_with_its_code_and_another_goes_on(tmp_path, capsys, monkeypatch):
     import scaling.train
     from experiments.command import session
@@ -288,6 +289,7 @@ def test_a_worker_ends_on_sigterm_with_its_code_and_another_goes_on(tmp_path, ca
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+@pytest.mark.system
 def test_a_run_goes_on_when_nobody_reads_what_it_prints(corpus, tmp_path):
     path = next(iter(corpus.domains.values())).folder
     command = [sys.executable, "-P", "-m", "espalier", "run", f"--store={tmp_path}"]

@@ -94,6 +94,7 @@ def assert_as_whole(losses, whole) -> None:
     assert_same_trajectory(losses, whole[0], whole[1:])
 
 
+@pytest.mark.system
 @pytest.mark.equality
 def test_stopped_then_killed_on_two_processes_and_resumed_on_one(corpus, whole, tmp_path):
     first, second = ends(corpus, tmp_path, "data:4", [], ["--end-at=8", "--by=TERM"])

@@ -26,6 +26,7 @@ def test_every_published_number_is_met(tmp_path):
     assert pages[1].count("<table>") == len({row["table"] for row in table})
 
 
+@pytest.mark.thorough
 def test_the_bench_measures_what_it_names():
     measured = bench_fitting.run(draws=50, refits=False)
     assert all(value > 0 for value in measured.values())

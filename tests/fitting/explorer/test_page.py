@@ -16,6 +16,8 @@ from tests import browser as browsers
 from tests.browser import DESK, FAULTS, PHONE, opened
 from tests.fitting.explorer.planted import fit_of, laws, misfit, runs
 
+pytestmark = pytest.mark.system  # In a real browser.
+
 POINTS = 100
 CLOSE = dict(rel=1e-9, abs=0, nan_ok=True)
 # Far beyond its unique tokens this loss is so flat along a budget that the last digits of its

@@ -17,6 +17,7 @@ from tests.experiments.command.test_main import ROOT
 from tests.test_espalier import hostile
 
 
+@pytest.mark.system
 def test_workers_of_this_machine_are_real_workers_beside_packages_of_a_users_own(done, tmp_path):
     hostile(tmp_path)
     study = ("--config=over_training", *STUDY[1:])

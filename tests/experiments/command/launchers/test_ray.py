@@ -12,6 +12,7 @@ from tests.experiments.command.launchers.trained import STUDY, assert_same
 from tests.experiments.command.test_main import ROOT
 
 
+@pytest.mark.system
 def test_actors_of_ray_one_of_them_killed_give_the_table_of_one(alone, tmp_path):
     store = tmp_path / "runs"
     common = ["--marker", tmp_path / "marker", *STUDY, f"--store={store}", "--lease-seconds=4"]

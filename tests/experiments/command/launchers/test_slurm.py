@@ -15,6 +15,7 @@ from tests.experiments.command.launchers.trained import STUDY, assert_same, prog
 from tests.experiments.command.test_main import ROOT, call
 
 
+@pytest.mark.system
 def test_a_job_of_submitit_that_is_requeued_gives_the_table_of_one(alone, tmp_path, monkeypatch):
     monkeypatch.setattr(slurm, "Task", launched.Interrupted)
     monkeypatch.setenv("MARKER", str(tmp_path / "marker"))
