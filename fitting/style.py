@@ -63,13 +63,42 @@ def panels(
         """A figure that a notebook shows."""
 
         def _repr_png_(self):
-            stream = io.BytesIO()
-            self.savefig(stream, format="png", dpi=150)
-            return stream.getvalue()
+            return as_bytes(self, "png", dpi=150)
 
     figure = Shown(figsize=(PAGE if wide else COLUMN, height * rows), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False, **settings)
+
+
+def keyed(figure, title: str = ""):
+    """Gives a figure one legend of all its labels, above the axes, where nothing is drawn.
+
+    It has as many columns as the figure's width holds; the figure grows by its height, so that the
+    axes keep theirs.
+
+    Args:
+      title: of the legend.
+
+    Returns:
+      the figure.
+    """
+    told = {}
+    for axis in figure.axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            told.setdefault(label, handle)
+    for rows in range(1, len(told) + 1):
+        columns = -(-len(told) // rows)
+        # Matplotlib fills columns; a reader reads rows.
+        places = [i for column in range(columns) for i in range(column, len(told), columns)]
+        labels = [list(told)[place] for place in places]
+        how = {"ncols": columns, "loc": "outside upper center", "title": title or None}
+        legend = figure.legend([told[label] for label in labels], labels, columnspacing=1.2, **how)
+        box = legend.get_window_extent(figure.canvas.get_renderer())
+        if box.width <= figure.bbox.width or columns == 1:
+            figure.set_figheight(figure.get_figheight() + box.height / figure.dpi)
+            break
+        legend.remove()
+    return figure
 
 
 def shades(count: int) -> list:
@@ -85,7 +114,7 @@ def as_bytes(figure, kind: str, dpi: int = 300, **settings) -> bytes:
 
     undated = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
     stream = io.BytesIO()
-    with rc_context(FILES):
+    with rc_context(PAPER | FILES):  # Ticks are made when they are drawn.
         figure.savefig(stream, format=kind, dpi=dpi, metadata=undated[kind], **settings)
     return stream.getvalue()
 
