@@ -27,6 +27,7 @@ from fitting.style import (
     MARKS,
     QUIET,
     keyed,
+    number,
     panels,
     plain_ticks,
     save,
@@ -261,7 +262,7 @@ def isoflop_minima(found: IsoFlop, wide=True):
         mark = MARKS[index % len(MARKS)]
         curves.scatter(np.exp(curve.size), np.exp(curve.loss), s=8, color=colour, marker=mark, lw=0)
         curves.plot(*found.smooth(curve), lw=0.9, color=colour)
-        curves.plot([], [], f"{mark}-", color=colour, label=f"{_power(curve.flops)} FLOP")
+        curves.plot([], [], f"{mark}-", color=colour, label=f"{number(curve.flops, 2)} FLOP")
     cross = {"marker": "x", "s": 22, "color": HELD_OUT, "label": "least loss"}
     curves.scatter(table["params"], table["loss"], zorder=4, **cross)
     curves.set(xscale="log", yscale="log", xlabel=f"{found.params} (count)")
@@ -370,13 +371,6 @@ def _below(unit: str) -> str:
     lines = textwrap.fill(f"({unit})", 20).replace(" x", " ×")
     raised = lambda found: f"$^{{{found[1]}{symbol(found[2])}}}$"
     return "\n" + re.sub(r"\^(-?)(\w+)", raised, lines)
-
-
-def _power(value: float) -> str:
-    """Two digits and a power of ten."""
-    front, power = f"{value:.1e}".split("e")
-    front = "" if front == "1.0" else f"{float(front):g} \\times "
-    return f"${front}10^{{{int(power)}}}$"
 
 
 def _short(value: float) -> str:

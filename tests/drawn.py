@@ -1,6 +1,15 @@
 """What a reader of a figure would stumble on, found in the figure itself."""
 
+from collections.abc import Iterable
+
 from matplotlib.figure import Figure
+
+
+def stumbles(blocks: Iterable) -> dict[str, list[str]]:
+    """The faults of a report's figures that have any, by their names."""
+    figures = {block.name: block.figure for block in blocks if hasattr(block, "figure")}
+    assert figures
+    return {name: found for name, figure in figures.items() if (found := faults(figure))}
 
 
 def faults(figure: Figure) -> list[str]:

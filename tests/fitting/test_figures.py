@@ -79,11 +79,13 @@ def test_no_legend_lies_over_what_is_drawn_and_no_word_is_cut(drawn):
         assert bool(told(figure)) == (name != "profiles")
 
 
-def test_a_legend_over_a_line_is_seen():
+def test_a_legend_over_a_line_and_words_that_are_cut_are_seen():
     figure, axes = style.panels()
     axes[0, 0].plot([0, 1], [0, 1], label="one")
     axes[0, 0].legend(loc="center")
     assert faults(figure) == ["one: over an axis"]
+    axes[0, 0].set_xlabel("words that are wider than a column of a paper is, and so are cut off")
+    assert any("words are cut" in fault for fault in faults(figure))
     figure.legend(["a legend's words that are wider than a column of a paper is, by a lot of them"])
     assert [fault for fault in faults(figure) if "cut" in fault]
 
