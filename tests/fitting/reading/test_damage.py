@@ -313,11 +313,11 @@ REFUSED = {
 }
 SAID = {
     "thousands in some rows": "loss: rises",
-    "millions throughout": "counted in millions?",
+    "millions throughout": "counted in millions or billions?",
     "steps for tokens": "steps given as tokens",
     "columns that changed places": "columns that changed places?",
     "a code for a loss": "loss: rises",
-    "logarithms": "in millions?",
+    "logarithms": "in millions or billions?",
     "bits in some rows": "loss: rises",
     "copies under other names": "equal to other rows in all but run: 24",
     "a diverged run": "left out, diverged: r5",
