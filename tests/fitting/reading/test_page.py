@@ -216,9 +216,7 @@ NOTICED = {
         "State: 1 crashed, 1 running among the rows",
     ),
 }
-CHART = (
-    "a chart's export from Weights & Biases, a column a run: the last value, or all for `schedule`"
-)
+CHART = "a chart's export from Weights & Biases, a column a run: its last value, all for `schedule`"
 CURVES = "curves whose steps go back or whose loss ends higher"
 
 
