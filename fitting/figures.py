@@ -209,6 +209,7 @@ def allocation(
             axis.fill_between(table["flops"], *ends, color=COLOURS[0], alpha=0.2, lw=0)
         axis.plot(table["flops"], other[name], color=COLOURS[6], ls=DASHES[1], label=other["label"])
         axis.set(xscale="log", yscale="log", xlabel=r"compute $6ND$ (FLOP)", ylabel=title)
+        plain_ticks(axis.yaxis)
     return keyed(figure)
 
 

@@ -11,13 +11,18 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
+import experiments
+from experiments import learning_rate
+from experiments.evidence import comparison, optimizers
 from fitting import Observations, figures, fit
 from fitting.held_out import split
 from fitting.isoflop import isoflop
 from fitting.rolling import extrapolations
 from fitting.style import save
+from scaling import unfolded
 from tests.fitting.test_isoflop import sweep
 
 DPI = 110  # Of the sheet: a column of it is as wide as two of a paper.
@@ -58,7 +63,23 @@ def drawn() -> dict:
         "isoflop": lambda wide: figures.isoflop_minima(minima, wide=wide),
     }
     widths = {"column": False, "page": True}
-    return {f"{n}-{w}": draw(wide) for w, wide in widths.items() for n, draw in kinds.items()}
+    found = {f"{n}-{w}": draw(wide) for w, wide in widths.items() for n, draw in kinds.items()}
+    return found | {f"study-{name}": figure for name, figure in of_studies().items()}
+
+
+def of_studies() -> dict:
+    """Figures of studies, from their published tables of runs."""
+    folder = Path(experiments.__file__).parent / "results"
+    runs = {
+        name: unfolded(pd.read_csv(folder / f"{name}-cpu" / "runs.csv"))
+        for name in ("stem", "learning_rate", "optimizers")
+    }
+    decayed = runs["optimizers"].dropna(subset=["loss"])
+    return {
+        "arms": comparison.picture(runs["stem"], "bits_per_byte"),
+        "budgets": learning_rate.picture(runs["learning_rate"]),
+        "sizes": optimizers.picture(decayed),
+    }
 
 
 def raster(file: Path) -> Image.Image:
