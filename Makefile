@@ -3,8 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements.lock
 
-.PHONY: help install corpus study test test-system test-thorough test-hf test-isa test-slurm torture lint \
-	docs tutorials bench coverage extrapolation golden lock clean
+.PHONY: help install corpus study test test-system test-thorough test-hf test-isa test-slurm \
+	torture lint docs tutorials bench coverage extrapolation golden lock clean sheet
 
 help:
 	@echo "make study     install and run the over-training study (about 6 CPU-minutes)"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-isa  equality and golden tests as on older processors, with one and two threads"
 	@echo "make test-slurm  launchers on a Slurm of one node, started here (as root; needs Debian's packages)"
 	@echo "make torture   kills, signals, full disks and damage to a store (at most 15 minutes)"
+	@echo "make sheet     every kind of figure on one picture, in colour and in grey, to look at"
 	@echo "make docs      build the site into build/docs/site; dead links and warnings fail"
 	@echo "make tutorials  type the tutorials from a wheel and compare what they print (4 CPU-minutes)"
 	@echo "make bench     speed of training, reading, fitting and starting, as ratios of one run"
@@ -82,6 +83,10 @@ test-slurm: corpus
 # Real signals to the real command; full disks are small file systems, where those are allowed.
 torture: install
 	$(BIN)/python -m tests.torture
+
+# PDF files are drawn and their fonts listed by Debian's poppler-utils, where that is installed.
+sheet: install
+	$(BIN)/python -m tests.sheet
 
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -23,6 +23,7 @@ from experiments.evidence.report import Block, Picture, Table, Text
 from experiments.evidence.setup import Setup
 from experiments.evidence.study import Results, Study, configured
 from fitting import Observations, fit
+from fitting.style import keyed, styled
 from scaling import Evaluation, labelled
 
 PRESETS = {
@@ -116,6 +117,7 @@ def report(results: Results) -> list[Block]:
     ]
 
 
+@styled
 def picture(wide: pd.DataFrame, fits: dict, entropy: float):
     """Draws the excess of the corrected losses over the entropy rate against tokens."""
     figure, (axis,) = panels()
@@ -125,4 +127,4 @@ def picture(wide: pd.DataFrame, fits: dict, entropy: float):
         law = fits[seed].predict(group)["prediction"].to_numpy()
         axis.plot(group["tokens"], law - entropy, "-", color=colours[seed], lw=1)
     finish(axis, "tokens", "corrected loss − H (nats/token)", yscale="log")
-    return figure
+    return keyed(figure)

@@ -26,6 +26,7 @@ from experiments.evidence.figures import per_panel, shades
 from experiments.evidence.report import Block, Picture, Table, Text
 from experiments.evidence.setup import Setup
 from experiments.evidence.study import CPU, GPU, Results, Study, configured
+from fitting.style import keyed, styled
 from models.ladder import RATES, learning_rate
 from refused import Refused
 from scaling import AdamW, labelled
@@ -190,6 +191,7 @@ def write_ladder(choice: pd.DataFrame, results: Results) -> None:
     Path(RATES).write_text(text + choice.to_csv(index=False), encoding="utf-8")
 
 
+@styled
 def picture(runs: pd.DataFrame):
     """Draws loss against rate, a panel per budget, a line per width."""
     labels, colours = ("peak learning rate", "held-out loss (nats/token)"), shades(runs["width"])
@@ -198,5 +200,5 @@ def picture(runs: pd.DataFrame):
     figure, axes = per_panel(runs, "tokens", "loss", labels, title, ticks="plain", **how)
     for (width, tokens), curve in curves(runs).items():
         at = learning_rate(width), curve.at(learning_rate(width))
-        axes[tokens].plot(*at, "o", ms=13, mfc="none", mec=colours[width])
-    return figure
+        axes[tokens].plot(*at, "o", ms=9, mfc="none", mec=colours[width])
+    return keyed(figure)

@@ -168,7 +168,12 @@ def report(results: Results) -> list[Block]:
         errors("held_out_compute", far, hard, spread),
         *downstream(runs, mask, "over_training", "params_total"),
         Text("## The plan"),
-        Picture("plan", plan_tree(results.plan), "Segments by tokens; a dot is the end of a run."),
+        Picture(
+            "plan",
+            plan_tree(results.plan),
+            "Segments by tokens, solid: shared warmup and plateau, dotted: cooldown; a dot is the "
+            "end of a run.",
+        ),
         Text("## The runs"),
         Table("run_table", runs[list(SHOWN)].rename(columns=SHOWN), "Loss: mean over domains."),
     ]

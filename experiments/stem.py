@@ -26,6 +26,7 @@ from experiments.evidence.figures import finish, means, panels
 from experiments.evidence.report import Block, Picture, Table, Text
 from experiments.evidence.setup import Setup, matched
 from experiments.evidence.study import CPU, GPU, Results, Study, configured
+from fitting.style import keyed, styled
 from models import ModelConfig, Stem
 from models.ladder import learning_rate
 from scaling import AdamW, Labelled, Recipe, Run, sweep, unfolded
@@ -165,7 +166,11 @@ def report(results: Results) -> list[Block]:
         *against_total(table, stems),
         Text("## What it costs"),
         cost(table, setup),
-        Picture("params", picture(table, stems), "Held-out bits per byte at the best rate."),
+        Picture(
+            "params",
+            picture(table, stems),
+            "Held-out bits per byte at the best rate; means and standard deviations over seeds.",
+        ),
         Text("## How often a row is read"),
         *reading(setup),
     ]
@@ -259,18 +264,18 @@ def reading(setup: Setup) -> list[Block]:
     return [Text(said), Table("rows", pd.DataFrame(rows), "Rows of a table by tokens seen.")]
 
 
+@styled
 def picture(table: pd.DataFrame, stems: list[str]):
     """Draws bits per byte at the best rate over active and over total params."""
     best = at_best(table).assign(
         kind=lambda some: some["arm"].where(some["arm"].isin(stems), DENSE)
     )
-    figure, axes = panels(2, 5, 4.2, share=True)
+    figure, axes = panels(2, share=True)
     for axis, column in zip(axes, ("params_active", "params_total"), strict=True):
         shown = best.assign(size=best[column] / 1e6)
         means(axis, shown, "size", "bits_per_byte", "kind", error="std")
         ticks = shown["size"].round(2).unique()
-        finish(axis, f"{column} (millions)", ticks=ticks, legend="")
+        finish(axis, f"{column} (millions)", ticks=ticks)
         axis.tick_params(axis="x", labelrotation=45)
-    axes[0].set_ylabel("held-out bits per byte (mean, sd over seeds)")
-    axes[1].legend(fontsize=9)
-    return figure
+    axes[0].set_ylabel("held-out bits per byte")
+    return keyed(figure)

@@ -1,9 +1,12 @@
 """The figures that papers show of a fit; each function returns a matplotlib Figure.
 
-Nothing is written inside them but axes and legends: titles and the sentence on how intervals were
-made belong into the caption (`CAPTIONS`, `tables.caption`). `wide` is the width of a page's text.
+Nothing is written inside them but axes, and the legend above these: titles and the sentence on how
+intervals were made belong into the caption (`CAPTIONS`, `tables.caption`). `wide` is the width of a
+page's text.
 """
 
+import re
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +17,7 @@ from numpy.typing import ArrayLike
 from fitting.chinchilla import CHINCHILLA
 from fitting.fitted import Fitted
 from fitting.isoflop import IsoFlop
+from fitting.latex import symbol
 from fitting.observations import Observations
 from fitting.style import (
     COLOURS,
@@ -22,6 +26,8 @@ from fitting.style import (
     HELD_OUT,
     MARKS,
     QUIET,
+    keyed,
+    number,
     panels,
     plain_ticks,
     save,
@@ -92,8 +98,7 @@ def loss_against_compute(
     axis.set(xscale="log", yscale="log", xlabel=r"training compute $6ND$ (FLOP)")
     axis.set_ylabel(_titled(result))
     plain_ticks(axis.yaxis)
-    axis.legend(title="tokens per parameter", ncols=2 if len(levels) > 3 else 1)
-    return figure
+    return keyed(figure, "tokens per parameter")
 
 
 @styled
@@ -117,8 +122,7 @@ def predicted_against_actual(result: Fitted, wide=False):
     axis.set(xscale="log", yscale="log", xlabel=f"observed {_titled(result)}", ylabel="predicted")
     for one in (axis.xaxis, axis.yaxis):
         plain_ticks(one, 5)
-    axis.legend()
-    return figure
+    return keyed(figure)
 
 
 @styled
@@ -140,8 +144,7 @@ def residuals(result: Fitted, wide=False):
         axis.scatter(table["observed"], miss, zorder=3, lw=0, **style["dots"])
     axis.set(xscale="log", xlabel=f"observed {_titled(result)}", ylabel="residual (%)")
     plain_ticks(axis.xaxis, 5)
-    axis.legend()
-    return figure
+    return keyed(figure)
 
 
 @styled
@@ -167,8 +170,7 @@ def profile_likelihood(result: Fitted, wide=True):
         axis.axvline(result.parameters[entry.name], color=QUIET, lw=0.8)
         axis.set_ylim(-0.4, 12)
         _few_ticks(axis, entry.values[shown])
-        unit = units[entry.name]
-        axis.set_xlabel(f"{entry.name}, {entry.verdict}" + ("" if unit == "1" else f"\n({unit})"))
+        axis.set_xlabel(f"${symbol(entry.name)}$, {entry.verdict}{_below(units[entry.name])}")
     for axis in axes[:, 0]:
         axis.set_ylabel("deviance")
     return figure
@@ -207,8 +209,8 @@ def allocation(
             axis.fill_between(table["flops"], *ends, color=COLOURS[0], alpha=0.2, lw=0)
         axis.plot(table["flops"], other[name], color=COLOURS[6], ls=DASHES[1], label=other["label"])
         axis.set(xscale="log", yscale="log", xlabel=r"compute $6ND$ (FLOP)", ylabel=title)
-    axes[0, 0].legend()
-    return figure
+        plain_ticks(axis.yaxis)
+    return keyed(figure)
 
 
 def reach(result: Fitted) -> np.ndarray:
@@ -244,8 +246,7 @@ def error_against_distance(rolled: pd.DataFrame, laws=None, wide=False):
         axis.plot(*line, color=colour, marker=mark, ls=DASHES[index % len(DASHES)], label=name)
     axis.set(xscale="log", yscale="log", xlabel="distance (times beyond the fitted runs)")
     axis.set_ylabel("error (%)")
-    axis.legend()
-    return figure
+    return keyed(figure)
 
 
 @styled
@@ -262,14 +263,12 @@ def isoflop_minima(found: IsoFlop, wide=True):
         mark = MARKS[index % len(MARKS)]
         curves.scatter(np.exp(curve.size), np.exp(curve.loss), s=8, color=colour, marker=mark, lw=0)
         curves.plot(*found.smooth(curve), lw=0.9, color=colour)
-        curves.plot([], [], f"{mark}-", color=colour, label=f"{curve.flops:.2g}")
-    curves.scatter(table["params"], table["loss"], marker="x", s=22, color=HELD_OUT, zorder=4)
+        curves.plot([], [], f"{mark}-", color=colour, label=f"{number(curve.flops, 2)} FLOP")
+    cross = {"marker": "x", "s": 22, "color": HELD_OUT, "label": "least loss"}
+    curves.scatter(table["params"], table["loss"], zorder=4, **cross)
     curves.set(xscale="log", yscale="log", xlabel=f"{found.params} (count)")
     curves.set_ylabel("loss (nats/token)")
     plain_ticks(curves.yaxis)
-    # Above the axes: curves of a sweep fill them from corner to corner.
-    above = {"loc": "lower left", "bbox_to_anchor": (-0.05, 1.0), "columnspacing": 1.0}
-    curves.legend(title="FLOP", ncols=4, **above)
     if found.noise > 0:
         ends = (table["params_low"], table["params_high"])
         minima.vlines(table["flops"], *ends, color=QUIET, lw=0.9)
@@ -279,8 +278,7 @@ def isoflop_minima(found: IsoFlop, wide=True):
     minima.plot(line, found.coefficient * line**found.exponent, color=HELD_OUT, label=power)
     minima.set(xscale="log", yscale="log", xlabel="training compute (FLOP)")
     minima.set_ylabel(f"{found.params} at the least loss (count)")
-    minima.legend()
-    return figure
+    return keyed(figure)
 
 
 class Plots:
@@ -365,6 +363,15 @@ def _titled(result: Fitted) -> str:
     if result.target.startswith(("error", "accuracy")):
         return f"{result.target} (share)"
     return f"{result.target} (nats/token)" if result.target.startswith("loss") else result.target
+
+
+def _below(unit: str) -> str:
+    """A unit on lines of its own, none for 1, its powers as such."""
+    if unit == "1":
+        return ""
+    lines = textwrap.fill(f"({unit})", 20).replace(" x", " ×")
+    raised = lambda found: f"$^{{{found[1]}{symbol(found[2])}}}$"
+    return "\n" + re.sub(r"\^(-?)(\w+)", raised, lines)
 
 
 def _short(value: float) -> str:

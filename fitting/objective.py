@@ -137,15 +137,17 @@ def residuals(problem: Problem, point: np.ndarray, gradient: bool = False):
 def objective(problem: Problem, point: np.ndarray) -> np.ndarray:
     """Scaled objective (batch,), inf where the law gives no number."""
     miss = residuals(problem, point)
-    return _total(problem, _cost(problem, miss)[0])[0]
+    with np.errstate(over="ignore"):
+        return _total(problem, _cost(problem, miss)[0])[0]
 
 
 def objective_and_gradient(problem: Problem, point: np.ndarray):
     """Scaled objective (batch,) and its exact gradient (batch, parameters)."""
     miss, factor, theta, terms = residuals(problem, point, gradient=True)
-    cost, slope = _cost(problem, miss)
-    total, weights = _total(problem, cost)
-    pull = weights * slope * factor
+    with np.errstate(all="ignore"):  # Where the total is infinite, the gradient is put to zero.
+        cost, slope = _cost(problem, miss)
+        total, weights = _total(problem, cost)
+        pull = weights * slope * factor
 
     def gather(derivative):
         if np.shape(derivative) != pull.shape:
@@ -190,8 +192,13 @@ def _cost(problem, miss):
 
 def _total(problem, cost):
     weights = 1.0 if problem.weights is None else problem.weights
-    total = np.sum(weights * cost, axis=1)
-    return np.where(np.isfinite(total), total, np.inf), weights
+    known = np.isfinite(cost)
+    if known.all():
+        total = np.sum(weights * cost, axis=1)
+        return np.where(np.isfinite(total), total, np.inf), weights
+    # A law has to give a number for every run, also for those that a draw leaves out.
+    total = np.sum(weights * np.where(known, cost, 0.0), axis=1)
+    return np.where(known.all(axis=1) & np.isfinite(total), total, np.inf), weights
 
 
 def jacobian(problem: Problem, point: np.ndarray) -> np.ndarray:

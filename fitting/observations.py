@@ -182,9 +182,11 @@ def _checked(frame: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, list[
                 bad &= ~np.isnan(values)
             if bad.any():
                 run = frame["run"].to_numpy()[bad][0]
-                raise Refused(
-                    name, f"{values[bad][0]:g} in run {run}", "a positive loss in nats/token"
-                )
+                accepted = "a positive loss in nats/token"
+                if np.nanmax(values) <= 0:
+                    named = f"--columns='{name}={name}[log_likelihood]'"
+                    accepted += f"; of log-likelihoods, {named} takes the negative"
+                raise Refused(name, f"{values[bad][0]:g} in run {run}", accepted)
             middle = np.median(values[~np.isnan(values)]) if not np.isnan(values).all() else 0.0
             if middle > 20:
                 _note(notes, f"{name}: median {middle:g} nats/token; a perplexity?")
@@ -193,7 +195,9 @@ def _checked(frame: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, list[
             if (values <= 0).any():
                 raise Refused(name, values[values <= 0][0], f"positive {COLUMNS[name]}")
             if name in (*PARAMETER_COUNTS, "tokens", "unique_tokens") and np.median(values) < 1e3:
-                _note(notes, f"{name}: median {np.median(values):g}; counted in millions?")
+                fix = f"--columns='{name}={name}[M]', or [B]"
+                told = f"median {np.median(values):g}; counted in millions or billions? {fix}"
+                _note(notes, f"{name}: {told}")
         elif str(name).startswith(("mixture.", "error.", "accuracy")):
             values = numbers(frame[name], name)
             if ((values < 0) | (values > 1)).any():

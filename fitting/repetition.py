@@ -20,7 +20,7 @@ def optimal_params(base, unique_tokens):
     """Parameters that are compute-optimal for a number of distinct tokens, counts."""
     alpha, beta = base["alpha"], base["beta"]
     ratio = (alpha * base["A"] / (beta * base["B"])) ** (1 / (alpha + beta))
-    return (np.asarray(unique_tokens) * ratio) ** (beta / alpha) * ratio
+    return (unique_tokens * ratio) ** (beta / alpha) * ratio
 
 
 def _saturating(total, unique, rate):

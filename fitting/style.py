@@ -27,6 +27,7 @@ PAPER = {
     **{"axes.linewidth": 0.6, "lines.linewidth": 1.1, "lines.markersize": 3.5},
     **{"xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.minor.width": 0.4},
     **{"ytick.minor.width": 0.4, "axes.edgecolor": INK, "axes.labelcolor": INK},
+    **{"axes.prop_cycle": f"cycler('color', {list(COLOURS)})"},
     **{"xtick.color": INK, "ytick.color": INK, "text.color": INK, "mathtext.fontset": "dejavusans"},
 }
 # TrueType: publishers refuse Type 3 fonts. Letters of an SVG are shapes, the same everywhere.
@@ -63,13 +64,43 @@ def panels(
         """A figure that a notebook shows."""
 
         def _repr_png_(self):
-            stream = io.BytesIO()
-            self.savefig(stream, format="png", dpi=150)
-            return stream.getvalue()
+            return as_bytes(self, "png", dpi=150)
 
     figure = Shown(figsize=(PAGE if wide else COLUMN, height * rows), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False, **settings)
+
+
+def keyed(figure, title: str = ""):
+    """Gives a figure one legend of all its labels, above the axes, where nothing is drawn.
+
+    It has as many columns as the figure's width holds; the figure grows by its height, so that the
+    axes keep theirs.
+
+    Args:
+      title: of the legend.
+
+    Returns:
+      the figure.
+    """
+    told = {}
+    for axis in figure.axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            told.setdefault(label, handle)
+    for rows in range(1, len(told) + 1):
+        columns = -(-len(told) // rows)
+        # Matplotlib fills columns; a reader reads rows.
+        places = [i for column in range(columns) for i in range(column, len(told), columns)]
+        labels = [list(told)[place] for place in places]
+        how = {"ncols": columns, "loc": "outside upper center", "title": title or None}
+        legend = figure.legend([told[label] for label in labels], labels, columnspacing=1.2, **how)
+        box = legend.get_window_extent(figure.canvas.get_renderer())
+        # Letters are wider where they are drawn in few pixels.
+        if box.width <= 0.93 * figure.bbox.width or columns == 1:
+            figure.set_figheight(figure.get_figheight() + box.height / figure.dpi)
+            break
+        legend.remove()
+    return figure
 
 
 def shades(count: int) -> list:
@@ -85,7 +116,7 @@ def as_bytes(figure, kind: str, dpi: int = 300, **settings) -> bytes:
 
     undated = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
     stream = io.BytesIO()
-    with rc_context(FILES):
+    with rc_context(PAPER | FILES):  # Ticks are made when they are drawn.
         figure.savefig(stream, format=kind, dpi=dpi, metadata=undated[kind], **settings)
     return stream.getvalue()
 
@@ -96,6 +127,15 @@ def save(figure, folder: str | Path, name: str, formats=FORMATS) -> list[Path]:
     for file, kind in zip(files, formats, strict=True):
         file.write_bytes(as_bytes(figure, kind))
     return files
+
+
+def number(value: float, digits: int = 10) -> str:
+    """A number as a figure shows it, from a million on with a power of ten."""
+    front, power = f"{value:.{digits - 1}e}".split("e")
+    if abs(int(power)) < 6:
+        return f"{float(f'{value:.{digits}g}'):.10g}"
+    front = "" if float(front) == 1 else f"{float(front):.{digits}g} \\times "
+    return f"${front}10^{{{int(power)}}}$"
 
 
 def plain_ticks(axis, most: int = 6):
@@ -113,6 +153,6 @@ def plain_ticks(axis, most: int = 6):
     if len(places) < 2:
         return
     axis.set_major_locator(FixedLocator(places[places > 0]))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.10g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())

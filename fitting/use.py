@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from fitting.dual import Dual, slope_of
 from fitting.fitted import Fitted
 from fitting.held_out import compute
 from fitting.intervals import quantiles, widen
-from fitting.law import Law, Use
+from fitting.law import Law, Use, combine
 from refused import Refused
 
 UNTESTED = 10.0  # times beyond the largest fitted run
@@ -19,10 +20,9 @@ _log = logging.getLogger("fitting")
 # Targets, by how they begin, of which less is not better.
 _NO_COST = ("accuracy", "learning_rate", "batch_tokens", "leverage", "optimal_fraction")
 _DECADES = (0.0, 45.0)  # search range of counts and of FLOP, log10
-_COARSE, _FINE, _ROUNDS = 181, 21, 2  # sizes on the first grid, on each finer one, finer grids
-# Width of the five-point stencil whose sign is bisected at the end, decades, and how often: values
-# alone tell a minimum's place to half of their digits only.
-_STENCIL, _HALVINGS = 3e-3, 40
+# Sizes looked at along a budget; then parts of the step with the turn, and how often, to rounding.
+_GRID, _PARTS, _ROUNDS = 121, 8, 15
+_INSIDE = 1e-3  # decades from the ends of the search: nearer there is no best size
 
 
 def questions(law: Law) -> dict[str, Use]:
@@ -277,35 +277,56 @@ def _allocation(law: Law, parameters: Mapping, flops, settings: Mapping) -> dict
 
 
 def _best_size(law: Law, parameters: Mapping, flops, settings) -> np.ndarray:
-    """Size with the least target along a budget, (draws,): finer and finer grids in log, then the
-    place where the slope changes its sign.
+    """Size with the least target along a budget, (draws,), inf where it is at no size between.
+
+    Where the slope turns from falling to rising: on a grid in log, then on ever finer ones.
     """
     count = max(np.size(flops), *(np.size(value) for value in parameters.values()))
     flops = np.broadcast_to(np.asarray(flops, float), (count,))[:, None]
-    low, high = np.full((count, 1), _DECADES[0]), np.log10(flops / 6)
-    first = (low, high)
-
-    steps = _STENCIL * np.array([-2, -1, 1, 2])
+    ends = np.concatenate([np.full((count, 1), _DECADES[0]), np.log10(flops / 6)], axis=1)
 
     def value(decades):
         size = 10.0**decades
-        return _predict(law, parameters, size, flops / 6 / size, flops, settings)
+        found = _predict(law, parameters, size, flops / 6 / size, flops, settings)
+        return np.where(np.isfinite(found), found, np.inf)
+
+    def slope(decades):
+        return _slope(law, parameters, 10.0**decades, flops, settings)
 
     with np.errstate(all="ignore"):
-        for points in (_COARSE, *[_FINE] * _ROUNDS):
-            decades = low + (high - low) * np.linspace(0, 1, points)
-            found = value(decades)
-            place = np.argmin(np.where(np.isfinite(found), found, np.inf), axis=1)[:, None]
-            centre = np.take_along_axis(decades, place, axis=1)
-            step = (high - low) / (points - 1)
-            low, high = np.maximum(centre - step, first[0]), np.minimum(centre + step, first[1])
-        for _ in range(_HALVINGS):
-            centre = (low + high) / 2
-            far_below, below, above, far_above = value(centre + steps).T[..., None]
-            rising = 8 * (above - below) > far_above - far_below
-            low, high = np.where(rising, low, centre), np.where(rising, centre, high)
-    inner = (centre > first[0] + 1e-3) & (centre < first[1] - 1e-3)
-    return np.where(inner, 10.0**centre, np.inf)[:, 0]
+        grid = ends[:, :1] + (ends[:, 1:] - ends[:, :1]) * np.linspace(0, 1, _GRID)
+        rising = slope(grid)
+        turns = (rising[:, :-1] < 0) & (rising[:, 1:] >= 0)
+        place = np.argmax(turns, axis=1)[:, None]
+        if np.any(np.sum(turns, axis=1) > 1):
+            seen = value(grid)
+            lower = np.where(turns, np.minimum(seen[:, :-1], seen[:, 1:]), np.inf)
+            place = np.argmin(lower, axis=1)[:, None]
+        low = np.take_along_axis(grid, place, axis=1)
+        high = np.take_along_axis(grid, place + 1, axis=1)
+        for _ in range(_ROUNDS):
+            inner = low + (high - low) * np.linspace(0, 1, _PARTS + 1)
+            rises = np.append(slope(inner[:, 1:-1]) >= 0, np.ones((count, 1), bool), axis=1)
+            place = np.argmax(rises, axis=1)[:, None]
+            low = np.take_along_axis(inner, place, axis=1)
+            high = np.take_along_axis(inner, place + 1, axis=1)
+        least = np.any(turns, axis=1) & (value(high)[:, 0] <= np.min(value(ends), axis=1))
+        least &= np.all(np.abs(high - ends) > _INSIDE, axis=1)
+    return np.where(least, 10.0 ** high[:, 0], np.inf)
+
+
+def _slope(law: Law, parameters, size, flops, settings) -> np.ndarray:
+    """Slope of the law in log size along a budget, before its link, of the shape of `size`."""
+    tokens = flops / 6 / size
+    columns = {**settings, "flops": flops, law.size: Dual(size, size)}
+    columns["tokens"] = Dual(tokens, -tokens)
+    columns = {name: columns[name] for name in law.predictors}
+    for name, column in columns.items():
+        if not isinstance(column, Dual):
+            columns[name] = np.reshape(np.asarray(column, float), (-1, 1))
+    values = [np.reshape(np.asarray(parameters[name], float), (-1, 1)) for name in law.names]
+    found = slope_of(combine(law, law.terms(columns, *values[law.linear_count :]), values))
+    return np.broadcast_to(0.0 if found is None else found, size.shape)
 
 
 def _predict(law: Law, parameters, size, tokens, flops, settings) -> np.ndarray:

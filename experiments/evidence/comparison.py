@@ -13,6 +13,7 @@ import pandas as pd
 from experiments.evidence.claim import Claim, bullets, rows
 from experiments.evidence.figures import finish, means, panels
 from experiments.evidence.report import Block, Picture, Table, Text
+from fitting.style import keyed, styled
 
 # What a comparison may be decided by: column of the run table → how it is called in reports.
 MEASURES = {"bits_per_byte": "bits per byte", "loss": "nats per token"}
@@ -108,15 +109,15 @@ def comparison(
     ]
 
 
+@styled
 def picture(table: pd.DataFrame, measure: str):
     """Draws the measure over the rate: a line of means per arm, a dot per seed."""
-    figure, (axis,) = panels(width=8.5)
-    means(axis, table[table["diverged_step"].isna()], "rate", measure, "arm", mark="-", seeds=True)
+    figure, (axis,) = panels(wide=True)
+    means(axis, table[table["diverged_step"].isna()], "rate", measure, "arm", seeds=True)
     finish(
         axis,
         "learning rate (× the arm's reference)",
         f"held-out {MEASURES[measure]}",
         ticks=table["rate"].unique(),
-        legend="beside",
     )
-    return figure
+    return keyed(figure)

@@ -11,6 +11,7 @@ from experiments.evidence.claim import Claim
 from experiments.evidence.comparison import at_best, best_rates
 from experiments.evidence.figures import finish, panels
 from experiments.evidence.report import Picture, Table
+from fitting.style import COLOURS, INK, QUIET, keyed, styled
 
 SCRATCH, BASELINE = "scratch", "Transformer"
 # How each way to grow adds rows.
@@ -83,11 +84,12 @@ def losses(ends: pd.DataFrame) -> Table:
     return Table("losses", first.reset_index(), caption)
 
 
+@styled
 def along(config, seen: pd.DataFrame, ends: pd.DataFrame) -> Picture:
     """Draws held-out loss over compute from the first growth on, and scratch's cooled ends."""
-    figure, (axis,) = panels(width=8, height=4.6)
+    figure, (axis,) = panels(wide=True, height=3.0)
     middle = ends[ends["rate"] == 1].groupby("arm")[["flops", "loss"]].mean()
-    for (arm, kind), color in zip(GROWN.items(), ("C0", "C1"), strict=True):
+    for (arm, kind), color in zip(GROWN.items(), COLOURS, strict=False):
         way = seen[(seen["arm"] == arm) & (seen["kind"].isna() | (seen["kind"] == kind))]
         mean = way.groupby(["growth", "steps"])[["flops", "loss"]].mean()
         mean = mean.loc[(0, config.steps[0]) :]
@@ -98,11 +100,11 @@ def along(config, seen: pd.DataFrame, ends: pd.DataFrame) -> Picture:
         if arm == EXACT:
             mark_growths(axis, config.rows, mean.xs(0, level="steps")["flops"])
     scratched = middle.loc[[scratch(budget) for budget in sorted(config.budgets)]]
-    axis.plot(scratched["flops"], scratched["loss"], "ks-", label=f"{SCRATCH}: cooled")
+    axis.plot(scratched["flops"], scratched["loss"], "s-", color=INK, label=f"{SCRATCH}: cooled")
     finish(axis, "training FLOPs", "held-out loss (nats/token)", xscale="linear")
     return Picture(
         "along",
-        figure,
+        keyed(figure),
         "Held-out loss from the first growth on, at each arm's reference rate; means over seeds. "
         "Dotted lines mark growth, by rows of the attention; the points right before and after it "
         "share their compute.",
@@ -112,6 +114,6 @@ def along(config, seen: pd.DataFrame, ends: pd.DataFrame) -> Picture:
 def mark_growths(axis, rows: tuple[int, ...], flops: pd.Series) -> None:
     """Marks the compute at which each growth happens."""
     for before, after, at in zip(rows, rows[1:], flops, strict=False):
-        axis.axvline(at, color="0.6", lw=0.8, ls=":")
-        place = dict(transform=axis.get_xaxis_transform(), fontsize=8, ha="center")
+        axis.axvline(at, color=QUIET, lw=0.8, ls=":")
+        place = dict(transform=axis.get_xaxis_transform(), fontsize=7, ha="center")
         axis.text(at, 1.01, f"{before} → {after}", **place)

@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 
 from experiments.evidence.claim import HIGH, LEVEL, LOW, Claim, listed
-from experiments.evidence.figures import finish, intervals, panels, shades, viridis
+from experiments.evidence.figures import finish, intervals, panels, shades
 from experiments.evidence.law import identified, law_table, parameter
 from experiments.evidence.report import Block, Picture, Table, Text
-from fitting import Fit, Observations, fit
+from fitting import Fit, Observations, fit, style
 from fitting.intervals import quantiles, widen
 from fitting.laws import LAWS
 from fitting.leverage import measured_leverage
+from fitting.style import HELD_OUT, INK, QUIET, keyed, styled
 
 DENSE = "dense"
 NEAR = 0.01  # In log loss; about what seeds differ by at these sizes.
@@ -203,11 +204,12 @@ def joint_law(found: pd.DataFrame) -> list[Block]:
     ]
 
 
+@styled
 def leverage_picture(found: pd.DataFrame):
     """Draws leverage over compute: a panel over A, a panel over G, the published law beside."""
     law, flops = LAWS["leverage"], np.geomspace(found["flops"].min() / 3, 1e22, 200)
     inside = (flops >= FITTED[0]) & (flops <= FITTED[1])
-    figure, axes = panels(2, 5.5, 4.6, share=True)
+    figure, axes = panels(2, height=2.8, share=True)
     finest = found.loc[found["granularity"].idxmax(), "activation_ratio"]
     views = (
         ("activation_ratio", "A", found[found["granularity"] == 2], "granularity 2"),
@@ -219,32 +221,33 @@ def leverage_picture(found: pd.DataFrame):
             style = dict(color=colours[level])
             shape = {name: np.full(200, group[name].iloc[0]) for name in SHAPE}
             curve = law.predict(shape | {"flops": flops}, law.published["paper"])
-            axis.plot(flops, curve, "--", lw=1, **style)
-            axis.plot(flops[inside], curve[inside], "-", lw=2.2, **style)
+            axis.plot(flops, curve, "--", lw=0.8, **style)
+            axis.plot(flops[inside], curve[inside], "-", lw=1.8, **style)
             # Side by side, for points of equal compute would hide one another.
             x = group["flops"] * 1.12 ** (index - (len(colours) - 1) / 2)
-            style |= dict(ms=4, label=f"{letter} {level:.3g}")
+            style |= dict(label=f"{letter} {level:.3g}")
             intervals(axis, x, group["leverage"], group[LOW], group[HIGH], **style)
-        axis.axhline(1, color="0.6", lw=0.8, zorder=0)
+        axis.axhline(1, color=QUIET, lw=0.8, zorder=0)
         finish(axis, COMPUTE, yscale="log", title=title)
         ticks = (0.25, 0.5, 1, 2, 4, 8)
         axis.set_yticks(ticks, [f"{t:g}" for t in ticks])
         axis.minorticks_off()
     axes[0].set_ylabel("efficiency leverage EL")
-    return figure
+    return keyed(figure)
 
 
+@styled
 def curve_picture(table: pd.DataFrame, fits: Mapping[str, Fit]):
     """Draws every run's loss over compute, and the power law of each arm."""
-    figure, (axis,) = panels(width=7.5, height=4.8)
-    mixtures = viridis(0, 0.9, max(len(fits) - 1, 1))
-    for (arm, found), colour in zip(fits.items(), [(0.8, 0.1, 0.1, 1.0), *mixtures], strict=False):
+    figure, (axis,) = panels(wide=True, height=3.2)
+    mixtures = style.shades(max(len(fits) - 1, 1))
+    for (arm, found), colour in zip(fits.items(), [HELD_OUT, *mixtures], strict=False):
         group, used = table[table["arm"] == arm], found.observations.frame
         line = np.geomspace(group["flops"].min(), group["flops"].max(), 50)
-        axis.plot(group["flops"], group["loss"], ".", ms=4, alpha=0.4, color=colour)
-        axis.plot(used["flops"], used["loss"], "o", ms=4, color=colour)
+        axis.plot(group["flops"], group["loss"], ".", alpha=0.4, color=colour)
+        axis.plot(used["flops"], used["loss"], "o", color=colour)
         curve = found.predict({"flops": line}, new_run=False)["prediction"]
         axis.plot(line, curve, "-", lw=1.2, color=colour, label=arm)
-    axis.plot([], [], ".", ms=4, alpha=0.4, color="black", label="not compute-efficient: left out")
+    axis.plot([], [], ".", alpha=0.4, color=INK, label="not compute-efficient: left out")
     finish(axis, COMPUTE, "held-out loss (nats/token)")
-    return figure
+    return keyed(figure)

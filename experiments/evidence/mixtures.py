@@ -15,6 +15,7 @@ from experiments.evidence.figures import finish, panels
 from experiments.evidence.report import Block, Picture, Table, Text
 from fitting.mixtures import baselines, cross_validate, fit_target, scores, usable
 from fitting.proposals import distances
+from fitting.style import HELD_OUT, QUIET, keyed, styled
 from scaling import unfolded
 
 
@@ -181,27 +182,27 @@ def mixture_table(design, found, names) -> pd.DataFrame:
     return table[["mixture", *table.columns.drop("mixture")]]
 
 
+@styled
 def picture(found, crossed, arms: pd.DataFrame, pairs: pd.DataFrame):
     """Draws predicted against observed, small against large, and the larger runs by mixture."""
-    figure, (left, middle, right) = panels(3, 4.3, 4.2)
+    figure, (left, middle, right) = panels(3, height=2.4)
     observed = found.proxies.loss
     shown = [name for name in crossed if name != "stratified"]
     for name, mark in zip(shown, "o^sx", strict=False):
-        left.plot(crossed[name], observed, mark, ms=4, alpha=0.7, label=name)
+        left.plot(crossed[name], observed, mark, alpha=0.7, label=name)
     ends = [observed.min(), observed.max()]
-    left.plot(ends, ends, "k-", lw=0.8)
-    middle.plot(pairs["small"], pairs["large"], "o", ms=5)
+    left.plot(ends, ends, "-", color=QUIET, lw=0.8)
+    middle.plot(pairs["small"], pairs["large"], "o")
     order = list(dict.fromkeys(arms["arm"]))
     for _, group in arms.groupby("seed"):
         at = [order.index(arm) for arm in group["arm"]]
-        right.plot(at, group["target"], "o-", ms=5, lw=0.6, color="0.6")
+        right.plot(at, group["target"], "o-", lw=0.6, color=QUIET)
     means = arms.groupby("arm")["target"].mean()[order]
     at = np.arange(len(order))
-    right.hlines(means, at - 0.25, at + 0.25, color="C3", lw=2)
-    flat, larger = dict(xscale="linear", legend=""), "larger run (nats/token)"
+    right.hlines(means, at - 0.25, at + 0.25, color=HELD_OUT, lw=1.8)
+    flat, larger = dict(xscale="linear"), "larger run (nats/token)"
     finish(left, "predicted (nats/token)", "observed (nats/token)", xscale="linear")
-    finish(middle, "proxy (nats/token)", larger, **flat, title="sampled mixtures at both sizes")
-    finish(right, "", larger, **flat, title="mixtures at the larger size")
-    left.set_title("proxies, each predicted without its fold")
+    finish(middle, "proxy (nats/token)", larger, **flat)
+    finish(right, "", larger, **flat)
     right.set_xticks(at, [arm.replace(" ", "\n") for arm in order])
-    return figure
+    return keyed(figure)

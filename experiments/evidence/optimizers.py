@@ -14,6 +14,7 @@ from experiments.evidence.descent import Point, Tuned
 from experiments.evidence.figures import per_panel
 from experiments.evidence.report import Block, Picture, Table, Text
 from fitting.speed_up import SpeedUp, speed_up
+from fitting.style import keyed, styled
 from models import count
 from refused import Refused
 from scaling import Recipe, unfolded
@@ -185,9 +186,10 @@ def trend(slope: Claim) -> str:
     return {"higher": "grows", "lower": "falls"}.get(slope.verdict, "not resolved")
 
 
+@styled
 def picture(sound: pd.DataFrame):
     """Draws loss over tokens, a panel per width, a line per arm."""
     labels, title = ("tokens (millions)", "held-out loss (nats/token)"), "width {}".format
     shown = sound.assign(millions=sound["tokens"] / 1e6)
     settings = dict(x="millions", by="arm", share=False, ticks="plain")
-    return per_panel(shown, "width", "loss", labels, title, **settings)[0]
+    return keyed(per_panel(shown, "width", "loss", labels, title, **settings)[0])

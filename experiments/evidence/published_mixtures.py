@@ -30,6 +30,7 @@ from fitting.mixtures import (
 )
 from fitting.observations import read_frame
 from fitting.proposals import Bounds, convex, distances, simulate
+from fitting.style import MARKS, keyed, styled
 from refused import Refused
 
 OUT = Path(__file__).parents[1] / "results"
@@ -147,21 +148,20 @@ def proposal_table(found: dict, train: Proxies, mixtures: dict[str, np.ndarray])
     return pd.DataFrame(rows)
 
 
+@styled
 def picture(table: pd.DataFrame, mixtures: dict[str, np.ndarray], train: Proxies) -> Figure:
     """Draws rank correlations with intervals by size, and the shares that are proposed."""
-    figure, (left, right) = panels(2, 6.4, 4.9)
+    figure, (left, right) = panels(2, height=3.2)
     names = [name for name in table["predictor"].unique() if name != "stratified"]
     for index, name in enumerate(names):
         rows = table[table["predictor"] == name]
         x = np.arange(len(rows)) + 0.14 * (index - (len(names) - 1) / 2)
         y = rows["rank correlation x 100"].to_numpy()
         ends = np.abs(rows[[LOW, HIGH]].to_numpy().T - y)
-        left.errorbar(x, y, ends, fmt="o", ms=5, capsize=3, label=name)
-    linear = dict(xscale="linear", legend="")
-    title = "Pile-CC loss predicted from 512 proxies of 1M"
-    finish(left, "parameters", "rank correlation × 100, 90 % interval", title=title, **linear)
+        left.errorbar(x, y, ends, fmt=MARKS[index], capsize=2, label=name)
+    linear = dict(xscale="linear")
+    finish(left, "parameters", "rank correlation × 100, 90 % interval", **linear)
     left.set_xticks(range(len(SIZES)), SIZES)
-    left.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=4)
     shown = {name: mixtures[name] for name in list(mixtures)[:4]} | {"natural": mixtures["natural"]}
     largest = np.argsort(-np.max(list(shown.values()), axis=0))[:8]
     y, height = np.arange(len(largest)), 0.8 / len(shown)
@@ -169,9 +169,8 @@ def picture(table: pd.DataFrame, mixtures: dict[str, np.ndarray], train: Proxies
         right.barh(y + (index - 2) * height, mixture[largest], height, label=name)
     right.set_yticks(y, [train.domains[i] for i in largest])
     right.invert_yaxis()
-    title = "Proposed mixtures (the eight largest domains)"
-    finish(right, "share of training tokens", title=title, **linear | {"legend": "best"})
-    return figure
+    finish(right, "share of training tokens", **linear)
+    return keyed(figure)
 
 
 def verdict(table: pd.DataFrame) -> str:
@@ -252,7 +251,8 @@ def main(argv=None) -> dict[str, pd.DataFrame]:
         Picture(
             "ranks",
             picture(rank_table, mixtures, train),
-            "Rank correlations by size and proposed mixtures.",
+            "Left: rank correlations of the Pile-CC loss predicted from 512 proxies of 1M, by "
+            "size. Right: the proposed mixtures' eight largest domains.",
         ),
     ]
     write_blocks(options.out / "published_mixtures", "RegMix's table, refitted", blocks + tables)

@@ -16,6 +16,7 @@ from experiments.evidence.report import Block, Picture, Table, Text
 from fitting import Fit, Observations, fit
 from fitting.mixtures import rank_correlation
 from fitting.qat import optimal_fraction, tokens_per_byte
+from fitting.style import INK, QUIET, keyed, styled
 
 DRAWS = 2000
 
@@ -102,6 +103,7 @@ def penalty_blocks(paired: pd.DataFrame, law: Fit) -> list[Block]:
     ]
 
 
+@styled
 def penalty_figure(classic: pd.DataFrame, law: Fit):
     """Draws the penalty over the share, a panel per bits, a colour per size."""
     cells = classic.assign(cell=list(zip(classic["width"], classic["tokens"], strict=True)))
@@ -112,8 +114,6 @@ def penalty_figure(classic: pd.DataFrame, law: Fit):
         "penalty",
         ("quantised share of the tokens", "loss above full precision (nats/token)"),
         named,
-        width=3.4,
-        legend="",
         share=False,
         x="fraction",
         by="cell",
@@ -128,9 +128,7 @@ def penalty_figure(classic: pd.DataFrame, law: Fit):
         curve = law_loss(law, params, tokens, bits, line) - law_loss(law, params, tokens, bits, 0.0)
         style = "-" if tokens == most else "--"
         axes[bits].plot(line, curve, style, lw=1, color=colours[width])
-    labels = next(iter(axes.values())).get_legend_handles_labels()
-    figure.legend(*labels, loc="outside lower center", ncols=3, fontsize=8)
-    return figure
+    return keyed(figure)
 
 
 def vertex(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -222,25 +220,26 @@ def optimum_text(best: pd.DataFrame) -> str:
     )
 
 
+@styled
 def optimum_figure(best: pd.DataFrame):
     """Draws the best share against S, with the published curve."""
     figure, (axis,) = panels()
     colours, s = shades(best["bits"]), best["tokens per byte S"]
     line = np.geomspace(s.min() / 1.5, s.max() * 1.5, 80)
     curve = optimal_fraction(8.0, line, 1.0)
-    axis.plot(line, curve, "k-", lw=1.2, label="published, exp(−6.73/ln S)")
-    hollow = dict(s=22, facecolors="none")
+    axis.plot(line, curve, "-", color=INK, label="published, exp(−6.73/ln S)")
+    hollow = dict(s=12, facecolors="none")
     for bits, group in best.groupby("bits"):
         known, rest = group[group[LOW].notna()], group[group[LOW].isna()]
-        y, style = known["parabola"], dict(ms=5, color=colours[bits])
+        y, style = known["parabola"], dict(color=colours[bits])
         intervals(axis, known[s.name], y, known[LOW], known[HIGH], label=named(bits), **style)
         axis.scatter(rest[s.name], rest["best of those tried"], edgecolors=colours[bits], **hollow)
         axis.plot(group[s.name], group["fitted law"], "x", **style)
-    axis.plot([], [], "x", ms=5, color="0.3", label="the fitted law's")
-    axis.scatter([], [], edgecolors="0.3", label="best of those tried, no interval", **hollow)
+    axis.plot([], [], "x", color=INK, label="the fitted law's")
+    axis.scatter([], [], edgecolors=INK, label="best of those tried, no interval", **hollow)
     labels = ("S, tokens per byte of quantised weights", "best quantised share")
-    finish(axis, *labels, ylim=(0, 0.8), legend="upper left")
-    return figure
+    finish(axis, *labels, ylim=(0, 0.8))
+    return keyed(figure)
 
 
 def gains(losses: pd.DataFrame) -> pd.Series:
@@ -285,21 +284,27 @@ def fusion_blocks(paired: pd.DataFrame) -> list[Block]:
         "Perplexity that fusion saves at equal tokens, averaged per trunk; 90 % intervals are "
         "Student's over trunks (sizes and seeds)."
     )
-    labels = ("quantised share", "perplexity saved by fusion (%)")
-    shown = dict(x="fraction", by="bits", label=named, error="sem", colours=shades(every["bits"]))
-    ticks = every["fraction"].unique()
-    figure, axes = per_panel(every, "tokens", "gain", labels, millions, ticks=ticks, **shown)
-    for axis in axes.values():
-        axis.axhline(0, color="k", lw=0.8)
     return [
         Text("## Cooldown inside the quantised phase\n\n" + bullets(said, [how])),
-        Picture("fusion", figure, "Perplexity that fusion saves, by share and bits."),
+        Picture("fusion", fusion_figure(every), "Perplexity that fusion saves, by share and bits."),
         Table(
             "fusion",
             pd.DataFrame(rows),
             "Gain of the fused over the classic schedule at equal tokens.",
         ),
     ]
+
+
+@styled
+def fusion_figure(every: pd.DataFrame):
+    """Draws what fusion saves over the share, a panel per token count, a colour per bits."""
+    labels = ("quantised share", "perplexity saved by fusion (%)")
+    shown = dict(x="fraction", by="bits", label=named, error="sem", colours=shades(every["bits"]))
+    ticks = every["fraction"].unique()
+    figure, axes = per_panel(every, "tokens", "gain", labels, millions, ticks=ticks, **shown)
+    for axis in axes.values():
+        axis.axhline(0, color=QUIET, lw=0.8, zorder=0)
+    return keyed(figure)
 
 
 def memory_blocks(paired: pd.DataFrame, law: Fit) -> list[Block]:
@@ -319,8 +324,6 @@ def memory_blocks(paired: pd.DataFrame, law: Fit) -> list[Block]:
         counts = group["best"].value_counts().sort_index().items()
         wins = ", ".join(f"{named(bits)} at {count}" for bits, count in counts)
         said.append(f"counted as {shown}: {wins} of {len(group)} sizes")
-    labels = ("packed weights (bytes)", "held-out loss (nats/token)")
-    how = dict(x="bytes", by="bits", label=named, colours=shades(lowest["bits"]))
     return [
         Text(
             "## Bits at fixed memory\n\nLowest loss at equal size of the weights, "
@@ -328,11 +331,19 @@ def memory_blocks(paired: pd.DataFrame, law: Fit) -> list[Block]:
         ),
         Picture(
             "memory",
-            per_panel(lowest, "tokens", "loss", labels, millions, **how)[0],
+            memory_figure(lowest),
             "Loss at the best share (classic) against the packed size of the weights.",
         ),
         Table("memory", table, "Best bits at a size of the weights, by interpolation and law."),
     ]
+
+
+@styled
+def memory_figure(lowest: pd.DataFrame):
+    """Draws the least loss over the size of the weights, a panel per token count."""
+    labels = ("packed weights (bytes)", "held-out loss (nats/token)")
+    how = dict(x="bytes", by="bits", label=named, colours=shades(lowest["bits"]))
+    return keyed(per_panel(lowest, "tokens", "loss", labels, millions, **how)[0])
 
 
 def fixed_memory(

@@ -66,6 +66,7 @@ Block = Text | Table | Picture | Page
 
 # Without it a phone shows the page as wide as a desk's, at 40 % of its size.
 VIEWPORT = '<meta name="viewport" content="width=device-width, initial-scale=1">'
+ON_A_PAGE = 140  # pixels of a page for an inch of a figure: a full page's figure fills it
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
        color: #1a1a1a; background: #fff; overflow-wrap: anywhere }
@@ -74,7 +75,7 @@ table { border-collapse: collapse; font-size: 14px; margin: .5rem 0; display: bl
 th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #ddd;
          white-space: nowrap }
 th:first-child, td:first-child { text-align: left }
-img { max-width: 100% }
+img { max-width: 100%; height: auto }
 figcaption, .caption { color: #555; font-size: 14px }
 pre { overflow-x: auto; background: #f6f6f6; padding: .6rem; font-size: 13px }
 """
@@ -187,15 +188,15 @@ def write_block(folder: epath.Path, block: Block) -> tuple[str, str]:
     from fitting.style import as_bytes
 
     file = f"figures/{block.name}.png"
-    tight = {"dpi": 130, "bbox_inches": "tight"}
-    image, *others = (as_bytes(block.figure, kind, **tight) for kind in ("png", "pdf", "svg"))
+    image, *others = (as_bytes(block.figure, kind) for kind in ("png", "pdf", "svg"))
     (folder / file).write_bytes(image)
     for kind, text in zip(("pdf", "svg"), others, strict=True):
         (folder / f"figures/{block.name}.{kind}").write_bytes(text)
     source = base64.b64encode(image).decode()
+    width = round(ON_A_PAGE * block.figure.get_figwidth())
     return (
         f"![{safe(block.caption)}]({file})\n\n*{safe(block.caption)}*",
-        f'<figure><img alt="{caption}" src="data:image/png;base64,{source}">'
+        f'<figure><img alt="{caption}" width="{width}" src="data:image/png;base64,{source}">'
         f"<figcaption>{caption}</figcaption></figure>",
     )
 

@@ -11,6 +11,7 @@ from experiments.evidence.figures import finish, panels
 from experiments.evidence.law import identified, law_table
 from experiments.evidence.report import Block, Picture, Table, Text
 from fitting import Observations, fit
+from fitting.style import MARKS, keyed, styled
 from refused import Refused
 from scaling.labels import label_names, unfolded
 
@@ -92,11 +93,11 @@ def plain(name: str) -> str:
     return re.sub(r"\W+", "_", name)
 
 
+@styled
 def picture(tables: Mapping[str, pd.DataFrame], measure: str):
     """Draws the measure over training FLOPs, a colour per study."""
-    figure, (axis,) = panels(width=8.5)
-    for name, table in tables.items():
-        axis.plot(table["flops"], table[measure], "o", label=name, markersize=4)
-    axis.set_xscale("log")
+    figure, (axis,) = panels(wide=True)
+    for mark, (name, table) in zip(MARKS, tables.items(), strict=False):
+        axis.plot(table["flops"], table[measure], mark, label=name)
     finish(axis, "training FLOPs", f"held-out {measure} (nats per token)")
-    return figure
+    return keyed(figure)

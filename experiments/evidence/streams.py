@@ -12,6 +12,7 @@ from experiments.evidence.figures import finish, means, panels
 from experiments.evidence.law import identified, law_table, parameter
 from experiments.evidence.report import Block, Picture, Table, Text
 from fitting import Fit, Observations, fit
+from fitting.style import keyed, styled
 
 K = {"Stack-V2-Python": 0.3935, "Pile": 0.3345}  # Figure 2 of arXiv:2505.10475.
 SHOWN = {
@@ -70,6 +71,7 @@ def kept_table(trained: pd.DataFrame, kept: pd.DataFrame, most: str) -> Table:
     return Table("kept", pd.DataFrame(rows), "Bits per byte by streams kept; means over seeds.")
 
 
+@styled
 def law_picture(best: pd.DataFrame, found: Fit):
     """Draws loss against non-embedding parameters, a colour and a line of the law per P.
 
@@ -79,19 +81,20 @@ def law_picture(best: pd.DataFrame, found: Fit):
     size = np.geomspace(best["params_non_embedding"].min(), best["params_non_embedding"].max(), 60)
     for index, (p, group) in enumerate(best.groupby("streams")):
         x, y = group["params_non_embedding"], group["loss"]
-        (dots,) = axis.plot(x, y, "o", ms=5, label=counted(p, "stream"))
+        (dots,) = axis.plot(x, y, "o", label=counted(p, "stream"))
         line = {"params_non_embedding": size, "streams": np.full(len(size), float(p))}
         law = found.law.predict(line, found.parameters)
-        axis.plot(size, law, lw=6 / 2**index, color=dots.get_color())
+        axis.plot(size, law, lw=4 / 2**index, color=dots.get_color())
     finish(axis, "params_non_embedding", "held-out loss (nats/token)")
-    return figure
+    return keyed(figure)
 
 
+@styled
 def flops_picture(table: pd.DataFrame):
     """Draws every arm at its best rate over its training FLOPs, a dot per seed."""
-    figure, (axis,) = panels(width=8.5)
+    figure, (axis,) = panels(wide=True)
     for arm, group in at_best(table, "loss").groupby("arm", sort=False):
         mark = next(mark for word, mark in MARKS.items() if word in arm)
         means(axis, group, "flops", "bits_per_byte", "arm", mark=mark, seeds=True)
-    finish(axis, "training FLOPs", "held-out bits per byte", legend="beside")
-    return figure
+    finish(axis, "training FLOPs", "held-out bits per byte")
+    return keyed(figure)

@@ -1,7 +1,7 @@
 // The numbers of the page, computed as `Fit.predict` and `use.ask` compute them in Python: the law
 // at its estimate and at every bootstrap draw, widened, scattered and moved by the misfit.
 
-const FIRST_DECADE = 0, LAST_GRIDS = [181, 21, 21], STENCIL = 3e-3, HALVINGS = 40;
+const FIRST_DECADE = 0, GRID = 121, HALVINGS = 44, INSIDE = 1e-3;
 
 function quantile(sorted, share, lower) {
   const place = share * (sorted.length - 1), below = Math.floor(place), rest = place - below;
@@ -46,33 +46,36 @@ function predict(fit, columns) {
   return {value, low: quantile(sorted, tail), high: quantile(sorted, 1 - tail)};
 }
 
-// The place of the least target along a budget: finer and finer grids in log, then bisection.
+// The size of the least target along a budget, where its slope turns from falling to rising: on a
+// grid in log, then by bisection. Infinity where it is at no size between.
 function bestSize(fit, p, flops, x) {
   const point = x.slice(), end = Math.log10(flops / 6), {size, tokens} = fit.allocation;
-  const at = (decades) => {
+  const put = (decades) => {
     point[size] = 10 ** decades;
     point[tokens] = flops / 6 / point[size];
-    return fit.predict(point, p);
+    return point;
   };
-  let low = FIRST_DECADE, high = end, centre = NaN;
-  for (const points of LAST_GRIDS) {
-    const step = (high - low) / (points - 1);
-    let least = Infinity;
-    centre = low;
-    for (let i = 0; i < points; i++) {
-      const here = low + (high - low) * (i / (points - 1)), value = at(here);
-      if (Number.isFinite(value) && value < least) [least, centre] = [value, here];
-    }
-    [low, high] = [Math.max(centre - step, FIRST_DECADE), Math.min(centre + step, end)];
+  const value = (decades) => {
+    const found = fit.predict(put(decades), p);
+    return Number.isFinite(found) ? found : Infinity;
+  };
+  const grid = (i) => FIRST_DECADE + (end - FIRST_DECADE) * (i / (GRID - 1)), turns = [];
+  for (let i = 0, before = NaN; i < GRID; i++) {
+    const here = fit.slope(put(grid(i)), p);
+    if (before < 0 && here >= 0) turns.push(i);
+    before = here;
   }
+  if (!turns.length) return Infinity;
+  const lower = turns.length > 1 ? turns.map((i) => Math.min(value(grid(i - 1)), value(grid(i)))) : [0];
+  const place = turns[lower.indexOf(Math.min(...lower))];
+  let low = grid(place - 1), high = grid(place);
   for (let i = 0; i < HALVINGS; i++) {
-    centre = (low + high) / 2;
-    const one = at(centre + STENCIL) - at(centre - STENCIL);
-    const two = at(centre + 2 * STENCIL) - at(centre - 2 * STENCIL);
-    if (8 * one > two) high = centre;
-    else low = centre;
+    const centre = (low + high) / 2;
+    if (fit.slope(put(centre), p) < 0) low = centre;
+    else high = centre;
   }
-  return centre > FIRST_DECADE + 1e-3 && centre < end - 1e-3 ? 10 ** centre : Infinity;
+  const inside = high > FIRST_DECADE + INSIDE && high < end - INSIDE;
+  return inside && value(high) <= Math.min(value(FIRST_DECADE), value(end)) ? 10 ** high : Infinity;
 }
 
 // [params, tokens, tokens per param, target] of the least target at a budget, by one draw.

@@ -42,7 +42,8 @@ def explorer(fits: list[Fit], obs: Observations | None = None, title: str = "") 
 def _functions(law: dict) -> str:
     """The functions of one law, taken out of its data: a page runs no text as code."""
     place = law["misfit"].pop("place") if law["misfit"] else "null"
-    return f"{{predict:{law.pop('predict')},closed:{law.pop('closed') or 'null'},place:{place}}}"
+    parts = {name: law.pop(name) or "null" for name in ("predict", "closed", "slope")}
+    return "{" + ",".join(f"{k}:{text}" for k, text in (parts | {"place": place}).items()) + "}"
 
 
 def _text(name: str) -> str:

@@ -148,6 +148,7 @@ def _law(result: Fit, names: list[str]) -> dict:
         "parameters": _parameters(result),
         "predict": trace.prediction(law),
         "closed": trace.allocation(law),
+        "slope": None,
         "allocation": None,
         "flops": law.predictors.index("flops") if "flops" in law.predictors else -1,
         "best": packed([result.parameters[name] for name in law.names]),
@@ -159,7 +160,7 @@ def _law(result: Fit, names: list[str]) -> dict:
     }
     if allocates:
         place = {"size": law.predictors.index(law.size), "tokens": law.predictors.index("tokens")}
-        told["allocation"] = place
+        told |= {"allocation": place, "slope": None if law.allocation else trace.slope(law)}
     if result.draws is not None:
         drawn = result.parameter_draws()
         points = np.stack([drawn[name] for name in law.names], axis=1)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from fitting.dual import Dual, slope_of
 from fitting.held_out import along
 from fitting.law import Law, combine
 from refused import Refused
@@ -50,6 +51,8 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __array_ufunc__(self, ufunc, method, *inputs, **settings):
         """Writes the line of an operation."""
+        if any(isinstance(value, Dual) for value in inputs):
+            return NotImplemented
         name, codes = ufunc.__name__, [code_of(value) for value in inputs]
         if method == "__call__" and not settings:
             if name in _BINARY:
@@ -62,6 +65,8 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __array_function__(self, function, types, args, settings):
         """Writes the line of a choice; the real part of a real number is itself."""
+        if Dual in types:
+            return NotImplemented
         if function is np.real:
             return args[0]
         if function is np.where and len(args) == 3:
@@ -88,6 +93,19 @@ def prediction(law: Law) -> str:
     values = [Traced(program, f"p[{i}]") for i in range(len(law.names))]
     total = combine(law, law.terms(columns, *values[law.linear_count :]), values)
     return program.function("x,p", code_of(np.power(10.0, total) if _log10(law) else total))
+
+
+def slope(law: Law) -> str:
+    """JavaScript `(x, p) => slope` of a law that allocates, before its link, in log size along a
+    budget of size times tokens.
+    """
+    program = Program()
+    columns = {name: Traced(program, f"x[{i}]") for i, name in enumerate(law.predictors)}
+    for name, sign in ((law.size, 1.0), ("tokens", -1.0)):
+        columns[name] = Dual(columns[name], sign * columns[name])
+    values = [Traced(program, f"p[{i}]") for i in range(len(law.names))]
+    found = slope_of(combine(law, law.terms(columns, *values[law.linear_count :]), values))
+    return program.function("x,p", code_of(0.0 if found is None else found))
 
 
 def allocation(law: Law) -> str | None:

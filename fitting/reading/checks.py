@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from fitting.columns import COUNTS, PARAMETER_COUNTS, TEXTS, unit
+from fitting.reading.names import words
 from fitting.reading.sheet import Sheet
 from refused import Refused
 
@@ -17,6 +18,7 @@ _APART = 1.5  # decades between neighbours in tokens for each parameter
 # parameters and tokens that changed places.
 _FEW_TOKENS = 0.2
 _WORSE = 1.1  # of the loss of a run with fewer parameters and tokens, beyond noise and settings
+_ALIKE = 1e-3  # relative difference within which two columns say the same
 _MOST = 2000  # rows that are compared with one another
 _UNFINISHED = {"crashed", "failed", "killed", "running", "pending", "preempted", "canceled"}
 _UNFINISHED |= {"cancelled", "error", "interrupted", "queued", "stopped", "timeout", "unfinished"}
@@ -39,6 +41,7 @@ def check_units(frame: pd.DataFrame, rows: np.ndarray, sheet: Sheet) -> None:
     for name in COUNTS:
         if name in frame and name != "step":
             _refuse_odd(name, np.asarray(frame[name], float), rows, sheet)
+            _refuse_parts(name, np.asarray(frame[name], float), rows, sheet)
     counts = [name for name in PARAMETER_COUNTS if name in frame]
     if "flops" in frame and "tokens" in frame and counts:
         rule = np.asarray(frame[counts[-1]], float) * np.asarray(frame["tokens"], float)
@@ -46,6 +49,15 @@ def check_units(frame: pd.DataFrame, rows: np.ndarray, sheet: Sheet) -> None:
             ratio = np.asarray(frame["flops"], float) / rule
         if "experts" not in frame and "streams" not in frame:
             _refuse_odd("flops", ratio, rows, sheet, "of parameters x tokens ")
+
+
+def _refuse_parts(name, values, rows, sheet: Sheet):
+    """Refuses counts between nothing and one: they are in some unit that nobody named."""
+    small = np.flatnonzero((values > 0) & (values < 1))
+    if len(small):
+        given = f"{values[small[0]]:g} in {sheet.places(rows[small])}"
+        fix = f"--columns='{name}={name}[B]' if they are in billions, [M] in millions, [1] as told"
+        raise Refused(name, given, f"counts, of at least one; {fix}")
 
 
 def _refuse_odd(name, values, rows, sheet: Sheet, what: str = ""):
@@ -97,6 +109,7 @@ def without_repeats(frame: pd.DataFrame, notes: list[str]) -> np.ndarray:
 def suspicions(frame: pd.DataFrame, rows: np.ndarray, sheet: Sheet, where: str | None) -> list[str]:
     """What else looks odd, one line each."""
     found = _steps_as_tokens(frame)
+    found += _in_another_unit(frame)
     found += _apart(frame, rows, sheet)
     found += _rising(frame, rows, sheet)
     found += _unfinished(frame, where)
@@ -119,6 +132,23 @@ def _steps_as_tokens(frame: pd.DataFrame) -> list[str]:
     if middle < _FEW_TOKENS:
         what = "steps given as tokens, or columns that changed places?"
         return [f"tokens: median {middle:.2g} for each parameter; {what} {fix}"]
+    return []
+
+
+def _in_another_unit(frame: pd.DataFrame) -> list[str]:
+    """A loss that a perplexity beside it says to be in bits, or to be that perplexity."""
+    names = [n for n in frame if {"ppl", "perplexity"} & set(words(n))]
+    names = [n for n in names if pd.api.types.is_numeric_dtype(frame[n])]
+    for name in names if "loss" in frame else []:
+        loss, other = (np.asarray(frame[column], float) for column in ("loss", name))
+        with np.errstate(all="ignore"):
+            for kind, told, values in (
+                ("bits", f"log2 of {name}, in bits?", np.log2(other)),
+                ("perplexity", f"equal to {name}?", other),
+            ):
+                apart = np.abs(values / loss - 1)
+                if np.isfinite(apart).any() and np.nanmedian(apart) < _ALIKE:
+                    return [f"loss: {told} --columns='loss=loss[{kind}]'"]
     return []
 
 

@@ -33,6 +33,8 @@ _FILLERS = {
 _HELD_OUT = {"eval", "val", "valid", "validation", "test", "heldout", "held", "out", "dev"}
 _TRAIN = {"train", "training", "trained", "trainer"}
 _LOSS = {"loss", "nll", "ce", "xent"}
+_LIKELIHOODS = ({"log", "likelihood"}, {"loglikelihood"}, {"loglik"}, {"log", "lik"}, {"ll"})
+_LIKELIHOODS += ({"logprob"}, {"log", "prob"}, {"logprobs"}, {"logp"}, {"log", "probability"})
 _ONE_LOSS = [{word} for word in sorted(_LOSS)]
 _LOSS_WORDS = {"cross", "entropy", "lm", "mean", "avg", "average", "last", "end", "nats", "token"}
 _LOSS_WORDS |= {"per", "in"}
@@ -173,10 +175,10 @@ def _params(frame, names, need) -> tuple[dict[str, Meant], list[Question]]:
     (name, scale), options = unsure[0], list(PARAMETER_COUNTS[:2])
     if need in PARAMETER_COUNTS:
         options = [need]
-    scale = scale or ("M" if _middle(frame, name) < LEAST["params"] else "")
+    scales = (scale,) if scale else _scales(_middle(frame, name), "params")
     why = "embeddings counted or not?" if len(options) > 1 else f"is it {need}?"
-    why += f" in {scale}?" if scale else ""
-    return {}, [Question(name, why, tuple(str(Meant(o, scale)) for o in options))]
+    why += f" in {' or '.join(scales)}?" if scales[0] else ""
+    return {}, [Question(name, why, tuple(str(Meant(o, s)) for s in scales for o in options))]
 
 
 def _which(candidates, need) -> Question:
@@ -196,7 +198,7 @@ def _scaled(frame, sure, kind) -> tuple[dict[str, Meant], list[Question]]:
     for name, (ours, scale) in sure.items():
         if not scale and _middle(frame, name) < LEAST[kind]:
             why = f"median {_middle(frame, name):g}; in which unit?"
-            options = tuple(str(Meant(ours, one)) for one in ("M", "B"))
+            options = tuple(str(Meant(ours, one)) for one in _scales(_middle(frame, name), kind))
             questions.append(Question(name, why, (*options, ours)))
             continue
         found[name] = Meant(ours, scale)
@@ -204,6 +206,16 @@ def _scaled(frame, sure, kind) -> tuple[dict[str, Meant], list[Question]]:
     for name in [name for name, meant in found.items() if ours.count(meant.ours) > 1]:
         questions.append(Question(name, "several such columns", (str(found.pop(name)),)))
     return found, questions[:1] if len(questions) > 1 else questions
+
+
+def _scales(middle: float, kind: str) -> tuple[str, ...]:
+    """Units that a count so small may be in, the likelier one first; "" for none.
+
+    Papers count parameters in millions up to about a billion, and tokens in billions.
+    """
+    if not middle < LEAST[kind]:
+        return ("",)
+    return ("B", "M") if kind == "tokens" or middle < 20 else ("M", "B")
 
 
 def _tokens(frame, names, need) -> tuple[dict[str, Meant], list[Question]]:
@@ -250,6 +262,9 @@ def _loss(frame, names, need) -> tuple[dict[str, Meant], list[Question]]:
         rest = set(parts) - _FILLERS - _LOSS_WORDS
         if rest & {"ppl", "perplexity"} and rest - _HELD_OUT - _TRAIN <= {"ppl", "perplexity"}:
             others.append(Question(name, "a perplexity?", ("loss[perplexity]", "loss")))
+        elif rest - _HELD_OUT - _TRAIN in _LIKELIHOODS and _middle(frame, name) < 0:
+            why = "a mean log-likelihood of a token?"
+            others.append(Question(name, why, ("loss[log_likelihood]",)))
         elif _in_bits(set(parts), scale):
             others.append(Question(name, "bits per token?", ("loss[bits]", "bits_per_byte")))
         elif not rest & _LOSS and set(parts) != {"cross", "entropy"} and str(name) != "L":

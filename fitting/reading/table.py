@@ -9,6 +9,7 @@ import pandas as pd
 from fitting.columns import COUNTS, PARAMETER_COUNTS, TEXTS, unit
 from fitting.expression import where as rows_where
 from fitting.reading.cells import MISSING, as_numbers, decimal_marks
+from fitting.reading.chart import without_chart
 from fitting.reading.checks import check_units, curve_notes, suspicions, without_repeats
 from fitting.reading.formats import sheet_of
 from fitting.reading.names import guessed, held_out_losses, lacking
@@ -49,7 +50,8 @@ def read_table(
         with its row and column. Unsure: a column that may mean several things.
     """
     needs = tuple(needs)
-    sheet = without_row_numbers(sheet_of(path, curves is not None))
+    sheet = without_chart(sheet_of(path, curves is not None), curves is not None)
+    sheet = without_row_numbers(sheet)
     notes = list(sheet.notes)
     given = meanings(columns or {}, sheet.frame, needs)
     frame, every, bad = _meant(sheet, given, needs, curves is None, notes)

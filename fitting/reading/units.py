@@ -10,8 +10,13 @@ from fitting.columns import COLUMNS, unit
 from refused import Refused
 
 SCALES = {"k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12, "%": 0.01}
-# Cross-entropies to nats: a bit is ln 2 nats, a perplexity is the exponential of nats.
-LOSSES = {"bits": lambda bits: bits * np.log(2.0), "perplexity": np.log}
+# Cross-entropies to nats: a bit is ln 2 nats, a perplexity is the exponential of nats, a mean
+# log-likelihood of a token is their negative.
+LOSSES = {
+    "bits": lambda bits: bits * np.log(2.0),
+    "perplexity": np.log,
+    "log_likelihood": np.negative,
+}
 _ACCEPTED = f"{', '.join([*SCALES, *LOSSES])}, a number or a column that multiplies"
 
 

@@ -14,6 +14,7 @@ from models import count
 from models.codes import Codes
 from refused import Refused
 from scaling.columns import COLUMNS
+from tests.drawn import stumbles
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +122,7 @@ def test_the_report_gives_verdicts_and_ratios_of_perplexity(config, corpus):
     runs = planted(made, {"codes 0/1": 0.2, "codes ±1": -0.1})
     results = binary_codes.Results(config, None, corpus, runs, runs[:0])
     blocks = {getattr(b, "name", i): b for i, b in enumerate(binary_codes.report(results))}
+    assert stumbles(blocks.values()) == {}
     assert "8 bits a token, 2 copies" in blocks[0].markdown
     verdicts = blocks["differences"].frame.set_index("arm")["verdict"]
     assert verdicts["codes 0/1"] == "higher" and verdicts["codes ±1"] == "lower"

@@ -12,6 +12,7 @@ from experiments.evidence.setup import Setup
 from models import Experts, count
 from models.accounting import leverage_flops
 from scaling import plan
+from tests.drawn import stumbles
 
 CORPUS = SimpleNamespace(name="bytes", content_hash="0", vocabulary=256)
 
@@ -102,6 +103,7 @@ def test_planted_leverage_is_measured_inside_its_intervals(config):
     gains = {arm: 1.0 if e is None else 2.0 + e.granularity / 4 for arm, e in arms.items()}
     runs = planted(config, gains)
     blocks = module.report(SimpleNamespace(config=config, corpus=CORPUS, runs=runs))
+    assert stumbles(blocks) == {}
     tables = {b.name: b.frame for b in blocks if isinstance(b, Table)}
     found = tables["leverage"]
     truth = found["arm"].map(gains)

@@ -16,6 +16,7 @@ from refused import Refused
 from scaling import plan
 from scaling.labels import joined
 from scaling.optimizers import OPTIMIZERS
+from tests.drawn import stumbles
 
 # Planted: tokens that an arm is worth over AdamW's, by width.
 FACTORS = {"adamw": lambda width: 1.0, "muon": lambda width: 1.3, "lion": lambda width: 28 / width}
@@ -90,6 +91,7 @@ def test_settings_are_arrays_so_that_a_neighbour_is_the_same_program(ended):
 def test_the_report_finds_the_planted_speed_ups_and_their_trend(ended):
     asked, study, _ = ended
     blocks = study.report(results(asked, study))
+    assert stumbles(blocks) == {}
     tables = {block.name: block.frame for block in blocks if isinstance(block, Table)}
     ups = tables["speed_ups"].set_index(["arm", "width"])
     for width in asked.widths:

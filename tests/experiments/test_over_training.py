@@ -9,6 +9,7 @@ from experiments.evidence.report import Picture, Table, write_report
 from experiments.evidence.study import Results
 from models import count
 from scaling import plan
+from tests.drawn import stumbles
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,7 @@ def test_the_report_says_what_it_found(study, tmp_path):
     runs = planted(study)
     runs.loc[3, ["loss", "diverged_step"]] = [np.nan, 17]
     blocks = study.report(Results(config, plan(study.runs), study.corpus, runs, runs[:0]))
+    assert stumbles(blocks) == {}
     write_report(tmp_path, study, config, blocks)
     text = (tmp_path / "report.md").read_text()
     head = text.split("\n\n")[1]

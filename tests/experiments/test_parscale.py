@@ -9,6 +9,7 @@ from experiments.evidence.report import Table, write_report
 from experiments.evidence.study import Results
 from models import count
 from scaling import KeepStreams, plan
+from tests.drawn import stumbles
 
 K = 0.4
 
@@ -95,6 +96,7 @@ def planted(study, config) -> pd.DataFrame:
 def test_the_report_finds_the_planted_law_and_names_every_arm(study, config, tmp_path):
     runs = planted(study, config)
     blocks = study.report(Results(config, plan(study.runs), study.corpus, runs, runs[:0]))
+    assert stumbles(blocks) == {}
     write_report(tmp_path, study, config, blocks)
     text = (tmp_path / "report.md").read_text()
     table = next(b.frame for b in blocks if isinstance(b, Table) and b.name == "fit")

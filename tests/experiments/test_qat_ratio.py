@@ -14,6 +14,7 @@ from experiments.evidence.study import Results
 from models import count
 from scaling import Store, Worker, make_mesh, plan, tables
 from scaling.interchange.opened import read
+from tests.drawn import stumbles
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +129,7 @@ def test_the_report_finds_what_was_planted(blocks, config, study, tmp_path):
         assert held[name]["QAT law"] < held[name]["Chinchilla without bits"]
     assert any("not to be quoted" in b.markdown for b in blocks if isinstance(b, Text))
     pictures = {b.name for b in blocks if isinstance(b, Picture)}
+    assert stumbles(blocks) == {}
     assert pictures == {"penalty", "optimum", "fusion", "memory"}
 
 

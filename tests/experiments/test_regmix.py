@@ -17,6 +17,7 @@ from experiments.evidence.study import Results
 from models import count
 from refused import Refused
 from scaling import Store, plan
+from tests.drawn import stumbles
 
 
 @pytest.fixture(autouse=True)
@@ -107,6 +108,7 @@ def test_the_report_says_who_wins_and_shows_both_baselines(config, study):
     further = study.then(first)
     whole = replace(study, runs=(*study.runs, *further), then=None)
     blocks = study.report(results(config, whole))
+    assert stumbles(blocks) == {}
     text = "\n".join(block.markdown for block in blocks if isinstance(block, Text))
     assert "**stratified**: +" in text and "]: higher than the proposal." in text
     assert "one comparison made twice" in text

@@ -12,6 +12,7 @@ from experiments.evidence.setup import Setup
 from experiments.evidence.study import Results
 from models import Stem, count
 from scaling import plan
+from tests.drawn import stumbles
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +122,7 @@ def test_the_report_says_which_side_is_better_at_equal_active_and_at_equal_total
 ):
     shifts = {"STEM 1/3": -0.05, "STEM 1/2": 0.05, "dense, total of 1/3": -0.1}
     written = blocks(study, config, planted(study, config, shifts))
+    assert stumbles(written) == {}
     tables = {block.name: block.frame for block in written if isinstance(block, Table)}
     verdicts = tables["differences"].set_index("arm")["verdict"]
     assert verdicts["STEM 1/3"] == "lower" and verdicts["STEM 1/2"] == "higher"

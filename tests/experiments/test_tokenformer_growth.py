@@ -14,6 +14,7 @@ from experiments.evidence.setup import Setup
 from experiments.evidence.study import Results
 from models import count
 from scaling import plan, unfolded
+from tests.drawn import stumbles
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +119,7 @@ def test_the_report_finds_what_was_planted(config, trials, tmp_path):
     np.testing.assert_allclose(table.loc[~random, "jump (nats/token)"], 0, atol=1e-12)
     study = growth.study(config)
     blocks = growth.report(Results(config, plan(study.runs), corpus, runs, runs[:0]))
+    assert stumbles(blocks) == {}
     write_report(tmp_path, study, config, blocks)
     text = (tmp_path / "report.md").read_text()
     assert "cost the same training FLOPs" in text

@@ -55,5 +55,32 @@ def test_short_logarithmic_axes_have_plain_numbers(low, high):
     assert 2 <= len(told) <= 6 and all(re.fullmatch(r"\d+(\.\d+)?", text) for text in told)
 
 
+def test_numbers_from_a_million_on_are_powers_of_ten():
+    told = [style.number(value, 2) for value in (0.25, 64e3, 1e18, 3.2e19, 2e-7)]
+    assert told == ["0.25", "64000", "$10^{18}$", r"$3.2 \times 10^{19}$", r"$2 \times 10^{-7}$"]
+    assert style.number(2.5e6) == r"$2.5 \times 10^{6}$"
+
+
+@style.styled
+def told(names, wide: bool):
+    figure, axes = style.panels(wide=wide)
+    for name in names:
+        axes[0, 0].plot([0, 1], [0, 1], label=name)
+    return style.keyed(figure)
+
+
+def test_a_legend_has_as_many_columns_as_its_figure_holds_and_reads_in_rows():
+    names = [f"the run of number {index}" for index in range(5)]
+    for wide, rows in ((True, [names[:3], names[3:]]), (False, [names[:2], names[2:4], names[4:]])):
+        figure = told(names, wide)
+        figure.canvas.draw()
+        by_row = {}
+        for text in figure.legends[0].get_texts():
+            place = text.get_window_extent()
+            by_row.setdefault(round(-place.y0), []).append((place.x0, text.get_text()))
+        assert [[name for _, name in sorted(by_row[y])] for y in sorted(by_row)] == rows
+        assert figure.get_figheight() > 2.4
+
+
 def test_a_notebook_shows_a_figure():
     assert drawn()._repr_png_().startswith(b"\x89PNG")

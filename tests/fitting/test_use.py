@@ -88,7 +88,7 @@ def test_a_law_without_a_closed_form_allocates_by_search(fitted):
     searched = replace(result, law=replace(result.law, allocation=None))
     found = use.allocate(searched, 1e22).iloc[0]
     for name in closed.index:
-        assert found[name] == pytest.approx(closed[name], rel=1e-5)
+        assert found[name] == pytest.approx(closed[name], rel=1e-9)
 
 
 def test_a_law_with_no_best_size_allocates_nothing():

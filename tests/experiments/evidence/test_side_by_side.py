@@ -5,6 +5,7 @@ import pandas as pd
 
 from experiments.evidence.report import Table, Text
 from experiments.evidence.side_by_side import side_by_side
+from tests.drawn import stumbles
 
 
 def table(shift: float, counts=(1e6, 2e6, 4e6)) -> pd.DataFrame:
@@ -34,6 +35,7 @@ def table(shift: float, counts=(1e6, 2e6, 4e6)) -> pd.DataFrame:
 
 def test_runs_alike_are_compared_and_a_law_is_fitted_to_each():
     blocks = side_by_side({"one": table(0.0), "other": table(0.25)}, "chinchilla")
+    assert stumbles(blocks) == {}
     tables = {block.name: block.frame for block in blocks if isinstance(block, Table)}
     alike = tables["alike"]
     assert len(alike) == 9 and set(alike["seeds"]) == {2}

@@ -20,9 +20,6 @@ pytestmark = pytest.mark.system  # In a real browser.
 
 POINTS = 100
 CLOSE = dict(rel=1e-9, abs=0, nan_ok=True)
-# Far beyond its unique tokens this loss is so flat along a budget that the last digits of its
-# values decide where it is least.
-FLAT = dict(rel=1e-6, abs=0, nan_ok=True)
 ODD = ("<script>alert(1)</script>", "=1+1", "a & b", "@@DATA@@", "\u2028 {} `x` $")
 
 # Moves the page's own sliders to each point and reads what the page then says.
@@ -125,10 +122,7 @@ def test_numbers_are_python_s_for_every_law(chromium, tmp_path, caplog):
                 says = python_says(result, at, budget)
             for name, numbers in says.items():
                 shown = [float(text.replace("Infinity", "inf")) for text in found[name]]
-                close = (
-                    FLAT if result.law.name == "repetition_free" and name != "prediction" else CLOSE
-                )
-                assert shown == pytest.approx(numbers, **close), (result.law.name, name, moved)
+                assert shown == pytest.approx(numbers, **CLOSE), (result.law.name, name, moved)
                 compared += np.isfinite(numbers).sum()
     assert compared > POINTS * len(fits) * 3
 

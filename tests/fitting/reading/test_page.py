@@ -177,6 +177,12 @@ COLUMNS = {
         "one of run, params_total, tokens, NLL, mean",
     ),
 }
+COLUMNS["mean log-likelihoods are asked about, and made nats by `loss[log_likelihood]`"] = (
+    cell("loss", "-9.1", "-8.25", "-5.5").replace("loss", "log_likelihood"),
+    {"log_likelihood": "loss[log_likelihood]"},
+    {},
+    "a mean log-likelihood of a token?; accepted: --columns='log_likelihood=loss[log_likelihood]'",
+)
 WHERE = (
     "`--where` takes rows by a condition, with names in backquotes where they are no plain words"
 )
@@ -185,9 +191,17 @@ NOTICED = {
         cell("params_total", "1900000", "1.9", "44100000"),
         "params_total: got 1.9 in row 2 (line 3)",
     ),
-    "steps given as tokens, perplexities, and counts in millions": (
+    "steps given as tokens, perplexities, and counts in millions or billions": (
         cell("tokens", "190", "430", "2500"),
         "steps given as tokens",
+    ),
+    "counts below one are refused until their unit is named": (
+        cell("tokens", "0.038", "0.088", "0.9"),
+        "--columns='tokens=tokens[B]' if they are in billions",
+    ),
+    "a loss that is the logarithm to base 2 of a perplexity beside it, or equal to it": (
+        more("val_ppl", *(f"{2 ** float(row[3]):.6g}" for row in ROWS)),
+        "loss: log2 of val_ppl, in bits? --columns='loss=loss[bits]'",
     ),
     "losses that rise from runs to larger ones with more tokens": (
         cell("loss", "9.1", "8.25", "11.5"),
@@ -202,6 +216,7 @@ NOTICED = {
         "State: 1 crashed, 1 running among the rows",
     ),
 }
+CHART = "a chart's export from Weights & Biases, a column a run: its last value, all for `schedule`"
 CURVES = "curves whose steps go back or whose loss ends higher"
 
 
@@ -241,6 +256,7 @@ def checked(runs):
 
 def test_the_page_lists_what_is_tested_and_nothing_else():
     lines = [line[2:] for line in PAGE.read_text().splitlines() if line.startswith("- ")]
+    lines.remove(CHART)
     assert lines == [*LINES, *COLUMNS, WHERE, *NOTICED, CURVES]
 
 
@@ -280,6 +296,18 @@ def test_rows_are_taken_by_a_condition_on_their_names_or_ours(tmp_path):
         Observations.read(file)
     with pytest.raises(Refused, match="where: got my states"):
         Observations.read(file, where="`my states` == done")
+
+
+def test_a_chart_s_export_is_read_as_its_runs(tmp_path):
+    heads = [f"{run} - eval/loss{end}" for run in "ab" for end in ("", "__MIN", "__MAX")]
+    lines = ["Step,6,6,6,5,5,5".replace("Step", step) for step in ("100", "200")]
+    text = "\n".join([",".join(["Step", *heads]), *lines, ""])
+    file = written(tmp_path, ".csv", text)
+    frame, notes = read_table(file, {"Step": "tokens[1e6]"}, needs=("tokens", "loss"))
+    assert frame[["run", "tokens", "loss"]].to_numpy().tolist() == [["a", 2e8, 6], ["b", 2e8, 5]]
+    assert any("a chart of 2 runs" in note for note in notes)
+    with pytest.raises(Refused, match="a chart of eval/loss, lr; accepted: a chart of one of them"):
+        read_table(written(tmp_path, ".csv", text.replace("b - eval/loss", "b - lr")))
 
 
 @pytest.mark.parametrize("line", NOTICED)
