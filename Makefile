@@ -17,7 +17,7 @@ help:
 	@echo "make torture   kills, signals, full disks and damage to a store (at most 15 minutes)"
 	@echo "make sheet     every kind of figure on one picture, in colour and in grey, to look at"
 	@echo "make docs      build the site into build/docs/site; dead links and warnings fail"
-	@echo "make tutorials  type the tutorials from a wheel and compare what they print (4 CPU-minutes)"
+	@echo "make tutorials  type the tutorials from a wheel and compare what they print (5 CPU-minutes)"
 	@echo "make bench     speed of training, reading, fitting and starting, as ratios of one run"
 	@echo "make coverage  coverage of the fits' intervals on planted data (an hour of one core)"
 	@echo "make extrapolation DATA=FOLDER  laws chosen and predictions beyond the data, public tables"
@@ -98,18 +98,15 @@ $(VENV)/docs: $(VENV)/installed
 docs: $(VENV)/docs
 	$(BIN)/python docs/build.py
 
-# From an environment that holds the wheel and finds the locked dependencies in $(VENV), without
-# this checkout. With FRESH=1 it is a new one of the wheel and its dependencies alone, which takes a
-# minute more of one core.
+# From a new environment of the wheel and its dependencies alone, without this checkout; of some pages
+# with PAGES=tutorials/csv.md. What needs a cluster is typed on a Slurm of one node, where that is.
 tutorials: corpus
 	rm -rf build/lib build/wheel $(VENV)-wheel
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w build/wheel .
 	$(PYTHON) -m venv $(VENV)-wheel
 	$(VENV)-wheel/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
-	  $(if $(FRESH),-c $(LOCK),--no-deps) "$$(echo build/wheel/espalier-*.whl)[slurm]"
-	$(if $(FRESH),,$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > \
-	  $$(echo $(VENV)-wheel/lib/python*/site-packages)/dependencies.pth)
-	$(BIN)/python -m tests.tutorials --bin=$(VENV)-wheel/bin
+	  -c $(LOCK) "$$(echo build/wheel/espalier-*.whl)[slurm]"
+	$(BIN)/python -m tests.tutorials --bin=$(VENV)-wheel/bin $(PAGES)
 
 bench: corpus
 	$(BIN)/python -m experiments.bench.speed

@@ -18,5 +18,5 @@ class Refused(ValueError):
 def listed(known: Iterable[str], given: str) -> str:
     """Returns the accepted names, and the nearest to what was given where one is near."""
     known = list(known)
-    near = difflib.get_close_matches(str(given), known, n=1)
+    near = difflib.get_close_matches(str(given), known, n=1, cutoff=0.65)
     return ", ".join(known) + (f"; did you mean {near[0]}?" if near else "")

@@ -1,4 +1,4 @@
-"""TensorBoard files, written with tensorboard's own writer of records.
+"""TensorBoard files, written with tensorboard's own messages and checksums.
 
 Its `EventFileWriter` hands every event to a thread through a queue: for the curves of a whole study
 that took as long as a fit.
@@ -7,6 +7,7 @@ that took as long as a fit.
 import functools
 import os
 import re
+import struct
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -73,11 +74,16 @@ class Curves:
 
     def rewrite(self) -> None:
         """Writes every run's curves from the store."""
-        lines = functools.cache(lambda id: lines_of(self.store, id))  # A trunk is in many runs.
+        lines = functools.cache(lambda id: lines_of(self.store, id))  # A trunk is in many runs,
+        written: dict[int, bytes] = {}  # and each of its lines, by its `id`, is written out once.
         for index in range(len(self.plan.runs)):
-            if found := records(self.store, self.plan, index, lines):
+            found = records(self.store, self.plan, index, lines)
+            for line in found:
+                if id(line) not in written:
+                    written[id(line)] = framed(event(line))
+            if found:
                 folder = self.folder / folder_name(self.plan, index)
-                write_events(folder, found, replace=True)
+                replaced(folder, [written[id(line)] for line in found])
 
 
 def through(plan: Plan) -> dict[str, list[int]]:
@@ -109,35 +115,47 @@ def records(
     return [record for record in found if unique(record)]
 
 
-def write_events(folder: epath.Path, records: Iterable[dict], replace: bool = False) -> None:
-    """Writes metrics lines as scalars over training tokens; nested values become tags with a slash.
-
-    `replace` deletes the folder's event files first.
-    """
-    folder = epath.Path(folder)
-    if replace and folder.exists():
+def replaced(folder: epath.Path, events: Iterable[bytes]) -> None:
+    """Writes a folder anew with one event file."""
+    if folder.exists():
         folder.rmtree()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True)
     with (folder / file_name()).open("wb") as opened:
-        fill(opened, records, begin=True)
+        opened.write(b"".join([beginning(), *events]))
 
 
 def append_events(file: epath.Path, records: Iterable[dict]) -> None:
     """Adds metrics lines to a local event file, which is begun where it is not there."""
-    begin = not file.exists()
+    begin = [] if file.exists() else [beginning()]
     with open(file, "ab") as opened:
-        fill(opened, records, begin)
+        opened.write(b"".join([*begin, *(framed(event(record)) for record in records)]))
 
 
-def fill(opened, records: Iterable[dict], begin: bool) -> None:
-    """Writes metrics lines to an open event file; `begin` says first what kind of file it is."""
+def beginning() -> bytes:
+    """Returns what says what kind of file it is."""
     from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.summary.writer.record_writer import RecordWriter
 
-    writer = RecordWriter(opened)
-    version = [Event(wall_time=0.0, file_version="brain.Event:2")] if begin else []
-    for one in (*version, *map(event, records)):
-        writer.write(one.SerializeToString())
+    return framed(Event(wall_time=0.0, file_version="brain.Event:2"))
+
+
+def framed(event) -> bytes:
+    """Returns an event as an event file has it: its length and itself, each with its checksum."""
+    data = event.SerializeToString()
+    return head(len(data)) + data + checksum(data)
+
+
+@functools.cache  # There are few lengths, and the checksum is taken in Python.
+def head(length: int) -> bytes:
+    """Returns what stands before a record of some bytes."""
+    packed = struct.pack("<Q", length)
+    return packed + checksum(packed)
+
+
+def checksum(data: bytes) -> bytes:
+    """Returns a masked CRC32C, as tensorboard's own record writer writes it."""
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
+    return struct.pack("<I", masked_crc32c(data))
 
 
 def file_name() -> str:

@@ -40,10 +40,15 @@ class Lines(Silent):
 
     def begin(self, segments, begins=None):
         """Notes the total."""
-        self.count, self.total, self.begins = 0, len(segments), begins or {}
+        self.count, self.total, self.begins = 0, len(segments), dict(begins or {})
         self.flops, self.goal = 0, sum(map(self.cost, segments))
         self.speed = None
         self.began = self.shown = time.monotonic()
+
+    def start(self, segment, step):
+        """Counts a segment from where it goes on, which of a fleet is known only now."""
+        before, self.begins[segment.id] = self.cost(segment), step
+        self.goal += self.cost(segment) - before
 
     def update(self, segment, step, loss, speed):
         """Prints a line if the last one is a while ago."""
@@ -81,7 +86,7 @@ class Bars(Silent):
 
     def begin(self, segments, begins=None):
         """Draws empty bars."""
-        self.begins = begins or {}
+        self.begins = dict(begins or {})
         self.bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -89,14 +94,17 @@ class Bars(Silent):
             TimeRemainingColumn(),
             console=Console(stderr=True),
         )
-        self.before = 0.0
-        goal = sum(map(self.cost, segments))
-        self.whole = self.bars.add_task(f"plan ({len(segments)} segments)", total=goal, note="")
+        self.before, self.goal = 0.0, sum(map(self.cost, segments))
+        note = f"plan ({len(segments)} segments)"
+        self.whole = self.bars.add_task(note, total=self.goal, note="")
         self.part = self.bars.add_task("", total=1.0, note="")
         self.bars.start()
 
     def start(self, segment, step):
-        """Turns the lower bar to a segment."""
+        """Turns the lower bar to a segment, and counts it from where it goes on."""
+        before, self.begins[segment.id] = self.cost(segment), step
+        self.goal += self.cost(segment) - before
+        self.bars.update(self.whole, total=self.goal)
         self.bars.reset(self.part, total=segment.steps, description=escape(title(segment)), note="")
 
     def update(self, segment, step, loss, speed):

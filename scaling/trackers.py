@@ -35,8 +35,6 @@ class WandB:
     """
 
     def __init__(self, folder: epath.Path, plan: Plan, store: Store, project: str):
-        if importlib.util.find_spec("wandb") is None:
-            raise Refused("--track", "wandb, which is missing", "pip install 'espalier[wandb]'")
         self.folder, self.plan, self.store, self.project = folder, plan, store, project
         self.through = through(plan)
         self.runs: dict[int, object] = {}
@@ -87,9 +85,20 @@ class WandB:
         self.runs.clear()
 
 
-def tracker(text: str, folder: epath.Path, plan: Plan, store: Store) -> WandB:
-    """Returns the tracker that `wandb:PROJECT` names; `Refused` for another text."""
+def project_of(text: str) -> str:
+    """Returns the project that `wandb:PROJECT` names.
+
+    Raises:
+      Refused: another text, or no wandb here.
+    """
     kind, _, project = text.partition(":")
     if kind != "wandb" or not project:
         raise Refused("--track", text, "wandb:PROJECT")
-    return WandB(folder, plan, store, project)
+    if importlib.util.find_spec("wandb") is None:
+        raise Refused("--track", "wandb, which is missing", "pip install 'espalier[wandb]'")
+    return project
+
+
+def tracker(text: str, folder: epath.Path, plan: Plan, store: Store) -> WandB:
+    """Returns the tracker that `wandb:PROJECT` names (`project_of`)."""
+    return WandB(folder, plan, store, project_of(text))

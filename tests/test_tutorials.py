@@ -60,6 +60,19 @@ def test_what_was_typed_fails_where_a_command_does(tmp_path, monkeypatch, capsys
     assert "page.md: 4 blocks, 1 lines shown" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("cluster", [False, True])
+def test_what_needs_a_cluster_is_left_out_without_one(tmp_path, monkeypatch, capsys, cluster):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "page.md").write_text(
+        "<!-- needs: slurm -->\n```sh\necho 6\n```\n<!-- needs: slurm -->\n```text\n7\n```\n"
+    )
+    monkeypatch.setattr(tutorials, "ROOT", tmp_path)
+    here = tutorials.environment(None) | ({"SLURM_CONF": "there"} if cluster else {})
+    faults = tutorials.typed("page.md", here, show=False)
+    assert len(faults) == cluster  # It prints 6, where 7 is shown.
+    assert ("1 blocks left out" in capsys.readouterr().out) != cluster
+
+
 def test_an_environment_that_takes_the_package_from_this_checkout_is_refused(monkeypatch):
     monkeypatch.chdir(tutorials.ROOT)
     environment = tutorials.environment(None) | {"PYTHONPATH": str(tutorials.ROOT)}

@@ -7,13 +7,17 @@ Commands are those of `sh` blocks, files those of `python` blocks that begin wit
 `python` blocks are run. A `text` block shows lines of what the block before it printed, in their
 order. Its whole numbers are exactly those printed; others within a thousandth, or within
 `<!-- close: 5% -->` above the block. What `<!-- varies: REGEX -->` names there is not compared:
-times, free disk. A block below `<!-- ends: 2 -->` ends with that code. `console` blocks are not
-run. PAGE is a path below docs/, all of `PAGES` by default. `--bin` is the folder of the python and
+times, free disk. A block below `<!-- ends: 2 -->` ends with that code. Those below
+`<!-- needs: slurm -->` are for a cluster: a Slurm of one node is started for them where that is
+possible, and else they are left out, which is said. `console` blocks are not run.
+
+PAGE is a path below docs/, all of `PAGES` by default. `--bin` is the folder of the python and
 espalier to run, as of an environment that holds the wheel alone; what they import may not lie in
 this checkout, unless they are those that run this.
 """
 
 import argparse
+import contextlib
 import os
 import re
 import resource
@@ -22,6 +26,8 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.experiments.command.launchers.node import lacking, one_node
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("start.md", *(f"tutorials/{name}.md" for name in ("csv", "text", "cluster", "own")))
@@ -102,7 +108,9 @@ def run(block: Block, folder: Path, environment: dict[str, str]) -> tuple[int, s
 def environment(folder: str | None) -> dict[str, str]:
     """Returns the environment of a person who has installed the wheel, and nothing else set."""
     kept = {
-        name: os.environ[name] for name in ("HOME", "LANG", "ESPALIER_CACHE") if name in os.environ
+        name: os.environ[name]
+        for name in ("HOME", "LANG", "ESPALIER_CACHE", "SLURM_CONF")
+        if name in os.environ
     }
     own = Path(folder).resolve() if folder else Path(sys.executable).parent
     # Wide enough for every table, as a terminal that a person would widen.
@@ -123,11 +131,13 @@ def refuse_checkout(environment: dict[str, str]) -> None:
 
 def typed(name: str, environment: dict[str, str], show: bool) -> list[str]:
     """Types a page; returns what went otherwise than shown."""
-    faults, printed, ran, lines = [], None, 0, 0
+    faults, printed, ran, lines, left = [], None, 0, 0, 0
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with tempfile.TemporaryDirectory(prefix="tutorial-") as folder:
         for block in blocks((ROOT / "docs" / name).read_text("utf-8")):
-            if block.kind != "text":
+            if "needs" in block.marks and "SLURM_CONF" not in environment:
+                left, printed = left + (block.kind != "text"), None
+            elif block.kind != "text":
                 code, printed = run(block, Path(folder), environment)
                 ran += 1
                 if show:
@@ -142,7 +152,10 @@ def typed(name: str, environment: dict[str, str], show: bool) -> list[str]:
                     faults.append(f"{name}: not printed as shown:\n{line}\nprinted:\n{printed}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    print(f"{name}: {ran} blocks, {lines} lines shown, {spent:.0f} CPU-seconds", flush=True)
+    without = f", {left} blocks left out" if left else ""
+    print(
+        f"{name}: {ran} blocks, {lines} lines shown, {spent:.0f} CPU-seconds{without}", flush=True
+    )
     return faults
 
 
@@ -153,10 +166,16 @@ def main() -> int:
     parser.add_argument("--bin")
     parser.add_argument("--show", action="store_true")
     asked = parser.parse_args()
-    chosen = environment(asked.bin)
-    if asked.bin:
-        refuse_checkout(chosen)
-    faults = [fault for name in asked.pages for fault in typed(name, chosen, asked.show)]
+    with contextlib.ExitStack() as stack:
+        if (why := lacking()) is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="slurm-"))
+            stack.enter_context(one_node(Path(folder)))
+        else:
+            print(f"without Slurm: {why}")
+        chosen = environment(asked.bin)
+        if asked.bin:
+            refuse_checkout(chosen)
+        faults = [fault for name in asked.pages for fault in typed(name, chosen, asked.show)]
     for fault in faults:
         print(fault, file=sys.stderr)
     return 1 if faults else 0

@@ -102,6 +102,10 @@ class Commands(click.Group):
         else:
             index = next(words_of(args, valued(ctx.find_root())), None)
             got = args[index] if index is not None else None
+            if got is None and args and not known_flag(ctx.find_root(), spelled(args[0])[0]):
+                raise Refused(
+                    "flag", args[0], listed((flag for flag in own if flag[:2] == "--"), args[0])
+                )
             if got is None or self.get_command(ctx, got) is None:
                 path = ctx.command_path.split()[1:]
                 known = [" ".join([*path, name]) for name in self.list_commands(ctx)]
@@ -131,6 +135,13 @@ def valued(root: click.Context) -> set[str]:
     """Returns the flags of all commands that take a value."""
     every = [flags(leaf, root) for _, leaf in leaves(root.command, root)]
     return {name for known in every for name, option in known.items() if not option.is_flag}
+
+
+def known_flag(root: click.Context, name: str) -> bool:
+    """Says whether any command has a flag."""
+    return name.startswith(CONFIG) or any(
+        name in flags(leaf, root) for _, leaf in leaves(root.command, root)
+    )
 
 
 def words_of(args: Sequence[str], valued: set[str]) -> Iterator[int]:

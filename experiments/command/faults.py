@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import jax
 from etils import epath
@@ -37,8 +38,10 @@ def of_disk(store: str) -> Iterator[None]:
 
 
 def reachable(store: str) -> None:
-    """Refuses a bucket that cannot be looked at, as where what reads it is not installed."""
+    """Refuses a file, and a bucket that cannot be looked at, as where its reader is missing."""
     if is_local(store):
+        if (path := Path(store)).exists() and not path.is_dir():
+            raise Refused("--store", store, "a folder, which need not be there yet; this is a file")
         return
     try:
         epath.Path(store).exists()

@@ -109,6 +109,10 @@ def command(law, formula, table, columns, out, flops, ask, where, by, share, **a
     if (law is None) == (formula is None):
         given = "nothing" if law is None else "both"
         raise Refused("--law", given, "--law=NAME or --formula=TEXT")
+    if law is not None and set(law) & set("+*/^()"):
+        raise Refused(
+            "--law", law, f"a law's name, several, or auto; a formula is --formula='{law}'"
+        )
     chosen = Options(**asked)
     rest = dict(flops=flops, ask=ask, by=by, share=share, out=out)
     if formula is None:

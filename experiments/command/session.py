@@ -40,7 +40,7 @@ from scaling.sharing import Sharing
 from scaling.speed import calibration, fleet_sizes
 from scaling.tables import write_table
 from scaling.trace import Trace
-from scaling.trackers import Several, tracker
+from scaling.trackers import Several, project_of, tracker
 
 ENDING = (signal.SIGTERM, signal.SIGUSR2)  # Signals that end training in good order.
 # The files of a report, which are no folders.
@@ -231,6 +231,8 @@ def refuse_early(study: Study, config: ConfigDict, settings: Settings) -> None:
     if study.corpus.tokenizer == STAND_IN:
         raise Refused("corpus", study.corpus.name, "a corpus with tokens; a stand-in is for plans")
     study.check()
+    if settings.track:
+        project_of(settings.track)
     work = worker(study, make_plan(study.runs), settings)
     keeping.budget(settings.keep, work.store)
     out = folder(study, config, settings)

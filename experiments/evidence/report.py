@@ -75,6 +75,7 @@ table { border-collapse: collapse; font-size: 14px; margin: .5rem 0; display: bl
 th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #ddd;
          white-space: nowrap }
 th:first-child, td:first-child { text-align: left }
+figure { margin: 1rem 0 }
 img { max-width: 100%; height: auto }
 figcaption, .caption { color: #555; font-size: 14px }
 pre { overflow-x: auto; background: #f6f6f6; padding: .6rem; font-size: 13px }

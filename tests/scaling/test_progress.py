@@ -2,6 +2,8 @@
 
 import io
 
+import pytest
+
 from scaling import labelled, plan
 from scaling.progress import Bars, Lines, Silent, title
 from tests.corpora import study_runs
@@ -54,6 +56,23 @@ def test_a_diverged_segment_is_told(corpus):
     lines.begin([segment])
     lines.finish(segment, None)
     assert "left out: diverged" in stream.getvalue()
+
+
+@pytest.mark.parametrize("kind", [Lines, Bars])
+def test_a_segment_that_goes_on_is_counted_from_there(corpus, kind):
+    first, second = list(plan(study_runs("wsd", corpus)).walk())[:2]
+    begins = {first.id: first.first_step}
+    shown = kind(io.StringIO()) if kind is Lines else kind()
+    shown.begin([first, second], begins)
+    whole, half = shown.goal, first.first_step + first.steps // 2
+    shown.start(first, half)  # A fleet's member says only now how far it is.
+    assert shown.goal == whole - first.flops * (half - first.first_step) / first.steps
+    shown.start(second, second.first_step)
+    shown.finish(first, {"low": 2.0})
+    shown.finish(second, {"low": 2.0})
+    done = shown.flops if kind is Lines else shown.bars.tasks[shown.whole].completed
+    assert done == pytest.approx(shown.goal) and begins == {first.id: first.first_step}
+    shown.end()
 
 
 def test_bars_move_to_their_ends(corpus):

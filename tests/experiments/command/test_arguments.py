@@ -91,6 +91,7 @@ def test_flags_stand_before_both_words_of_a_command():
         ("fit --law=chinchilla", "--table: got nothing; accepted: FILE: a table"),
         ("rnu", "command: got rnu; accepted: plan, run, .*; did you mean run?"),
         ("--store=x", "command: got none; accepted: plan"),
+        ("--vresion", "flag: got --vresion; accepted: --version, --help; did you mean --version?"),
         ("corpus shwo", "command: got corpus shwo; accepted: .*; did you mean corpus show?"),
         ("completion", "shell: got nothing; accepted: espalier completion .*bash|zsh|fish"),
     ],

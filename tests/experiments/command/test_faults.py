@@ -27,6 +27,12 @@ def test_a_bucket_that_nothing_here_reads_is_refused_with_what_to_install():
     faults.reachable("runs")
 
 
+def test_a_file_in_the_place_of_a_store_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(Refused, match="--store: got .*/file; accepted: a folder"):
+        faults.reachable(str(tmp_path / "file"))
+
+
 def test_a_store_that_cannot_be_written_ends_with_one_line(corpus, tmp_path, monkeypatch, capsys):
     from tests.experiments.command.test_main import ROOT
 
