@@ -90,6 +90,7 @@ def build(
     held_out: float = 0.05,
     on_bad: str = "refuse",
     workers: int | None = None,
+    tasks: Callable[[int | None], contextlib.AbstractContextManager[Callable]] | None = None,
     shown: Silent | None = None,
 ) -> Built:
     """Builds a corpus folder from the files of each domain.
@@ -100,7 +101,8 @@ def build(
     `tokenizer.json`; every document is compared with what its tokens give back. `reading` is for
     all domains or says how each is read. Every text that cannot be used is told to `shown`; then,
     unless `on_bad` is `skip`, the build is refused. `workers` are processes (default: one per
-    core).
+    core), or as many tasks at once as `tasks` takes them for, which does what `processes` does
+    elsewhere.
 
     Raises:
       Refused: a folder that exists or that another process is building, a wrong value, texts that
@@ -108,13 +110,12 @@ def build(
         split.
     """
     path, shown, reading = Path(path), shown or Silent(), reading or Reading()
-    workers = (os.cpu_count() or 1) if workers is None else workers
     check(path, name, domains, held_out, on_bad, workers)
     readings = dict.fromkeys(domains, reading) if isinstance(reading, Reading) else reading
     chosen = tokenizer_named(tokenizer)
     for line in getattr(chosen, "words", ()):
         shown.word(f"{tokenizer}: {line}")
-    with work_folder(path) as work, processes(workers) as run:
+    with work_folder(path) as work, (tasks or processes)(workers) as run:
         groups, faults, empty = read(work, domains, readings, run, shown)
         if faults and on_bad == "refuse":
             accepted = "sound files, the right --field or --format, or --on-bad=skip without them"
@@ -207,7 +208,7 @@ def write(
 
 
 def check(
-    path: Path, name: str, domains: Mapping, held_out: float, on_bad: str, workers: int
+    path: Path, name: str, domains: Mapping, held_out: float, on_bad: str, workers: int | None
 ) -> None:
     """`Refused` where the arguments of `build` cannot be."""
     plain = re.compile(r"\w[\w.-]*")
@@ -220,7 +221,7 @@ def check(
             raise Refused(f"domain {domain!r}", "no file", "a pattern that files match")
     if not domains:
         raise Refused("domain", "none", "at least one, as in --domain code='src/**/*.py'")
-    if workers < 1:
+    if workers is not None and workers < 1:
         raise Refused("workers", workers, "1 or more processes")
     if not 0 < held_out < 1:
         raise Refused("held_out_fraction", held_out, "a share between 0 and 1")
@@ -325,8 +326,9 @@ def work_folder(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def processes(workers: int) -> Iterator[Callable]:
+def processes(workers: int | None) -> Iterator[Callable]:
     """Gives `run(function, items)`, which yields (position, result) as they are done."""
+    workers = (os.cpu_count() or 1) if workers is None else workers
     spawn = multiprocessing.get_context("spawn")  # Only when there is work for two, and that many.
     pool = ProcessPoolExecutor(workers, spawn, initializer=begin_process)
 

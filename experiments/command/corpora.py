@@ -66,12 +66,13 @@ def build(
     formats: Sequence[str] = (),
     split: str = "",
     longest: int = Reading.longest,
+    on: str = "local",
     **options,
 ) -> Corpus:
     """Builds a corpus from NAME=GLOB patterns and prints what it holds.
 
     `fields`, `formats`, `split` and `longest` are as for `data.sources.Reading.of_domains`, and
-    `options` as for `data.build.build`.
+    `options` as for `data.build.build`. `on` is `local` or `ray`.
 
     Raises:
       Refused: as these two, or a pattern that no file matches.
@@ -80,6 +81,10 @@ def build(
     domains = matches(patterns)
     shared = {"split": unescaped(split), "longest": longest}
     reading = Reading.of_domains(domains, fields, formats, **shared)
+    if on == "ray":
+        from experiments.command.launchers.tasks import tasks_of_ray
+
+        options["tasks"] = tasks_of_ray
     with Bar() as bar:
         done = build_corpus(path, name=name, domains=domains, reading=reading, shown=bar, **options)
     kept = done.documents - done.duplicates

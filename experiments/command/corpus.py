@@ -69,7 +69,18 @@ command = Commands("corpus", help="Build corpora of your own text, show or list 
     help="of a document",
 )
 @click.option(
-    "--workers", type=Number(int), metavar="COUNT", help="processes (default: one per core)"
+    "--workers",
+    type=Number(int),
+    metavar="COUNT",
+    help="processes, or tasks of Ray at once (default: one per core)",
+)
+@click.option(
+    "--on",
+    type=OneOf("local", "ray"),
+    default="local",
+    show_default=True,
+    metavar="local|ray",
+    help="where files are read and tokenized: here, or on a Ray cluster that sees them",
 )
 def build(name: str, domain: tuple[str, ...], out: str | None, **asked) -> None:
     """Tokenize your own text into a corpus that studies read.
@@ -79,6 +90,7 @@ def build(name: str, domain: tuple[str, ...], out: str | None, **asked) -> None:
     \b
     espalier corpus build --name=mine --domain code='src/**/*.py' --domain web='crawl/*.jsonl'
     espalier corpus build --name=web --domain web='crawl/*.txt' --split='\\n\\n'
+    espalier corpus build --name=web --domain web='/shared/*.jsonl' --on=ray --out=/shared/web
     """
     from experiments.command import corpora
 
