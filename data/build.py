@@ -28,6 +28,7 @@ import numpy as np
 
 from data.corpus import SPLITS, TOKENIZER_FILE, Corpus, Document, write_corpus
 from data.lossless import LARGEST_VOCABULARY
+from data.remote import is_remote
 from data.shards import (
     encode,
     grouped,
@@ -109,6 +110,8 @@ def build(
         cannot be used, a tokenizer that loses text, or a domain with nothing on one side of the
         split.
     """
+    if is_remote(path):
+        raise Refused("out", path, "a folder on disk; copied to a bucket, a corpus is read there")
     path, shown, reading = Path(path), shown or Silent(), reading or Reading()
     check(path, name, domains, held_out, on_bad, workers)
     readings = dict.fromkeys(domains, reading) if isinstance(reading, Reading) else reading

@@ -3,13 +3,17 @@
 import contextlib
 import importlib
 import os
+import re
 import shlex
 import signal
+import socket
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 
 from experiments.command.launchers.wanted import ENDED, HERE, Launch, needed, verdict, work
 from refused import Refused
+
+CONNECT_SECONDS = 10
 
 
 class Actor:
@@ -38,17 +42,23 @@ def cluster() -> Iterator[ModuleType]:
     mine = not ray.is_initialized()
     if mine:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Nothing is sent to anybody.
+        answering(os.environ.get("RAY_ADDRESS", ""))
         with contextlib.chdir(HERE):  # Ray puts the folder it is called in first on workers' paths.
-            try:
-                ray.init()
-            except ConnectionError as error:
-                got = f"{os.environ.get('RAY_ADDRESS')} ({' '.join(str(error).split())[:160]})"
-                raise Refused("RAY_ADDRESS", got, "a cluster that answers") from None
+            ray.init()
     try:
         yield ray
     finally:
         if mine:
             ray.shutdown()
+
+
+def answering(address: str) -> None:
+    """Refuses an address of a host and a port where nobody answers: Ray would ask for minutes."""
+    if found := re.fullmatch(r"(?:ray://)?([^/\s]+):(\d+)", address):
+        try:
+            socket.create_connection((found[1].strip("[]"), int(found[2])), CONNECT_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise Refused("RAY_ADDRESS", f"{address} ({error})", "a cluster that answers") from None
 
 
 def launch(wanted: Launch, actor: type = Actor) -> int:

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from data.build import build
-from experiments.command.launchers.tasks import at, result, tasks_of_ray
+from experiments.command.launchers.tasks import at, result
 from refused import Refused
 from tests.experiments.command.launchers.built import domains
 from tests.experiments.command.test_main import ROOT, call
@@ -92,15 +92,3 @@ def test_what_a_task_raises_and_what_is_lost_each_time_is_told_in_one_line():
     with pytest.raises(Refused, match="a task lost 11 times") as refused:
         result(raising(ray.exceptions.WorkerCrashedError()), None)
     assert "\n" not in str(refused.value)
-
-
-def test_a_cluster_that_does_not_answer_is_named(monkeypatch):
-    def fail():
-        raise ConnectionError("nobody\nthere")
-
-    fake = SimpleNamespace(is_initialized=lambda: False, init=fail)
-    monkeypatch.setitem(sys.modules, "ray", fake)
-    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    with pytest.raises(Refused, match=r"RAY_ADDRESS: got 10.0.0.1:6379 \(nobody there\)"):
-        with tasks_of_ray(None):
-            pass
