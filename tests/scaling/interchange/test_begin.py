@@ -9,15 +9,31 @@ import pytest
 from data import Mixture, write_corpus
 from data.corpus import Document
 from data.tokenizer import BPE
-from models import Quantization
+from experiments.command import models_kept
+from models import ParameterTokens, Quantization, Streams, skeleton
 from refused import Refused
-from scaling import AdamW, Data, Run, Start, wsd
-from scaling.interchange import native
+from scaling import (
+    AdamW,
+    AddStreams,
+    Data,
+    Evaluation,
+    GrowParameterTokens,
+    Phase,
+    Run,
+    Start,
+    Store,
+    Worker,
+    make_mesh,
+    plan,
+    wsd,
+)
+from scaling.interchange import folder, native
 from scaling.interchange.begin import begin, first_state
+from scaling.interchange.kept import Kept
 from scaling.runs import canonical
 from scaling.specs import decoded
 from scaling.state import initial
-from tests.corpora import STEP
+from tests.corpora import STEP, model
 from tests.scaling.interchange.models import LIKE, kept
 
 
@@ -117,3 +133,39 @@ def test_a_corpus_of_another_tokenizer_is_refused(file, corpus, tmp_path):
         domains={"a": {"train": [document], "held_out": [document]}},
     )
     assert begin(tmp_path / "bpe", found)[0] == config
+
+
+@pytest.mark.parametrize("grown", ["streams", "parameter_tokens"])
+def test_somebody_elses_model_grows(grown, corpus, tmp_path):
+    if grown == "streams":  # As from transformers: a folder of Qwen3.
+        folder.write(tmp_path / "m", kept(LIKE["qk_norm"]))
+        change = AddStreams(Streams(2, prefix=4), freeze=True)
+    else:
+        rows = dict(attention=ParameterTokens(12), feed_forward=ParameterTokens(32))
+        native.write(tmp_path / "m", kept(model(**rows)))
+        change = GrowParameterTokens(20, 48)
+    config, start = begin(tmp_path / "m", corpus)
+    base = run(config, corpus, start)
+    plain = replace(base, phases=(Phase(4 * STEP, STEP),))
+    larger = replace(base, phases=(Phase(0, STEP), Phase(4 * STEP, STEP, change=change)))
+    planned, store = plan([plain, larger]), Store.at(tmp_path / "runs")
+    Worker(planned, store, corpus, Evaluation(128), make_mesh("data:1"), keep_params=True).run()
+    _, state = models_kept.ended(store, larger)
+    after = larger.model_at(-1)
+    assert {p: x.shape for p, x in state.params.items()} == {
+        p: x.shape for p, x in skeleton(after).params.items()
+    }
+    theirs = first_state(base).params
+    moved = {p for p, x in state.params.items() if not np.array_equal(x, theirs.get(p))}
+    if grown == "streams":  # The backbone is theirs to the bit, only what is new was trained.
+        assert moved == state.params.keys() - theirs.keys() != set()
+    else:  # New rows of zero keys: the first step's loss is that of their model.
+        losses = [
+            [r["loss"] for s in planned.path(one.identity) for r in store.metrics(s.id)]
+            for one in (plain, larger)
+        ]
+        assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-6)
+        assert losses[0][-1] != losses[1][-1] and moved
+    native.write(tmp_path / "back", Kept(after, state.params, state.buffers, "bytes"))
+    again, _ = begin(tmp_path / "back", corpus)
+    assert again == after
