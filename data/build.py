@@ -73,9 +73,13 @@ class Built(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Files of one domain that were read as one shard, whose index is [n, 3]."""
+    """Files of one domain that were read as one shard, whose index is [n, 3].
+
+    `split` is the side on which all its documents stand; None where their hashes decide.
+    """
 
     domain: str
+    split: str | None
     files: Sequence[Path]
     shard: Path
     index: np.ndarray
@@ -85,7 +89,7 @@ def build(
     path: str | os.PathLike,
     *,
     name: str,
-    domains: Mapping[str, Sequence[Path]],
+    domains: Mapping[str, Sequence[Path] | Mapping[str, Sequence[Path]]],
     tokenizer: str = "bytes",
     reading: Reading | Mapping[str, Reading] | None = None,
     held_out: float = 0.05,
@@ -96,7 +100,8 @@ def build(
 ) -> Built:
     """Builds a corpus folder from the files of each domain.
 
-    A document whose text was met before, in any domain, is left out, and so is an empty file.
+    A document whose text was met before, in any domain, is left out, and so is an empty file. A
+    domain is its files, or its files by split (`SPLITS`), of which the held-out ones come first.
     `held_out` is the share of documents that stand on the held-out side, by their hash.
     `tokenizer` is `bytes`, `bpe:SIZE` (learned from training documents only) or a
     `tokenizer.json`; every document is compared with what its tokens give back. `reading` is for
@@ -125,10 +130,7 @@ def build(
             raise Refused("input", f"{faults} bad (named above)", accepted)
         kept = first_of_each([group.index[:, :2] for group in groups])
         limit = np.uint64(int(held_out * 2**64))
-        sides = [
-            {"train": keep & (g.index[:, 0] >= limit), "held_out": keep & (g.index[:, 0] < limit)}
-            for g, keep in zip(groups, kept, strict=True)
-        ]
+        sides = [sides_of(g, keep, limit) for g, keep in zip(groups, kept, strict=True)]
         check_sides(domains, groups, sides)
         if isinstance(chosen, int):
             chosen = trained(work, chosen, groups, [side["train"] for side in sides], shown)
@@ -144,14 +146,20 @@ def read(
     work: Path, domains: Mapping, readings: Mapping[str, Reading], run: Callable, shown: Silent
 ) -> tuple[list[Group], int, int]:
     """Reads all files; returns their groups, and how many faults and empty files there are."""
-    owners = [(d, files) for d, own in domains.items() for files in grouped(sorted(set(own)))]
-    sizes = [sum(map(size, files)) for _, files in owners]
+    owners = [
+        (domain, split, files)
+        for domain, own in domains.items()
+        for split, chosen in by_split(own).items()
+        for files in grouped(sorted(set(chosen)))
+    ]
+    sizes = [sum(map(size, files)) for *_, files in owners]
     shown.stage("reading", sum(sizes))
     groups, faults, empty = [None] * len(owners), 0, 0
-    tasks = [(readings[domain], files) for domain, files in owners]
+    tasks = [(readings[domain], files) for domain, _, files in owners]
     for number, (name, found) in run(partial(read_group, work), tasks):
-        domain, files = owners[number]
-        groups[number] = Group(domain, files, work / name, np.load(work / name / "index.npy"))
+        domain, split, files = owners[number]
+        index = np.load(work / name / "index.npy")
+        groups[number] = Group(domain, split, files, work / name, index)
         shown.advance(sizes[number])
         for position, reason, count, place in found:
             if reason == EMPTY:
@@ -160,6 +168,24 @@ def read(
                 shown.fault(fault_line(files[position], reason, count, place))
                 faults += count
     return groups, faults, empty
+
+
+def by_split(files: Sequence[Path] | Mapping[str, Sequence[Path]]) -> dict[str | None, Sequence]:
+    """Returns a domain's files by the side they are for, held out first; None where none is said.
+
+    A held-out text that is met in training too is thereby held out.
+    """
+    if not isinstance(files, Mapping):
+        return {None: files}
+    return {split: files[split] for split in reversed(SPLITS) if files.get(split)}
+
+
+def sides_of(group: Group, kept: np.ndarray, limit: np.uint64) -> dict[str, np.ndarray]:
+    """Returns which documents [n] of a group stand on each side."""
+    if group.split is not None:
+        return {split: kept & (split == group.split) for split in SPLITS}
+    above = group.index[:, 0] >= limit
+    return {"train": kept & above, "held_out": kept & ~above}
 
 
 def tokenize(bpe: BPE, groups: list[Group], run: Callable, shown: Silent) -> None:
@@ -220,8 +246,10 @@ def check(
     for domain, files in domains.items():
         if not plain.fullmatch(domain):
             raise Refused("domain", repr(domain), "letters, digits, _, - and .")
-        if not files:
+        if not any(by_split(files).values()):
             raise Refused(f"domain {domain!r}", "no file", "a pattern that files match")
+        if isinstance(files, Mapping) and (other := sorted(files.keys() - set(SPLITS))):
+            raise Refused(f"domain {domain!r}", f"the split {other[0]}", " and ".join(SPLITS))
     if not domains:
         raise Refused("domain", "none", "at least one, as in --domain code='src/**/*.py'")
     if workers is not None and workers < 1:

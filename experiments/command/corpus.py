@@ -12,7 +12,10 @@ command = Commands("corpus", help="Build corpora of your own text, show or list 
 @command.command("build", cls=Command)
 @click.option("--name", required=True, metavar="NAME", help="the corpus's name")
 @click.option(
-    "--domain", multiple=True, metavar="NAME=GLOB", help="a domain and its files; repeatable"
+    "--domain",
+    multiple=True,
+    metavar="NAME=GLOB",
+    help="a domain and its files, or a dataset's folder; repeatable",
 )
 @click.option("--out", type=Place(), metavar="FOLDER", help="(default: corpora/NAME)")
 @click.option(
@@ -85,7 +88,8 @@ command = Commands("corpus", help="Build corpora of your own text, show or list 
 def build(name: str, domain: tuple[str, ...], out: str | None, **asked) -> None:
     """Tokenize your own text into a corpus that studies read.
 
-    Reads text, JSON, CSV and Parquet, also compressed. A killed build goes on where it was.
+    Reads text, JSON, CSV, Parquet and Arrow, also compressed, and folders of Hugging Face
+    datasets with their splits. A killed build goes on where it was.
 
     \b
     espalier corpus build --name=mine --domain code='src/**/*.py' --domain web='crawl/*.jsonl'

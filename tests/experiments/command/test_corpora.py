@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from data.build import Silent
 from data.tokenizer import BPE
 from experiments.command.corpora import matches, unescaped
 from tests.corpora import small_corpus
@@ -113,9 +114,27 @@ def test_mistakes_get_one_line(args, message, capsys):
 
 
 def test_patterns_of_a_domain_add_up(folder):
-    found = matches([f"x={folder}/code/a*", f"y={folder}/web/*", f"x={folder}/code/*"])
+    wanted = [f"x={folder}/code/a*", f"y={folder}/web/*", f"x={folder}/code/*"]
+    found = matches(wanted, Silent())
     assert [len(files) for files in found.values()] == [3, 2] and list(found) == ["x", "y"]
 
 
 def test_marks_are_written_as_in_a_shell():
     assert unescaped(r"a\n\t<é>") == "a\n\t<é>"
+
+
+def test_a_dataset_is_a_domain_with_its_own_sides(folder, capsys):
+    (folder / "code" / "a.jsonl").rename(folder / "code" / "train.jsonl")
+    (folder / "code" / "b.jsonl").rename(folder / "code" / "test-0.jsonl")
+    (folder / "code" / "prose.md").write_text("x")
+    command = ("corpus", "build", "--name=mine", f"--out={folder / 'mine'}", "--workers=1")
+    code, out, err = call(capsys, *command, f"--domain=code={folder}/code")
+    assert (code, err) == (0, f"note: code: not of the dataset: prose.md in {folder / 'code'}\n")
+    sides = json.loads((folder / "mine" / "corpus.json").read_text())["domains"]["code"]
+    # 100 texts are in both files: they are held out.
+    assert [sides[split]["documents"] for split in ("train", "held_out")] == [400, 500]
+    both = (f"--domain=code={folder}/code", f"--domain=code={folder}/web/*")
+    code, _, err = call(capsys, *command, *both)
+    assert code == 2 and "domain 'code': got a dataset and more; accepted: one dataset" in err
+    code, _, err = call(capsys, *command, f"--domain=code={folder}/code:en")
+    assert code == 2 and err.count("\n") == 1 and "code:en; accepted: a README.md there" in err
