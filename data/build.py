@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data import near
 from data.corpus import SPLITS, TOKENIZER_FILE, Corpus, Document, write_corpus
 from data.lossless import LARGEST_VOCABULARY
 from data.remote import is_remote
@@ -68,6 +69,7 @@ class Built(NamedTuple):
     corpus: Corpus
     documents: int
     duplicates: int
+    near_duplicates: int
     faults: int
     empty_files: int
 
@@ -93,6 +95,7 @@ def build(
     tokenizer: str = "bytes",
     reading: Reading | Mapping[str, Reading] | None = None,
     held_out: float = 0.05,
+    near_duplicates: float | None = None,
     on_bad: str = "refuse",
     workers: int | None = None,
     tasks: Callable[[int | None], contextlib.AbstractContextManager[Callable]] | None = None,
@@ -102,6 +105,7 @@ def build(
 
     A document whose text was met before, in any domain, is left out, and so is an empty file. A
     domain is its files, or its files by split (`SPLITS`), of which the held-out ones come first.
+    With `near_duplicates`, so is one of that likeness to an earlier one (`data.near`).
     `held_out` is the share of documents that stand on the held-out side, by their hash.
     `tokenizer` is `bytes`, `bpe:SIZE` (learned from training documents only) or a
     `tokenizer.json`; every document is compared with what its tokens give back. `reading` is for
@@ -119,6 +123,8 @@ def build(
         raise Refused("out", path, "a folder on disk; copied to a bucket, a corpus is read there")
     path, shown, reading = Path(path), shown or Silent(), reading or Reading()
     check(path, name, domains, held_out, on_bad, workers)
+    if near_duplicates is not None:
+        near.check(near_duplicates)
     readings = dict.fromkeys(domains, reading) if isinstance(reading, Reading) else reading
     chosen = tokenizer_named(tokenizer)
     for line in getattr(chosen, "words", ()):
@@ -129,8 +135,11 @@ def build(
             accepted = "sound files, the right --field or --format, or --on-bad=skip without them"
             raise Refused("input", f"{faults} bad (named above)", accepted)
         kept = first_of_each([group.index[:, :2] for group in groups])
+        left = kept
+        if near_duplicates is not None:
+            left = distinct(groups, kept, run, near_duplicates, shown)
         limit = np.uint64(int(held_out * 2**64))
-        sides = [sides_of(g, keep, limit) for g, keep in zip(groups, kept, strict=True)]
+        sides = [sides_of(g, keep, limit) for g, keep in zip(groups, left, strict=True)]
         check_sides(domains, groups, sides)
         if isinstance(chosen, int):
             chosen = trained(work, chosen, groups, [side["train"] for side in sides], shown)
@@ -138,8 +147,8 @@ def build(
             tokenize(chosen, groups, run, shown)
         corpus = write(path, name, chosen, domains, groups, sides, shown)
         shutil.rmtree(work)
-    count, left = sum(map(len, kept)), sum(int(keep.sum()) for keep in kept)
-    return Built(corpus, count, count - left, faults, empty)
+    count, new, last = sum(map(len, kept)), *(sum(map(np.sum, masks)) for masks in (kept, left))
+    return Built(corpus, count, int(count - new), int(new - last), faults, empty)
 
 
 def read(
@@ -168,6 +177,17 @@ def read(
                 shown.fault(fault_line(files[position], reason, count, place))
                 faults += count
     return groups, faults, empty
+
+
+def distinct(
+    groups: list[Group], kept: list[np.ndarray], run: Callable, likeness: float, shown: Silent
+) -> list[np.ndarray]:
+    """Returns which documents of each group are kept once near-duplicates are left out."""
+    sizes = [int(group.index[:, 2].sum()) for group in groups]
+    shown.stage("sketching", sum(sizes))
+    shards = [group.shard for group in groups]
+    told = lambda number: shown.advance(sizes[number])
+    return near.first_of_near(shards, kept, run, likeness, told)
 
 
 def by_split(files: Sequence[Path] | Mapping[str, Sequence[Path]]) -> dict[str | None, Sequence]:

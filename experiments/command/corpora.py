@@ -88,9 +88,12 @@ def build(
         domains = matches(patterns, bar)
         reading = Reading.of_domains(domains, fields, formats, **shared)
         done = build_corpus(path, name=name, domains=domains, reading=reading, shown=bar, **options)
-    kept = done.documents - done.duplicates
+    kept = done.documents - done.duplicates - done.near_duplicates
+    near = "near_duplicates" in options and options["near_duplicates"] is not None
+    also = f"{done.near_duplicates} near-duplicates left out, " if near else ""
     print(
-        f"{done.documents} documents read, {done.duplicates} duplicates left out, {kept} kept; "
+        f"{done.documents} documents read, {done.duplicates} duplicates left out, {also}"
+        f"{kept} kept; "
         f"{done.faults} bad left out; {done.empty_files} empty files left out"
     )
     print(text(done.corpus))

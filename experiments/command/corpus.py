@@ -64,6 +64,12 @@ command = Commands("corpus", help="Build corpora of your own text, show or list 
     help="of the documents",
 )
 @click.option(
+    "--near-duplicates",
+    type=Number(),
+    metavar="LIKENESS",
+    help="leave out what is so much like an earlier document, as 0.8 (default: only equal ones)",
+)
+@click.option(
     "--longest",
     type=Number(int),
     default=1 << 24,

@@ -82,6 +82,18 @@ def test_a_setting_of_a_tokenizer_that_is_switched_off_is_noted(folder, capsys):
     assert code == 0 and err == f"note: {file}: model.dropout of 0.1 switched off\n"
 
 
+def test_near_duplicates_are_left_out_where_that_is_asked(folder, capsys):
+    pytest.importorskip("datasketch", reason="pip install 'espalier[near]'")
+    command = ("corpus", "build", "--name=mine", f"--out={folder / 'mine'}", "--workers=1")
+    command += (f"--domain=web={folder}/web/a*",)
+    code, _, err = call(capsys, *command, "--near-duplicates=2")
+    assert code == 2 and "near_duplicates: got 2.0; accepted: a likeness above 0" in err
+    code, out, err = call(capsys, *command, "--near-duplicates=0.8")
+    assert (code, err) == (0, "")
+    # All are of one sentence twenty times, which no other has.
+    assert "500 documents read, 0 duplicates left out, 0 near-duplicates left out, 500 kept" in out
+
+
 def test_built_corpora_are_listed_with_those_that_cannot_be_used(folder, capsys):
     small = small_corpus(folder / "all")
     (folder / "all" / "broken").mkdir()
