@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 LOCK := requirements.lock
 
 .PHONY: help install corpus study test test-system test-thorough test-hf test-isa test-slurm \
-	torture lint docs tutorials bench coverage extrapolation golden lock clean sheet
+	torture lint docs tutorials bench coverage extrapolation golden lock clean sheet bench-build
 
 help:
 	@echo "make study     install and run the over-training study (about 6 CPU-minutes)"
@@ -19,6 +19,7 @@ help:
 	@echo "make docs      build the site into build/docs/site; dead links and warnings fail"
 	@echo "make tutorials  type the tutorials from a wheel and compare what they print (5 CPU-minutes)"
 	@echo "make bench     speed of training, reading, fitting and starting, as ratios of one run"
+	@echo "make bench-build  1 GB of text built here and by Ray: the same hash (16 CPU-minutes)"
 	@echo "make coverage  coverage of the fits' intervals on planted data (an hour of one core)"
 	@echo "make extrapolation DATA=FOLDER  laws chosen and predictions beyond the data, public tables"
 	@echo "make golden    rewrite the golden tables on purpose"
@@ -110,6 +111,9 @@ tutorials: corpus
 
 bench: corpus
 	$(BIN)/python -m experiments.bench.speed
+
+bench-build: install
+	$(BIN)/python -m experiments.bench.building
 
 coverage: install
 	$(BIN)/python -m experiments.bench.coverage

@@ -26,8 +26,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data import near
 from data.corpus import SPLITS, TOKENIZER_FILE, Corpus, Document, write_corpus
 from data.lossless import LARGEST_VOCABULARY
+from data.remote import is_remote
 from data.shards import (
     encode,
     grouped,
@@ -67,14 +69,19 @@ class Built(NamedTuple):
     corpus: Corpus
     documents: int
     duplicates: int
+    near_duplicates: int
     faults: int
     empty_files: int
 
 
 class Group(NamedTuple):
-    """Files of one domain that were read as one shard, whose index is [n, 3]."""
+    """Files of one domain that were read as one shard, whose index is [n, 3].
+
+    `split` is the side on which all its documents stand; None where their hashes decide.
+    """
 
     domain: str
+    split: str | None
     files: Sequence[Path]
     shard: Path
     index: np.ndarray
@@ -84,47 +91,55 @@ def build(
     path: str | os.PathLike,
     *,
     name: str,
-    domains: Mapping[str, Sequence[Path]],
+    domains: Mapping[str, Sequence[Path] | Mapping[str, Sequence[Path]]],
     tokenizer: str = "bytes",
     reading: Reading | Mapping[str, Reading] | None = None,
     held_out: float = 0.05,
+    near_duplicates: float | None = None,
     on_bad: str = "refuse",
     workers: int | None = None,
+    tasks: Callable[[int | None], contextlib.AbstractContextManager[Callable]] | None = None,
     shown: Silent | None = None,
 ) -> Built:
     """Builds a corpus folder from the files of each domain.
 
-    A document whose text was met before, in any domain, is left out, and so is an empty file.
+    A document whose text was met before, in any domain, is left out, and so is an empty file. A
+    domain is its files, or its files by split (`SPLITS`), of which the held-out ones come first.
+    With `near_duplicates`, so is one of that likeness to an earlier one (`data.near`).
     `held_out` is the share of documents that stand on the held-out side, by their hash.
     `tokenizer` is `bytes`, `bpe:SIZE` (learned from training documents only) or a
     `tokenizer.json`; every document is compared with what its tokens give back. `reading` is for
     all domains or says how each is read. Every text that cannot be used is told to `shown`; then,
     unless `on_bad` is `skip`, the build is refused. `workers` are processes (default: one per
-    core).
+    core), or as many tasks at once as `tasks` takes them for, which does what `processes` does
+    elsewhere.
 
     Raises:
       Refused: a folder that exists or that another process is building, a wrong value, texts that
         cannot be used, a tokenizer that loses text, or a domain with nothing on one side of the
         split.
     """
+    if is_remote(path):
+        raise Refused("out", path, "a folder on disk; copied to a bucket, a corpus is read there")
     path, shown, reading = Path(path), shown or Silent(), reading or Reading()
-    workers = (os.cpu_count() or 1) if workers is None else workers
     check(path, name, domains, held_out, on_bad, workers)
+    if near_duplicates is not None:
+        near.check(near_duplicates)
     readings = dict.fromkeys(domains, reading) if isinstance(reading, Reading) else reading
     chosen = tokenizer_named(tokenizer)
     for line in getattr(chosen, "words", ()):
         shown.word(f"{tokenizer}: {line}")
-    with work_folder(path) as work, processes(workers) as run:
+    with work_folder(path) as work, (tasks or processes)(workers) as run:
         groups, faults, empty = read(work, domains, readings, run, shown)
         if faults and on_bad == "refuse":
             accepted = "sound files, the right --field or --format, or --on-bad=skip without them"
             raise Refused("input", f"{faults} bad (named above)", accepted)
         kept = first_of_each([group.index[:, :2] for group in groups])
+        left = kept
+        if near_duplicates is not None:
+            left = distinct(groups, kept, run, near_duplicates, shown)
         limit = np.uint64(int(held_out * 2**64))
-        sides = [
-            {"train": keep & (g.index[:, 0] >= limit), "held_out": keep & (g.index[:, 0] < limit)}
-            for g, keep in zip(groups, kept, strict=True)
-        ]
+        sides = [sides_of(g, keep, limit) for g, keep in zip(groups, left, strict=True)]
         check_sides(domains, groups, sides)
         if isinstance(chosen, int):
             chosen = trained(work, chosen, groups, [side["train"] for side in sides], shown)
@@ -132,22 +147,28 @@ def build(
             tokenize(chosen, groups, run, shown)
         corpus = write(path, name, chosen, domains, groups, sides, shown)
         shutil.rmtree(work)
-    count, left = sum(map(len, kept)), sum(int(keep.sum()) for keep in kept)
-    return Built(corpus, count, count - left, faults, empty)
+    count, new, last = sum(map(len, kept)), *(sum(map(np.sum, masks)) for masks in (kept, left))
+    return Built(corpus, count, int(count - new), int(new - last), faults, empty)
 
 
 def read(
     work: Path, domains: Mapping, readings: Mapping[str, Reading], run: Callable, shown: Silent
 ) -> tuple[list[Group], int, int]:
     """Reads all files; returns their groups, and how many faults and empty files there are."""
-    owners = [(d, files) for d, own in domains.items() for files in grouped(sorted(set(own)))]
-    sizes = [sum(map(size, files)) for _, files in owners]
+    owners = [
+        (domain, split, files)
+        for domain, own in domains.items()
+        for split, chosen in by_split(own).items()
+        for files in grouped(sorted(set(chosen)))
+    ]
+    sizes = [sum(map(size, files)) for *_, files in owners]
     shown.stage("reading", sum(sizes))
     groups, faults, empty = [None] * len(owners), 0, 0
-    tasks = [(readings[domain], files) for domain, files in owners]
+    tasks = [(readings[domain], files) for domain, _, files in owners]
     for number, (name, found) in run(partial(read_group, work), tasks):
-        domain, files = owners[number]
-        groups[number] = Group(domain, files, work / name, np.load(work / name / "index.npy"))
+        domain, split, files = owners[number]
+        index = np.load(work / name / "index.npy")
+        groups[number] = Group(domain, split, files, work / name, index)
         shown.advance(sizes[number])
         for position, reason, count, place in found:
             if reason == EMPTY:
@@ -156,6 +177,35 @@ def read(
                 shown.fault(fault_line(files[position], reason, count, place))
                 faults += count
     return groups, faults, empty
+
+
+def distinct(
+    groups: list[Group], kept: list[np.ndarray], run: Callable, likeness: float, shown: Silent
+) -> list[np.ndarray]:
+    """Returns which documents of each group are kept once near-duplicates are left out."""
+    sizes = [int(group.index[:, 2].sum()) for group in groups]
+    shown.stage("sketching", sum(sizes))
+    shards = [group.shard for group in groups]
+    told = lambda number: shown.advance(sizes[number])
+    return near.first_of_near(shards, kept, run, likeness, told)
+
+
+def by_split(files: Sequence[Path] | Mapping[str, Sequence[Path]]) -> dict[str | None, Sequence]:
+    """Returns a domain's files by the side they are for, held out first; None where none is said.
+
+    A held-out text that is met in training too is thereby held out.
+    """
+    if not isinstance(files, Mapping):
+        return {None: files}
+    return {split: files[split] for split in reversed(SPLITS) if files.get(split)}
+
+
+def sides_of(group: Group, kept: np.ndarray, limit: np.uint64) -> dict[str, np.ndarray]:
+    """Returns which documents [n] of a group stand on each side."""
+    if group.split is not None:
+        return {split: kept & (split == group.split) for split in SPLITS}
+    above = group.index[:, 0] >= limit
+    return {"train": kept & above, "held_out": kept & ~above}
 
 
 def tokenize(bpe: BPE, groups: list[Group], run: Callable, shown: Silent) -> None:
@@ -207,7 +257,7 @@ def write(
 
 
 def check(
-    path: Path, name: str, domains: Mapping, held_out: float, on_bad: str, workers: int
+    path: Path, name: str, domains: Mapping, held_out: float, on_bad: str, workers: int | None
 ) -> None:
     """`Refused` where the arguments of `build` cannot be."""
     plain = re.compile(r"\w[\w.-]*")
@@ -216,11 +266,13 @@ def check(
     for domain, files in domains.items():
         if not plain.fullmatch(domain):
             raise Refused("domain", repr(domain), "letters, digits, _, - and .")
-        if not files:
+        if not any(by_split(files).values()):
             raise Refused(f"domain {domain!r}", "no file", "a pattern that files match")
+        if isinstance(files, Mapping) and (other := sorted(files.keys() - set(SPLITS))):
+            raise Refused(f"domain {domain!r}", f"the split {other[0]}", " and ".join(SPLITS))
     if not domains:
         raise Refused("domain", "none", "at least one, as in --domain code='src/**/*.py'")
-    if workers < 1:
+    if workers is not None and workers < 1:
         raise Refused("workers", workers, "1 or more processes")
     if not 0 < held_out < 1:
         raise Refused("held_out_fraction", held_out, "a share between 0 and 1")
@@ -325,8 +377,9 @@ def work_folder(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def processes(workers: int) -> Iterator[Callable]:
+def processes(workers: int | None) -> Iterator[Callable]:
     """Gives `run(function, items)`, which yields (position, result) as they are done."""
+    workers = (os.cpu_count() or 1) if workers is None else workers
     spawn = multiprocessing.get_context("spawn")  # Only when there is work for two, and that many.
     pool = ProcessPoolExecutor(workers, spawn, initializer=begin_process)
 

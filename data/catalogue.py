@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data.corpus import Corpus, open_corpus
+from data.remote import is_remote
 from data.stand_in import NAME, stand_in
 from refused import Refused
 
@@ -29,7 +30,8 @@ def load(name: str) -> Corpus:
     BPE tokens (257 or more; pinned at 4,096 and 65,536); `markov:order=1,symbols=32,seed=0,
     tokens=2000000` (any subset of the fields) a source of known entropy (`data.markov`);
     `stand-in:VOCABULARY,DOMAIN+DOMAIN` one without tokens, for plans (`data.stand_in`);
-    anything else must be the path of a built corpus folder. `Refused` otherwise.
+    anything else must be the path of a built corpus folder, on disk or one that `etils.epath`
+    opens, such as gs://bucket/folder. `Refused` otherwise.
     """
     from data import markov, wheels  # Here: a built folder needs neither scipy nor a tokenizer.
 
@@ -41,7 +43,7 @@ def load(name: str) -> Corpus:
         return markov.load(name, cache_folder())
     if name.partition(":")[0] == NAME:
         return stand_in(name)
-    if (Path(name) / "corpus.json").exists():
+    if is_remote(name) or (Path(name) / "corpus.json").exists():
         return open_corpus(name)
     accepted = "wheels, wheels-bpeVOCABULARY, markov:FIELD=VALUE,... or a corpus folder"
     raise Refused("corpus", repr(name), accepted)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data.remote import Stream, is_remote, told
 from refused import Refused
 
 FORMAT = 1  # of the folder; raised when an old reader could misread a new folder
@@ -36,7 +37,7 @@ class Domain:
     """
 
     name: str
-    folder: Path
+    folder: Path  # Or etils' path in an object store.
     dtype: str
     train_tokens: int
     train_bytes: int
@@ -49,12 +50,12 @@ class Domain:
 
     @cached_property
     def train(self) -> np.ndarray:
-        """Training tokens [train_tokens]: a read-only memory map opened at first use."""
+        """Training tokens [train_tokens]: a memory map opened at first use, or a `Stream`."""
         return _open_stream(self.path("train"), self.dtype, self.train_tokens)
 
     @cached_property
     def held_out(self) -> np.ndarray:
-        """Held-out tokens [held_out_tokens]: a read-only memory map opened at first use."""
+        """Held-out tokens [held_out_tokens]: a memory map opened at first use, or a `Stream`."""
         return _open_stream(self.path("held_out"), self.dtype, self.held_out_tokens)
 
     @property
@@ -185,14 +186,22 @@ def write_corpus(
 
 
 def open_corpus(path: str | os.PathLike, verify: bool = True, noted: bool = True) -> Corpus:
-    """Open a corpus folder.
+    """Open a corpus folder, on disk or wherever `etils.epath` opens a path.
 
-    File sizes and the record's own hash are always checked; `verify` reads every stream once and
-    compares the content hash (about a second per gigabyte). A record from before it had a hash is
-    read as it is, `noted` once. `Refused` when the folder is no corpus, or its content is not what
-    its record says.
+    File sizes and the record's own hash are always checked; `verify` reads every stream on disk
+    once and compares the content hash (about a second per gigabyte). A record from before it had
+    a hash is read as it is, `noted` once. `Refused` when the folder is no corpus, or its content is
+    not what its record says.
     """
-    folder = Path(path).absolute()
+    if not is_remote(path):
+        return _open(Path(path).absolute(), verify, noted)
+    from etils import epath
+
+    with told(path):
+        return _open(epath.Path(path), False, noted)
+
+
+def _open(folder: Path, verify: bool, noted: bool) -> Corpus:
     try:
         record = json.loads((folder / "corpus.json").read_text())
         header = record.pop("header", None)
@@ -220,7 +229,7 @@ def open_corpus(path: str | os.PathLike, verify: bool = True, noted: bool = True
     itemsize = np.dtype(record["dtype"]).itemsize
     for file, tokens in files:
         size = tokens * itemsize
-        found = f"{file.stat().st_size} bytes" if file.exists() else "no such file"
+        found = f"{_size(file)} bytes" if file.exists() else "no such file"
         if found != f"{size} bytes":
             raise Refused(
                 f"corpus file {file}", found, f"{size} bytes; remove the folder to rebuild it"
@@ -232,6 +241,11 @@ def open_corpus(path: str | os.PathLike, verify: bool = True, noted: bool = True
             f"{corpus.content_hash}, as in its corpus.json; remove the folder to rebuild it",
         )
     return corpus
+
+
+def _size(file: Path) -> int:
+    found = file.stat()
+    return found.length if is_remote(file) else found.st_size
 
 
 def _from_record(folder: Path, record: Mapping) -> Corpus:
@@ -277,9 +291,11 @@ def _write_stream(
     return dict(zip(COUNTS, (tokens, text, count, longest), strict=True))
 
 
-def _open_stream(file: Path, dtype: str, tokens: int) -> np.ndarray:
+def _open_stream(file: Path, dtype: str, tokens: int) -> np.ndarray | Stream:
     if tokens == 0:  # an empty file cannot be mapped
         return np.empty(0, dtype)
+    if is_remote(file):
+        return Stream(os.fspath(file), dtype, tokens)
     return np.memmap(file, dtype, mode="r", shape=(tokens,))
 
 

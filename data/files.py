@@ -1,8 +1,8 @@
 """Files as streams: what each holds by its content and name, decompressed, cut at a mark.
 
 Compression is told by a file's first bytes, else by its name. Then the format: Parquet by its
-content; `.json`, `.jsonl`, `.ndjson`, `.csv`, `.tsv` and `.parquet` by the name, in any case;
-any other file is JSON lines where its first line is a JSON object, and text where it is not.
+content; `.json`, `.jsonl`, `.ndjson`, `.csv`, `.tsv`, `.parquet` and `.arrow` by the name, in any
+case; any other file is JSON lines where its first line is a JSON object, and text where it is not.
 """
 
 import contextlib
@@ -31,8 +31,9 @@ NAMED = {
     ".csv": "csv",
     ".tsv": "tsv",
     ".parquet": "parquet",
+    ".arrow": "arrow",
 }
-FORMATS = ("text", "jsonl", "json", "csv", "tsv", "parquet")
+FORMATS = ("text", "jsonl", "json", "csv", "tsv", "parquet", "arrow")
 AUTO = "auto"
 
 
@@ -56,7 +57,7 @@ def kind(file: Path, format: str = AUTO) -> Kind:
     named = NAMED.get(suffix)
     if format != AUTO:
         return Kind(format, compression)
-    if named in ("csv", "tsv", "parquet"):
+    if named in ("csv", "tsv", "parquet", "arrow"):
         return Kind(named, compression)
     if compression is None and is_parquet(file):
         return Kind("parquet", None)

@@ -16,13 +16,14 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.files import AUTO, BLOCK_BYTES, FORMATS, blocks, kind, parts
+from data.files import AUTO, BLOCK_BYTES, FORMATS, blocks, kind, opened, parts
 from refused import Refused
 
 VERSION = 2  # Of the readers: raised when the same files give other texts, or other shards.
 ROWS = 64  # Of Parquet in memory at once: few, because a row may be as long as a text may be.
 EMPTY = "empty file"
 COLUMNS = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
+ARROW = b"ARROW1"  # Begins a file of Arrow's that has an index.
 BETWEEN = re.compile(r"[\s,]*")  # Of two records of a JSON file.
 
 
@@ -267,23 +268,59 @@ def rows(file: Path, compression: str | None, reading: Reading) -> Iterator[byte
     if file.stat().st_size == 0:
         return
     with pq.ParquetFile(file, buffer_size=BLOCK_BYTES, pre_buffer=False) as table:
-        if reading.field not in table.schema_arrow.names:
-            yield Fault(f"no field {reading.field!r}")
+        if fault := column_fault(table.schema_arrow, reading.field):
+            yield fault
             return
-        type_ = table.schema_arrow.field(reading.field).type
-        if pa.types.is_dictionary(type_):
-            type_ = type_.value_type
-        if str(type_) not in COLUMNS:
-            yield Fault(f"field {reading.field!r} is no text")
+        batches = table.iter_batches(ROWS, columns=[reading.field], use_threads=False)
+        yield from column((batch.column(0) for batch in batches), reading)
+
+
+def messages(file: Path, compression: str | None, reading: Reading) -> Iterator[bytes | Fault]:
+    """Yields a column of every row of a file of Arrow's, as a stream or with an index."""
+    if not compression and file.stat().st_size == 0:
+        return
+    with opened(file, compression) as stream:
+        whole = stream.read(len(ARROW)) == ARROW
+    if whole and compression:
+        yield Fault("unreadable (a file of Arrow's with an index, compressed as a whole)")
+        return
+    with opened(file, compression) as stream:
+        table = pa.ipc.open_file(stream) if whole else pa.ipc.open_stream(stream)
+        if fault := column_fault(table.schema, reading.field):
+            yield fault
             return
-        number = 0
-        for batch in table.iter_batches(ROWS, columns=[reading.field], use_threads=False):
-            for text in batch.column(0).cast(type_).cast(pa.large_binary()).to_pylist():
-                number += 1
-                if text is None:
-                    yield Fault(f"no field {reading.field!r}", f"row {number}")
-                else:
-                    yield checked(text, reading.longest, f"row {number}")
+        many = range(table.num_record_batches) if whole else ()
+        batches = map(table.get_batch, many) if whole else table
+        few = (
+            batch.column(reading.field).slice(begin, ROWS)
+            for batch in batches
+            for begin in range(0, batch.num_rows, ROWS)
+        )
+        yield from column(few, reading)
+
+
+def column_fault(schema: pa.Schema, field: str) -> Fault | None:
+    """Returns why a column cannot be read; None where it can."""
+    if field not in schema.names:
+        return Fault(f"no field {field!r}")
+    if schema.names.count(field) > 1:
+        return Fault(f"two columns {field!r}")
+    type_ = schema.field(field).type
+    type_ = type_.value_type if pa.types.is_dictionary(type_) else type_
+    return None if str(type_) in COLUMNS else Fault(f"field {field!r} is no text")
+
+
+def column(arrays: Iterable[pa.Array], reading: Reading) -> Iterator[bytes | Fault]:
+    """Yields every value of a column that comes in pieces."""
+    number = 0
+    for array in arrays:
+        type_ = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
+        for text in array.cast(type_).cast(pa.large_binary()).to_pylist():
+            number += 1
+            if text is None:
+                yield Fault(f"no field {reading.field!r}", f"row {number}")
+            else:
+                yield checked(text, reading.longest, f"row {number}")
 
 
 READERS = {
@@ -293,4 +330,5 @@ READERS = {
     "csv": partial(table, delimiters=",;\t|"),
     "tsv": partial(table, delimiters="\t,"),
     "parquet": rows,
+    "arrow": messages,
 }

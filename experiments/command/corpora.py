@@ -14,6 +14,7 @@ from data.build import Silent
 from data.build import build as build_corpus
 from data.catalogue import built, cache_folder, load
 from data.corpus import SPLITS, Corpus
+from data.datasets import splits
 from data.sources import Reading
 from refused import Refused
 
@@ -66,25 +67,33 @@ def build(
     formats: Sequence[str] = (),
     split: str = "",
     longest: int = Reading.longest,
+    on: str = "local",
     **options,
 ) -> Corpus:
-    """Builds a corpus from NAME=GLOB patterns and prints what it holds.
+    """Builds a corpus from NAME=GLOB patterns or datasets' folders and prints what it holds.
 
     `fields`, `formats`, `split` and `longest` are as for `data.sources.Reading.of_domains`, and
-    `options` as for `data.build.build`.
+    `options` as for `data.build.build`. `on` is `local` or `ray`.
 
     Raises:
       Refused: as these two, or a pattern that no file matches.
     """
     path = Path(out) if out else FOLDER / name
-    domains = matches(patterns)
     shared = {"split": unescaped(split), "longest": longest}
-    reading = Reading.of_domains(domains, fields, formats, **shared)
+    if on == "ray":
+        from experiments.command.launchers.tasks import tasks_of_ray
+
+        options["tasks"] = tasks_of_ray
     with Bar() as bar:
+        domains = matches(patterns, bar)
+        reading = Reading.of_domains(domains, fields, formats, **shared)
         done = build_corpus(path, name=name, domains=domains, reading=reading, shown=bar, **options)
-    kept = done.documents - done.duplicates
+    kept = done.documents - done.duplicates - done.near_duplicates
+    near = "near_duplicates" in options and options["near_duplicates"] is not None
+    also = f"{done.near_duplicates} near-duplicates left out, " if near else ""
     print(
-        f"{done.documents} documents read, {done.duplicates} duplicates left out, {kept} kept; "
+        f"{done.documents} documents read, {done.duplicates} duplicates left out, {also}"
+        f"{kept} kept; "
         f"{done.faults} bad left out; {done.empty_files} empty files left out"
     )
     print(text(done.corpus))
@@ -121,19 +130,37 @@ def listing(folder: str | None) -> str:
     return "\n".join([printed(table), *lines])
 
 
-def matches(patterns: Sequence[str]) -> dict[str, list[Path]]:
-    """Returns the files of each domain, whose patterns add up."""
-    domains: dict[str, list[Path]] = {}
+def matches(patterns: Sequence[str], shown: Silent) -> dict[str, list[Path] | dict]:
+    """Returns the files of each domain: of patterns, which add up, or of a dataset, by split."""
+    domains: dict[str, list[Path] | dict] = {}
     for pattern in patterns:
         domain, equals, where = pattern.partition("=")
         if not (domain and equals and where):
-            raise Refused("domain", pattern, "NAME=GLOB, as in code='src/**/*.py'")
+            raise Refused("domain", pattern, "NAME=GLOB, as in code='src/**/*.py', or NAME=FOLDER")
         where = str(Path(where).expanduser())
-        found = [Path(f) for f in glob.glob(where, recursive=True) if Path(f).is_file()]
-        if not found:
+        dataset = dataset_of(where)
+        if domain in domains and (dataset or isinstance(domains[domain], dict)):
+            raise Refused(f"domain {domain!r}", "a dataset and more", "one dataset, or patterns")
+        if dataset:
+            found = splits(*dataset)
+            for line in found.words:
+                shown.word(f"{domain}: {line}")
+            held_out = {"held_out": found.held_out, "train": found.train}
+            domains[domain] = held_out if found.held_out else found.train
+            continue
+        files = [Path(f) for f in glob.glob(where, recursive=True) if Path(f).is_file()]
+        if not files:
             raise Refused(f"domain {domain!r}", f"no file for {where}", "a pattern of files")
-        domains.setdefault(domain, []).extend(found)
+        domains.setdefault(domain, []).extend(files)
     return domains
+
+
+def dataset_of(where: str) -> tuple[Path, str] | None:
+    """Returns a dataset's folder and subset of FOLDER or FOLDER:SUBSET; None for a pattern."""
+    folder, _, subset = where.rpartition(":")
+    if Path(where).is_dir():
+        return Path(where), ""
+    return (Path(folder), subset) if folder and Path(folder).is_dir() else None
 
 
 def unescaped(mark: str) -> str:

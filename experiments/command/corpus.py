@@ -12,7 +12,10 @@ command = Commands("corpus", help="Build corpora of your own text, show or list 
 @command.command("build", cls=Command)
 @click.option("--name", required=True, metavar="NAME", help="the corpus's name")
 @click.option(
-    "--domain", multiple=True, metavar="NAME=GLOB", help="a domain and its files; repeatable"
+    "--domain",
+    multiple=True,
+    metavar="NAME=GLOB",
+    help="a domain and its files, or a dataset's folder; repeatable",
 )
 @click.option("--out", type=Place(), metavar="FOLDER", help="(default: corpora/NAME)")
 @click.option(
@@ -61,6 +64,12 @@ command = Commands("corpus", help="Build corpora of your own text, show or list 
     help="of the documents",
 )
 @click.option(
+    "--near-duplicates",
+    type=Number(),
+    metavar="LIKENESS",
+    help="leave out what is so much like an earlier document, as 0.8 (default: only equal ones)",
+)
+@click.option(
     "--longest",
     type=Number(int),
     default=1 << 24,
@@ -69,16 +78,29 @@ command = Commands("corpus", help="Build corpora of your own text, show or list 
     help="of a document",
 )
 @click.option(
-    "--workers", type=Number(int), metavar="COUNT", help="processes (default: one per core)"
+    "--workers",
+    type=Number(int),
+    metavar="COUNT",
+    help="processes, or tasks of Ray at once (default: one per core)",
+)
+@click.option(
+    "--on",
+    type=OneOf("local", "ray"),
+    default="local",
+    show_default=True,
+    metavar="local|ray",
+    help="where files are read and tokenized: here, or on a Ray cluster that sees them",
 )
 def build(name: str, domain: tuple[str, ...], out: str | None, **asked) -> None:
     """Tokenize your own text into a corpus that studies read.
 
-    Reads text, JSON, CSV and Parquet, also compressed. A killed build goes on where it was.
+    Reads text, JSON, CSV, Parquet and Arrow, also compressed, and folders of Hugging Face
+    datasets with their splits. A killed build goes on where it was.
 
     \b
     espalier corpus build --name=mine --domain code='src/**/*.py' --domain web='crawl/*.jsonl'
     espalier corpus build --name=web --domain web='crawl/*.txt' --split='\\n\\n'
+    espalier corpus build --name=web --domain web='/shared/*.jsonl' --on=ray --out=/shared/web
     """
     from experiments.command import corpora
 

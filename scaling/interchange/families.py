@@ -2,9 +2,11 @@
 
 The baseline is Llama (Touvron et al. 2023, arXiv:2302.13971), with QK-norm Qwen3 (arXiv:2505.09388,
 section 2), with experts Qwen3-MoE. With biases of queries, keys and values it is Qwen2
-(arXiv:2407.10671, section 2.2.1), which is read but not written: transformers 5 opens any folder of
-Qwen2 with that model's own tokenizer. Llama with `attention_bias` computes the same, the output's
-bias being zero. Names of settings are those of the configuration classes of transformers 4 and 5.
+(arXiv:2407.10671, section 2.2.1), which is read but not written: transformers 5.24
+(models/auto/tokenization_auto.py) takes `Qwen2Tokenizer` for any folder of Qwen2, and that class
+composes texts and cuts them by its own rule, whatever tokenizer.json says. Llama with
+`attention_bias` computes the same, the output's bias being zero. Names of settings are those of the
+configuration classes of transformers 4 and 5.
 """
 
 from collections.abc import Mapping

@@ -94,6 +94,16 @@ def test_the_tokenizer_that_opens_gives_the_tokens_of_training(tmp_path):
             assert auto.model_max_length == config.context
 
 
+def test_a_folder_of_qwen2_would_open_with_a_tokenizer_that_changes_texts(tmp_path):
+    """Why biases are written as Llama: once this fails, they can be Qwen2."""
+    folder.write(tmp_path / "m", kept(LIKE["biases"]))
+    file = tmp_path / "m" / "config.json"
+    said = json.loads(file.read_text()) | {"model_type": "qwen2"}
+    file.write_text(json.dumps(said | {"architectures": ["Qwen2ForCausalLM"]}))
+    auto = transformers.AutoTokenizer.from_pretrained(tmp_path / "m")
+    assert auto.decode(auto("u\u0308").input_ids) == "\u00fc"
+
+
 @pytest.mark.parametrize("bits", BITS)
 def test_packed_weights_open_as_the_floats_that_training_reads(bits, tmp_path):
     need("compressed_tensors")

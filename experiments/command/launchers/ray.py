@@ -3,11 +3,17 @@
 import contextlib
 import importlib
 import os
+import re
 import shlex
 import signal
-from collections.abc import Sequence
+import socket
+from collections.abc import Iterator, Sequence
+from types import ModuleType
 
 from experiments.command.launchers.wanted import ENDED, HERE, Launch, needed, verdict, work
+from refused import Refused
+
+CONNECT_SECONDS = 10
 
 
 class Actor:
@@ -23,6 +29,38 @@ class Actor:
         return work(arguments)
 
 
+@contextlib.contextmanager
+def cluster() -> Iterator[ModuleType]:
+    """Gives Ray, of the cluster that RAY_ADDRESS names or that runs on this machine.
+
+    Where there is none, it is a new one of this machine, for as long.
+
+    Raises:
+      Refused: Ray is not installed, or the cluster does not answer.
+    """
+    ray = needed("ray", "ray")
+    mine = not ray.is_initialized()
+    if mine:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Nothing is sent to anybody.
+        answering(os.environ.get("RAY_ADDRESS", ""))
+        with contextlib.chdir(HERE):  # Ray puts the folder it is called in first on workers' paths.
+            ray.init()
+    try:
+        yield ray
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def answering(address: str) -> None:
+    """Refuses an address of a host and a port where nobody answers: Ray would ask for minutes."""
+    if found := re.fullmatch(r"(?:ray://)?([^/\s]+):(\d+)", address):
+        try:
+            socket.create_connection((found[1].strip("[]"), int(found[2])), CONNECT_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise Refused("RAY_ADDRESS", f"{address} ({error})", "a cluster that answers") from None
+
+
 def launch(wanted: Launch, actor: type = Actor) -> int:
     """Starts an actor per accelerator of a Ray cluster and waits for them.
 
@@ -30,19 +68,20 @@ def launch(wanted: Launch, actor: type = Actor) -> int:
     of this machine. Its nodes see the folder this is called in, and the store. Where it has no
     GPUs, an actor takes one CPU. SIGTERM and SIGINT have the workers end in good order.
     """
-    ray = needed("ray", "ray")
     if wanted.dry_run:
+        needed("ray", "ray")
         where = os.environ.get("RAY_ADDRESS", "the one of this machine, or a new one of it")
         print(f"cluster: {where}")
         print(f"actors: {wanted.workers or 'one per GPU; in a cluster without GPUs one per node'}")
         print("each: num_gpus=1; in a cluster without GPUs num_cpus=1")
         print(f"in {os.getcwd()}: {shlex.join(['espalier', 'work', *wanted.arguments])}")
         return 0
-    mine = not ray.is_initialized()
-    if mine:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Nothing is sent to anybody.
-        with contextlib.chdir(HERE):  # Ray puts the folder it is called in first on actors' paths.
-            ray.init()
+    with cluster() as ray:
+        return watched(ray, wanted, actor)
+
+
+def watched(ray: ModuleType, wanted: Launch, actor: type) -> int:
+    """Starts the actors and waits for them; returns the launcher's exit code."""
     signals: list[int] = []
     before = {
         number: signal.signal(number, lambda number, _: signals.append(number))
@@ -83,8 +122,6 @@ def launch(wanted: Launch, actor: type = Actor) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if mine:
-            ray.shutdown()
     return verdict(failures, count, told)
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from data.build import Silent
 from data.tokenizer import BPE
 from experiments.command.corpora import matches, unescaped
 from tests.corpora import small_corpus
@@ -81,6 +82,18 @@ def test_a_setting_of_a_tokenizer_that_is_switched_off_is_noted(folder, capsys):
     assert code == 0 and err == f"note: {file}: model.dropout of 0.1 switched off\n"
 
 
+def test_near_duplicates_are_left_out_where_that_is_asked(folder, capsys):
+    pytest.importorskip("datasketch", reason="pip install 'espalier[near]'")
+    command = ("corpus", "build", "--name=mine", f"--out={folder / 'mine'}", "--workers=1")
+    command += (f"--domain=web={folder}/web/a*",)
+    code, _, err = call(capsys, *command, "--near-duplicates=2")
+    assert code == 2 and "near_duplicates: got 2.0; accepted: a likeness above 0" in err
+    code, out, err = call(capsys, *command, "--near-duplicates=0.8")
+    assert (code, err) == (0, "")
+    # All are of one sentence twenty times, which no other has.
+    assert "500 documents read, 0 duplicates left out, 0 near-duplicates left out, 500 kept" in out
+
+
 def test_built_corpora_are_listed_with_those_that_cannot_be_used(folder, capsys):
     small = small_corpus(folder / "all")
     (folder / "all" / "broken").mkdir()
@@ -113,9 +126,27 @@ def test_mistakes_get_one_line(args, message, capsys):
 
 
 def test_patterns_of_a_domain_add_up(folder):
-    found = matches([f"x={folder}/code/a*", f"y={folder}/web/*", f"x={folder}/code/*"])
+    wanted = [f"x={folder}/code/a*", f"y={folder}/web/*", f"x={folder}/code/*"]
+    found = matches(wanted, Silent())
     assert [len(files) for files in found.values()] == [3, 2] and list(found) == ["x", "y"]
 
 
 def test_marks_are_written_as_in_a_shell():
     assert unescaped(r"a\n\t<é>") == "a\n\t<é>"
+
+
+def test_a_dataset_is_a_domain_with_its_own_sides(folder, capsys):
+    (folder / "code" / "a.jsonl").rename(folder / "code" / "train.jsonl")
+    (folder / "code" / "b.jsonl").rename(folder / "code" / "test-0.jsonl")
+    (folder / "code" / "prose.md").write_text("x")
+    command = ("corpus", "build", "--name=mine", f"--out={folder / 'mine'}", "--workers=1")
+    code, out, err = call(capsys, *command, f"--domain=code={folder}/code")
+    assert (code, err) == (0, f"note: code: not of the dataset: prose.md in {folder / 'code'}\n")
+    sides = json.loads((folder / "mine" / "corpus.json").read_text())["domains"]["code"]
+    # 100 texts are in both files: they are held out.
+    assert [sides[split]["documents"] for split in ("train", "held_out")] == [400, 500]
+    both = (f"--domain=code={folder}/code", f"--domain=code={folder}/web/*")
+    code, _, err = call(capsys, *command, *both)
+    assert code == 2 and "domain 'code': got a dataset and more; accepted: one dataset" in err
+    code, _, err = call(capsys, *command, f"--domain=code={folder}/code:en")
+    assert code == 2 and err.count("\n") == 1 and "code:en; accepted: a README.md there" in err

@@ -3,21 +3,38 @@
 import json
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 
 from data import Mixture, write_corpus
 from data.corpus import Document
 from data.tokenizer import BPE
-from models import Quantization
+from experiments.command import models_kept
+from models import Quantization, Streams, skeleton
 from refused import Refused
-from scaling import AdamW, Data, Run, Start, wsd
-from scaling.interchange import native
+from scaling import (
+    AdamW,
+    AddStreams,
+    Data,
+    Evaluation,
+    GrowParameterTokens,
+    Phase,
+    Run,
+    Start,
+    Store,
+    Worker,
+    make_mesh,
+    plan,
+    wsd,
+)
+from scaling.interchange import folder, native
 from scaling.interchange.begin import begin, first_state
+from scaling.interchange.kept import Kept
 from scaling.runs import canonical
 from scaling.specs import decoded
 from scaling.state import initial
-from tests.corpora import STEP
+from tests.corpora import STEP, tokenformer
 from tests.scaling.interchange.models import LIKE, kept
 
 
@@ -117,3 +134,42 @@ def test_a_corpus_of_another_tokenizer_is_refused(file, corpus, tmp_path):
         domains={"a": {"train": [document], "held_out": [document]}},
     )
     assert begin(tmp_path / "bpe", found)[0] == config
+
+
+def grown(corpus, place, change) -> Run:
+    """Returns a run that grows a model before its first step."""
+    config, start = begin(place, corpus)
+    phases = (Phase(0, STEP), Phase(4 * STEP, STEP, change=change))
+    return replace(run(config, corpus, start), phases=phases)
+
+
+def test_a_folder_of_theirs_grows_by_streams_around_its_own_bits(corpus, tmp_path):
+    folder.write(tmp_path / "m", kept(replace(LIKE["qk_norm"], depth=1)))
+    one = grown(corpus, tmp_path / "m", AddStreams(Streams(2, prefix=4), freeze=True))
+    store = Store.at(tmp_path / "runs")
+    mesh = make_mesh("data:1")
+    Worker(plan([one]), store, corpus, Evaluation(128), mesh, keep_params=True).run()
+    model, state = models_kept.ended(store, one)
+    assert model == one.model_at(-1) and model.stream_count == 2
+    theirs, there = first_state(one).params, state.params
+    moved = {path for path in there if not np.array_equal(there[path], theirs.get(path))}
+    assert moved == there.keys() - theirs.keys() != set()
+    fresh = one.phases[-1].change.state(first_state(one), one.recipe_at(-1), 0).params
+    assert any(not np.array_equal(there[path], fresh[path]) for path in moved)
+    native.write(tmp_path / "back", Kept(model, there, state.buffers, "bytes"))
+    assert begin(tmp_path / "back", corpus)[0] == model
+
+
+def test_a_tokenformer_grows_by_rows_that_change_no_logit(corpus, tmp_path):
+    native.write(tmp_path / "m", kept(tokenformer(depth=1)))
+    one = grown(corpus, tmp_path / "m", GrowParameterTokens(20, 48))
+    before, model = first_state(one), one.model_at(-1)
+    after = one.phases[-1].change.state(before, one.recipe_at(-1), 0)
+    shapes = {path: leaf.shape for path, leaf in skeleton(model).params.items()}
+    assert {path: value.shape for path, value in after.params.items()} == shapes
+    assert shapes != {path: value.shape for path, value in before.params.items()}
+    tokens = np.arange(40, 56, dtype=np.int32)[None]
+    run_ = lambda config, state: jax.jit(skeleton(config).merge(state.params, state.buffers))(
+        tokens
+    )
+    np.testing.assert_allclose(run_(one.model, before), run_(model, after), rtol=0, atol=1e-6)

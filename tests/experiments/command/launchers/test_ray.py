@@ -1,6 +1,7 @@
 """Ray: workers as actors, one of them killed."""
 
 import os
+import socket
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from experiments.command.launchers import Launch, ray
+from refused import Refused
 from tests.experiments.command.launchers.trained import STUDY, assert_same
 from tests.experiments.command.test_main import ROOT
 
@@ -47,3 +49,18 @@ def test_actors_of_ray_look_for_packages_where_ours_lie(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         ray.launch(Launch(()))
     assert called == [str(ROOT)] and os.getcwd() == str(tmp_path)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "127.0.0.1:9{}"])
+def test_a_cluster_that_does_not_answer_is_named(address, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        ray.answering(f"127.0.0.1:{port}")
+    for fine in ("", "auto", "local"):
+        ray.answering(fine)
+    never = lambda: pytest.fail("Ray was asked")
+    fake = SimpleNamespace(is_initialized=lambda: False, init=never)
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.setenv("RAY_ADDRESS", address.format(port))
+    with pytest.raises(Refused, match=r"RAY_ADDRESS: got .*; accepted: a cluster that answers"):
+        ray.launch(Launch(()))
