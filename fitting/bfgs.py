@@ -10,16 +10,15 @@ import numpy as np
 
 from fitting.objective import (
     Problem,
-    jacobian,
     objective_and_gradient,
-    residuals,
+    residuals_and_jacobian,
     sides,
     smoothing,
 )
 
 _LONGEST = 3.0  # step, in log units of a parameter
 _SHORTEST, _STALE = 1e-9, 1e-2  # share of a step after which its direction is given up
-_CHUNK = 50_000  # residuals at once, so that intermediate arrays stay in the cache
+_CHUNK = 100_000  # residuals at once, so that intermediate arrays stay in the cache
 _REFRESH = 15  # trials after which the curvature is taken from the residuals again
 
 
@@ -47,24 +46,18 @@ def minimise(
     low, high = problem.bounds()
     free = problem.free if free is None else np.asarray(free)
     free = np.broadcast_to(free, start.shape)
-    chunk = max(1, _CHUNK // problem.target.shape[-1])
-    if len(start) > chunk:
-        parts = [slice(first, first + chunk) for first in range(0, len(start), chunk)]
-        options = (iterations, tolerance, enough)
-        found = [minimise(_rows(problem, p), start[p], free[p], *options) for p in parts]
-        return tuple(map(np.concatenate, zip(*found, strict=True)))
     point = np.clip(start, low, high)
-    value, gradient = objective_and_gradient(problem, point)
-    inverse = curvature_inverse(problem, point, free)
+    most = max(1, _CHUNK // problem.target.shape[-1])
+    value, gradient, inverse = _beginning(problem, point, free, most)
     direction, descent = _direction(point, gradient, inverse, free, low, high)
-    length, steps, quiet = (np.full(len(point), first) for first in (1.0, 0, 0))
+    length, steps, trials, quiet = (np.full(len(point), first) for first in (1.0, 0, 0, 0))
     fresh = np.ones(len(point), bool)
     alive = np.isfinite(value) & (value > enough)
-    # Every start is at its own place in its own line search, so that none waits for another.
-    trials = 0
+    # Every start is at its own place in its own line search, so that none waits for another; where
+    # one has ended, the next begins.
     while alive.any():
-        trials += 1
-        rows = np.flatnonzero(alive)
+        rows = np.flatnonzero(alive)[:most]
+        trials[rows] += 1
         trial = np.clip(point[rows] + length[rows, None] * direction[rows], low, high)
         found, slope = objective_and_gradient(_rows(problem, rows), trial)
         taken = found <= value[rows] + 1e-4 * length[rows] * descent[rows]
@@ -83,7 +76,7 @@ def minimise(
         steps[moved] += 1
 
         fresh[moved] = False
-        again = stuck if trials % _REFRESH else np.concatenate([moved, stuck])
+        again = np.concatenate([moved[trials[moved] % _REFRESH == 0], stuck])
         fresh[again] = True
         inverse[again] = curvature_inverse(_rows(problem, again), point[again], free[again])
         turned = np.concatenate([moved, stuck])
@@ -93,6 +86,20 @@ def minimise(
         )
         alive[rows] = (quiet[rows] < 3) & (steps[rows] < iterations) & (value[rows] > enough)
     return point, value, np.where(free, gradient, 0.0)
+
+
+def _beginning(problem: Problem, point, free, most: int) -> tuple[np.ndarray, ...]:
+    """Scaled objectives, gradients and inverse curvatures of the starts, so many at once."""
+    batched = problem.target.ndim == 2 or np.ndim(problem.weights) == 2
+    # Resampled runs are fitted from one point: the law is the same for all of them there.
+    alike = batched and len(point) > 1 and bool(np.all(point == point[0]))
+    parts = []
+    for first in range(0, max(len(point), 1), most):
+        part = slice(first, first + most)
+        some, here = _rows(problem, part), point[:1] if alike else point[part]
+        found = objective_and_gradient(some, here)
+        parts.append((*found, curvature_inverse(some, here, free[part])))
+    return tuple(map(np.concatenate, zip(*parts, strict=True)))
 
 
 def _direction(here, slope, inverse, free, low, high):
@@ -150,17 +157,17 @@ def curvature_inverse(problem: Problem, point: np.ndarray, free: np.ndarray) -> 
     """Inverse Gauss-Newton Hessian at each point, (batch, parameters, parameters)."""
     if not len(point):
         return np.zeros((0, point.shape[1], point.shape[1]))
-    slopes = jacobian(problem, point)
+    miss, slopes = residuals_and_jacobian(problem, point)
     delta = smoothing(problem)
     weight = np.ones(slopes.shape[:2])
     if not np.isinf(delta):
-        miss = np.abs(np.nan_to_num(residuals(problem, point), nan=1e3, posinf=1e3, neginf=-1e3))
+        size = np.abs(np.nan_to_num(miss, nan=1e3, posinf=1e3, neginf=-1e3))
         # The true curvature of an absolute value is spread over the typical miss.
-        weight = 1 / np.maximum(miss, max(delta, 1e-12) + 0.2 * np.median(miss, 1)[:, None])
+        weight = 1 / np.maximum(size, max(delta, 1e-12) + 0.2 * np.median(size, 1)[:, None])
     if problem.weights is not None:
         weight = weight * problem.weights
     if problem.lopsided:
-        weight = weight * sides(problem, residuals(problem, point))
+        weight = weight * sides(problem, miss)
     slopes = np.where(free[:, None, :], slopes, 0.0)
     gram = np.swapaxes(slopes, 1, 2) @ (weight[:, :, None] * slopes)
     diagonal = np.einsum("bii->bi", gram)

@@ -12,7 +12,6 @@ FEWEST_TRUNKS = 8  # below this a resample of trunks has too few distinct outcom
 # loss e^20 times above or below the law says already that nothing is known.
 WILDEST = 20.0
 NORMAL_90 = 1.6448536269514722  # half the normal distribution's central 90 %, in its deviations
-_CHUNK = 500
 
 
 @dataclass(frozen=True)
@@ -168,18 +167,11 @@ def draw(
         if follows:
             method += f", neighbours on a trunk correlated by {follows:.2f}"
     smooth = replace(problem, delta=1e-4) if problem.absolute else problem
-    points = []
-    for first in range(0, draws, _CHUNK):
-        part = slice(first, min(first + _CHUNK, draws))
-        resampled = replace(
-            smooth,
-            target=problem.target if targets is None else targets[part],
-            weights=None if weights is None else weights[part],
-        )
-        start = np.tile(point, (part.stop - first, 1))
-        points.append(minimise(resampled, start, iterations=120, tolerance=1e-7)[0])
+    drawn = problem.target if targets is None else targets
+    resampled, start = replace(smooth, target=drawn, weights=weights), np.tile(point, (draws, 1))
+    points, _, _ = minimise(resampled, start, iterations=120, tolerance=1e-7)
     pool = miss * spread * np.sqrt(rows / max(rows - fitted, 1))
-    return Draws(np.concatenate(points), method, between, within, degrees, pool, float(factor))
+    return Draws(points, method, between, within, degrees, pool, float(factor))
 
 
 def along_trunks(columns, trunks) -> np.ndarray:
@@ -236,9 +228,9 @@ def trunk_weights(problem: Problem, trunks, draws: int, rng) -> np.ndarray:
     out = np.zeros((0, len(index)))
     for _ in range(100):
         picks = rng.integers(len(names), size=(draws, len(names)))
-        counts = np.zeros((draws, len(names)))
-        np.add.at(counts, (np.arange(draws)[:, None], picks), 1)
-        weights = counts[:, index]
+        cells = (np.arange(draws)[:, None] * len(names) + picks).ravel()
+        counts = np.bincount(cells, minlength=draws * len(names)).reshape(draws, len(names))
+        weights = counts[:, index].astype(float)
         good = np.ones(draws, bool)
         for member in levels:
             good &= ((weights @ member) > 0).sum(axis=1) >= 3

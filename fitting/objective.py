@@ -203,10 +203,16 @@ def _total(problem, cost):
 
 def jacobian(problem: Problem, point: np.ndarray) -> np.ndarray:
     """Derivatives of the residuals in search coordinates, (batch, rows, parameters)."""
+    return residuals_and_jacobian(problem, point)[1]
+
+
+def residuals_and_jacobian(problem: Problem, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Residuals (batch, rows) and what `jacobian` gives."""
     miss, factor, theta, terms = residuals(problem, point, gradient=True)
     with np.errstate(all="ignore"):
         out = _chain(problem, theta, terms, lambda d: np.broadcast_to(factor * d, miss.shape))
-    return np.swapaxes(np.nan_to_num(out, copy=False, nan=0.0, posinf=0.0, neginf=0.0), 1, 2)
+    out[~np.isfinite(out)] = 0.0
+    return miss, np.swapaxes(out, 1, 2)
 
 
 def _chain(problem, theta, terms, gather) -> np.ndarray:

@@ -103,15 +103,17 @@ def profile(
             masks.append(free)
             owners.append(name)
             coordinates.append(goal)
-    points, costs, _ = minimise(smooth, np.array(starts), np.array(masks), iterations=120)
+    tangents = len(starts)
     # Starts along the tangent can end in a side basin: also start from the optimum itself.
     # Laws with many parameters skip it, for time: their side basins show in the audit.
-    again, again_costs = points, costs
-    direct = np.tile(point, (len(starts), 1))
-    for row, name in enumerate(owners):
-        direct[row, law.names.index(name)] = coordinates[row]
     if len(names) <= _FEW:
-        again, again_costs, _ = minimise(smooth, direct, np.array(masks), iterations=120)
+        direct = np.tile(point, (tangents, 1))
+        for row, name in enumerate(owners):
+            direct[row, law.names.index(name)] = coordinates[row]
+        starts, masks = [*starts, *direct], masks * 2
+    points, costs, _ = minimise(smooth, np.array(starts), np.array(masks), iterations=120)
+    again, again_costs = points[-tangents:], costs[-tangents:]
+    points, costs = points[:tangents], costs[:tangents]
     points = np.where((again_costs < costs)[:, None], again, points)
     costs = np.minimum(costs, again_costs)
     base = min(objective, float(costs.min()))

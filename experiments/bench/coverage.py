@@ -157,13 +157,16 @@ def write(out: Path, rows: pd.DataFrame):
     rows = rows[rows["plan"].isin(PLANS)]
     order = rows["plan"].map(list(PLANS).index)
     rows = rows.iloc[np.argsort(order, kind="stable")]
+    error = np.sqrt(rows["coverage"] * (1 - rows["coverage"]) / rows["sets"])
+    rows = rows.assign(standard_error=error)
     header = (
         f"# {LEVEL:.0%} intervals of planted tables, one thread of {device()}; each row is of the "
         "run of its date, with its own sets and draws\n"
         "# asked: all parameters of the planted law (coverage is the mean over them, least that of "
         "the one held least), or a new run so many times beyond the largest compute\n"
         f"# coverage_low, coverage_high: {LEVEL:.0%} Wilson interval over the sets; noise_alone: "
-        "coverage without the misfit, where the interval carries it\n"
+        "coverage without the misfit, where the interval carries it; standard_error: of coverage, "
+        "binomial over the sets\n"
     )
     partial = out.with_suffix(".partial")
     partial.write_text(header + rows.to_csv(index=False, float_format="%.4g"))

@@ -6,6 +6,7 @@ second of CPU time, which with one thread is that of an idle CPU; the ratio by t
 stands beside it. Needs the extra `peer`.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -98,34 +99,9 @@ def compare(width: int, turns: int = TURNS, steps: int | None = None, sides=SIDE
 
     steps = steps or max(4, 2048 // width)
     cpu = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-    environment = os.environ | ONE_THREAD
     command = [sys.executable, "-m", "experiments.bench.peer"]
-    processes = [
-        subprocess.Popen(
-            [*command, side, *map(str, (width, steps, cpu))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-            cwd=Path(__file__).parents[2],
-        )
-        for side in sides
-    ]
-
-    def turn(process) -> dict:
-        process.stdin.write("\n")
-        process.stdin.flush()
-        answer = process.stdout.readline()
-        if not answer:
-            raise RuntimeError(f"{process.args} ended with code {process.wait()}")
-        return json.loads(answer)
-
-    try:
-        spent = [[turn(process) for process in processes] for _ in range(turns + 1)][1:]
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
+    asked = [[*command, side, *map(str, (width, steps, cpu))] for side in sides]
+    spent = alternate([(line, ONE_THREAD) for line in asked], turns)
     ours, theirs = (statistics.median(pair[side]["cpu"] for pair in spent) for side in (0, 1))
     clock = statistics.median(pair[1]["wall"] / pair[0]["wall"] for pair in spent)
     return {
@@ -136,6 +112,52 @@ def compare(width: int, turns: int = TURNS, steps: int | None = None, sides=SIDE
         "ratio": statistics.median(pair[1]["cpu"] / pair[0]["cpu"] for pair in spent),
         "ratio by the wall clock": clock,
     }
+
+
+def alternate(sides, turns: int, cpu: int | None = None) -> list[list[dict]]:
+    """Lets processes take turns; each answers a line on its stdin with one line of JSON.
+
+    Args:
+      sides: (command, additions to the environment) of each.
+      turns: that count; the first of each side, which may compile, does not.
+      cpu: that all of them run on; None leaves it to them.
+
+    Returns:
+      a list of answers, in the order of the sides, per turn.
+
+    Raises:
+      RuntimeError: a side ended early; it has said why on stderr.
+    """
+    processes = [
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | added,
+            cwd=Path(__file__).parents[2],
+        )
+        for command, added in sides
+    ]
+
+    def turn(process) -> dict:
+        with contextlib.suppress(BrokenPipeError):  # Its end shows in its empty answer.
+            process.stdin.write("\n")
+            process.stdin.flush()
+        answer = process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"{process.args} ended with code {process.wait()}")
+        return json.loads(answer)
+
+    try:
+        if cpu is not None:
+            for process in processes:
+                os.sched_setaffinity(process.pid, {cpu})
+        return [[turn(process) for process in processes] for _ in range(turns + 1)][1:]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
 
 
 def peer(widths=WIDTHS) -> None:

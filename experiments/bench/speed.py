@@ -369,8 +369,10 @@ def main() -> None:
     for part in parts:
         part()
     sys.stdout.flush()
-    # In its own process, so that its memory is the fits' and not this one's.
-    subprocess.run([sys.executable, "-m", "experiments.bench.fitting"], check=True, cwd=root)
+    # In processes of their own, so that their memory is the fits' and not this one's.
+    for bench in ("fitting", "fit_before"):
+        command = [sys.executable, "-m", f"experiments.bench.{bench}"]
+        subprocess.run(command, check=True, cwd=root)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,8 @@ def test_a_set_that_no_law_can_be_fitted_to_holds_nothing():
 
 def test_rows_replace_their_own_only_and_the_table_is_whole(tmp_path):
     def rows(*cells):
-        return pd.DataFrame(cells, columns=["plan", "asked", "coverage"])
+        table = pd.DataFrame(cells, columns=["plan", "asked", "coverage"])
+        return table.assign(sets=25)
 
     file = tmp_path / "coverage.csv"
     first = ("qat", "parameters", 0.2), ("qat", "new run, 10 times", 0.3), ("gone", "x", 0.4)
@@ -46,6 +47,7 @@ def test_rows_replace_their_own_only_and_the_table_is_whole(tmp_path):
     table = pd.read_csv(file, comment="#")
     assert list(table["plan"]) == ["chinchilla", "parscale", "qat"]
     assert list(table["coverage"]) == [0.1, 0.8, 0.9]
+    assert table["standard_error"].to_numpy() == pytest.approx([0.06, 0.08, 0.06])
     assert [found.name for found in tmp_path.iterdir()] == ["coverage.csv"]
 
 
