@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -246,6 +247,15 @@ class Skeleton:
         values = [(tuple(split_path(p)), nnx.Param(v)) for p, v in read.items()]
         values += [(tuple(split_path(p)), Buffer(v)) for p, v in buffers.items()]
         return nnx.merge(self.graph, nnx.from_flat_state(values))
+
+    def drawn(self, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields the values of `params` that `initialise` returns, one after the other."""
+        for path in self.params:
+            if not path.endswith(SUFFIX):
+                value = self.initialise(seed, (path,))[0][path]
+                yield path, value
+                own = {p: q for p, q in self.quantizers.items() if p == path}
+                yield from scales(own, {path: value}).items()
 
     def initialise(self, seed: int, paths=None) -> tuple[dict, dict]:
         """Draws numpy values for `params` and `buffers`, each leaf from its own stream.
