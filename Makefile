@@ -4,7 +4,8 @@ BIN := $(VENV)/bin
 LOCK := requirements.lock
 
 .PHONY: help install corpus study test test-system test-thorough test-hf test-isa test-slurm \
-	torture lint docs tutorials bench coverage extrapolation golden lock clean sheet bench-build
+	torture lint docs tutorials bench coverage extrapolation golden lock clean sheet bench-build \
+	check-tpu
 
 help:
 	@echo "make study     install and run the over-training study (about 6 CPU-minutes)"
@@ -12,6 +13,7 @@ help:
 	@echo "make test-system  real processes, signals, a browser and a wheel (4 CPU-minutes)"
 	@echo "make test-thorough  what the suite leaves out: more parts, meshes and optimizers"
 	@echo "make test-hf   exports and imports held to transformers, torch and lm_eval, on CPUs"
+	@echo "make check-tpu  steps compiled for a slice of TPUs that is not here (minutes of one core)"
 	@echo "make test-isa  equality and golden tests as on older processors, with one and two threads"
 	@echo "make test-slurm  launchers on a Slurm of one node, started here (as root; needs Debian's packages)"
 	@echo "make torture   kills, signals, full disks and damage to a store (at most 15 minutes)"
@@ -68,6 +70,18 @@ $(HF)/installed: $(VENV)/installed
 
 test-hf: $(HF)/installed
 	$(HF)/bin/python -m pytest tests/interop -n 2 --dist loadfile
+
+# An environment of its own, as for test-hf. What is compiled is for TPUs that need not be here.
+# Skipped, with the reason, where libtpu cannot be installed: it is for Linux on x86-64.
+TPU := .venv-tpu
+TPU_PIN := libtpu==0.0.42.1
+
+check-tpu: $(VENV)/installed
+	@test -d $(TPU) || $(PYTHON) -m venv $(TPU)
+	@$(BIN)/python $(PACKAGES) > "$$($(TPU)/bin/python $(PACKAGES))/first.pth"
+	@if $(TPU)/bin/python -m pip install --quiet --disable-pip-version-check $(TPU_PIN); then \
+	  $(TPU)/bin/python -m pytest tests/scaling/chips/test_absent.py -n 0 -rs; \
+	else echo "check-tpu is skipped: $(TPU_PIN) cannot be installed here"; fi
 
 # Sums in other orders and of other widths, as other processors take them; one thread and two.
 test-isa: corpus
@@ -132,4 +146,4 @@ lock:
 	     --no-header --no-annotate; } > $(LOCK).new && mv $(LOCK).new $(LOCK)
 
 clean:
-	rm -rf $(VENV) $(VENV)-wheel $(HF) build *.egg-info
+	rm -rf $(VENV) $(VENV)-wheel $(HF) $(TPU) build *.egg-info

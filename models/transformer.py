@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -247,6 +248,15 @@ class Skeleton:
         values += [(tuple(split_path(p)), Buffer(v)) for p, v in buffers.items()]
         return nnx.merge(self.graph, nnx.from_flat_state(values))
 
+    def drawn(self, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields the values of `params` that `initialise` returns, one after the other."""
+        for path in self.params:
+            if not path.endswith(SUFFIX):
+                value = self.initialise(seed, (path,))[0][path]
+                yield path, value
+                own = {p: q for p, q in self.quantizers.items() if p == path}
+                yield from scales(own, {path: value}).items()
+
     def initialise(self, seed: int, paths=None) -> tuple[dict, dict]:
         """Draws numpy values for `params` and `buffers`, each leaf from its own stream.
 
@@ -324,5 +334,5 @@ def loss(
 def held_out_nll(
     config: ModelConfig, params: dict, buffers: dict, windows: Int[Array, "B L+1"]
 ) -> Float[Array, "B L"]:
-    """Returns every target's negative log-likelihood in nats."""
-    return skeleton(config).merge(params, buffers).nll(windows)[0]
+    """Returns every target's negative log-likelihood in nats, of the model as it is evaluated."""
+    return skeleton(config.evaluated).merge(params, buffers).nll(windows)[0]

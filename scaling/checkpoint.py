@@ -18,7 +18,7 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from scaling import processes, seals
+from scaling import background, processes, seals
 from scaling.files import is_local, remove, sync, sync_tree, write_atomically
 from scaling.mesh import state_shardings
 from scaling.recipe import Recipe
@@ -27,6 +27,7 @@ from scaling.state import State, abstract
 # What a state has beside parameters and buffers, several arrays for each leaf.
 STATEFUL = ("moments", "averages")
 
+WRITE_SECONDS = 3600  # After which a checkpoint that is not written counts as failed.
 KEEP = 2  # The newest may be damaged by what killed the process: one before it is kept.
 SUMS = "sums.json"
 FULL = re.compile(r"no space left|disk quota|read-only file system", re.IGNORECASE)
@@ -50,50 +51,86 @@ def steps(folder: epath.Path) -> list[int]:
 
 
 def save(folder: epath.Path, step: int, state: State, meta: dict, kept: bool = False) -> None:
-    """Writes one atomic checkpoint; every process of a multi-process run calls it."""
+    """Writes one atomic checkpoint; every process of a multi-process run calls it (`save_tree`)."""
     save_tree(folder, step, to_tree(state), meta, kept)
 
 
 def save_tree(folder: epath.Path, step: int, tree: dict, meta: dict, kept: bool = False) -> None:
-    """Writes one atomic checkpoint of nested dicts of arrays, and drops older ones.
+    """Begins to write one atomic checkpoint of nested dicts of arrays; older ones are dropped then.
+
+    It returns once the arrays are off their devices, which may be donated then. The rest is done
+    in the background; `background.wait` waits for it.
 
     Raises:
-      OSError: it cannot be written; then nothing is left of it.
+      OSError: it, or the one before, cannot be written; then nothing is left of that.
     """
+    background.wait()
+    processes.barrier("the checkpoint before is written")
     first, final = jax.process_index() == 0, place(folder, step)
     beside = final.parent / f".saving-{step}" if is_local(folder) else final
     if step in steps(folder):
         if kept and first and not is_kept(folder, step):
             seal(final, step, kept)
         return
-    try:
+    with undone(final):
         if first:
             final.parent.mkdir(parents=True, exist_ok=True)
             remove(beside)
         processes.barrier("room for a checkpoint")
-        write(beside, tree, meta | {"sealed": True})
-        if first:
-            seal(beside, step, kept)
-            if beside is not final:
-                sync_tree(beside)
-                beside.rename(final)
-                sync(final.parent)
-            clean(folder, steps(folder)[-KEEP:])
-        processes.barrier("checkpoint written")
+        written = begin(beside, tree, meta | {"sealed": True})
+
+    def finish() -> None:
+        with undone(final):
+            written()
+            if first:
+                seal(beside, step, kept)
+                if beside is not final:
+                    sync_tree(beside)
+                    arrive(beside, final)
+                clean(folder, steps(folder)[-KEEP:])
+
+    background.start(finish)
+
+
+def arrive(beside: epath.Path, final: epath.Path) -> None:
+    """Gives a written checkpoint its name, unless another worker was first: both say the same."""
+    try:
+        beside.rename(final)
+    except OSError:
+        if not (final / SUMS).exists():
+            raise
+        remove(beside)
+    sync(final.parent)
+
+
+@contextlib.contextmanager
+def undone(final: epath.Path) -> Iterator[None]:
+    """Leaves nothing of a checkpoint that cannot be written."""
+    try:
+        yield
     except Exception as error:
-        for path in final.parent.iterdir() if first and final.parent.exists() else ():
+        there = final.parent.exists() and jax.process_index() == 0
+        for path in final.parent.iterdir() if there else ():
             if not path.name.isdecimal():
                 remove(path)
         raise of_disk(error, final) from error
 
 
-def write(path: epath.Path, tree: dict, meta: dict) -> None:
-    """Has orbax write a checkpoint's files."""
+def begin(path: epath.Path, tree: dict, meta: dict) -> Callable[[], None]:
+    """Has orbax take arrays off their devices; returns what waits until its files are written.
+
+    On CPUs orbax reads arrays where they are; JAX donates none that is still being read.
+    """
     import orbax.checkpoint as ocp
 
     args = ocp.args.Composite(state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta))
-    with quiet(), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(quiet())
+        handler = ocp.CompositeCheckpointHandler()
+        writer = ocp.AsyncCheckpointer(handler, timeout_secs=WRITE_SECONDS)
+        stack.callback(writer.close)
         writer.save(path, args=args, force=True)
+        return stack.pop_all().close
 
 
 @contextlib.contextmanager
@@ -200,6 +237,7 @@ def newest(
 
     What is damaged is told once, and with `mend` deleted.
     """
+    background.wait()
     there = steps(folder)
     for step in reversed(there):
         why = fault(folder, step, afresh=False)
@@ -252,6 +290,8 @@ def restore_tree(
     `shapes(meta)` gives the tree of shapes to read, None of a checkpoint that is of no use. A
     damaged checkpoint is told and, with `mend`, deleted, and the one before it is tried.
     """
+    background.wait()
+    processes.barrier("checkpoints are written")
     first, there = jax.process_index() == 0, steps(folder)
     for step in reversed(there):
         why = fault(folder, step) if first else None
@@ -308,6 +348,7 @@ def clean(folder: epath.Path, keep: list[int]) -> None:
 
 def discard(folder: epath.Path, last: int | None = None) -> None:
     """Deletes a segment's checkpoints; given its last step, not a state that is kept there."""
+    background.wait()
     kept = last is not None and last in steps(folder) and is_kept(folder, last)
     clean(folder, [last] if kept else [])
 

@@ -149,7 +149,7 @@ def once_through(worker: Worker, group: Callable[[list[Segment]], list[Fleet]]) 
     def start(segment: Segment) -> Callable[[], State]:
         parent = segment.parent
         if parent is None:
-            return lambda: first_state(segment.run)
+            return lambda: first_state(segment.run, worker.mesh)
         heirs[parent] -= 1
         if parent not in states:
             return lambda: worker.end_of(parent)

@@ -150,7 +150,7 @@ class Sharing:
             (_, state), self.hand = self.hand, None  # Handed over, so that it can be donated.
             return state
         if segment.parent is None:
-            return first_state(segment.run)
+            return first_state(segment.run, self.worker.mesh)
         parent = self.plan.segments[segment.parent]
         found = self.worker.restore(parent)
         if found is None or found[1]["step"] != parent.run.steps:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from scaling import processes
+from scaling import background, processes
 from scaling.fleet import Row, Rows, compiled
 from scaling.ledger import Meter
 from scaling.plan import Segment
@@ -87,11 +87,14 @@ class Trainer:
         """
         IDLE.pop(self.fleet.program, None)
         USED.add(self.fleet.program)
-        step = self.begin()
-        self.finish()
-        while self.live():
-            step = self.advance(step)
+        try:
+            step = self.begin()
             self.finish()
+            while self.live():
+                step = self.advance(step)
+                self.finish()
+        finally:
+            self.written(background.wait)
         self.trace.close()
         return self.ends
 
@@ -115,7 +118,11 @@ class Trainer:
         return [(place, s) for place, s in placed if s.id in self.starts and s.id not in over]
 
     def advance(self, step: int) -> int:
-        """Trains one dispatch, reads the one before, saves where due; returns the step reached."""
+        """Trains one dispatch, reads the one before, saves where due; returns the step reached.
+
+        A checkpoint is not begun while the one before is being written.
+        """
+        self.written(background.check)
         if not self.rows.ready:
             self.rows.prepare(step)
             self.at = time.monotonic()  # No second of compiling counts.
@@ -126,7 +133,8 @@ class Trainer:
         self.settle()  # It has ended or is about to: reading it costs no waiting.
         self.held = (step, *dispatched)
         step += count
-        save, stop = processes.any_of(*self.clock.due())
+        save, stop, busy = processes.any_of(*self.clock.due(), background.busy())
+        save &= not busy
         if step == end or save or stop:
             self.settle()
         self.collect(step)
@@ -160,10 +168,23 @@ class Trainer:
             if segment.steps == step:
                 self.ended[segment.id] = self.rows.end(place)
 
+    def written(self, look: Callable[[], None]) -> None:
+        """Waits for the checkpoint that is being written, or only looks, and raises its error.
+
+        Raises:
+          Lost: another has taken over what is trained here, and may have spoilt it.
+        """
+        try:
+            look()
+        except OSError:
+            self.ledger.hold()
+            raise
+
     def save(self, step: int) -> None:
         """Writes a checkpoint, with end states that are to be evaluated or that others need."""
         kept = {id: state for id, (state, _) in self.ends.items() if state is not None}
         kept |= self.ended
+        self.written(background.wait)
         self.ledger.hold()
         for meter in self.meters.values():
             meter.flush()
@@ -181,13 +202,14 @@ class Trainer:
             ledger.hold()
             if ledger.keeps(segment) or (self.leaves_ends and ledger.followed(segment)):
                 meter.flush()
-                ledger.save(segment, segment.run.steps, state, meter)
+                ledger.save(segment, segment.run.steps, state, meter)  # While it is evaluated.
             if known is None or ledger.unevaluated(segment):
                 losses = ledger.evaluate(segment, state)
                 if not all(map(math.isfinite, losses.values())):
                     meter.diverged, losses = segment.run.steps, {}
             if known is not None and meter.diverged is None:  # Only its end was wanted.
                 meter.diverged = known["diverged_step"]
+            self.written(background.wait)  # What a record says is kept is there.
             self.conclude(segment, state, losses)
 
     def conclude(self, segment: Segment, state: State | None, losses: dict) -> None:

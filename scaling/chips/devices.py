@@ -33,6 +33,10 @@ class Device:
         """The name of JAX's back end."""
         return "tpu" if self.grid else "cuda"
 
+    def sent(self, group: int) -> float:
+        """Returns the bytes/s that a device sends in an exchange among so many."""
+        return self.network if self.network and group > self.node else self.link
+
 
 def tpu(name, kinds, peak, memory, bandwidth, chip, grid) -> Device:
     """Returns a TPU whose links together carry `chip` bytes/s, both ways, as its page says."""
@@ -105,8 +109,7 @@ class Target:
 
     def link(self, group: int) -> float:
         """Returns the bytes/s that a device sends in an exchange among so many."""
-        beyond = self.device.network and group > self.device.node
-        return self.device.network if beyond else self.device.link
+        return self.device.sent(group)
 
     @classmethod
     def of(cls, text: str) -> "Target":

@@ -1,15 +1,18 @@
 """Runs that go on from a model that is there, whoever trained it."""
 
 import os
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+from jax.sharding import Mesh
 
 from data import Corpus
 from data.tokenizer import BPE, tokenizer_of
 from models import ModelConfig, skeleton
 from models.quantize import SUFFIX
 from refused import Refused
+from scaling.first import by_host, on_devices
 from scaling.interchange.kept import Kept
 from scaling.interchange.opened import read
 from scaling.interchange.tokens import meaning
@@ -61,14 +64,21 @@ def values(start: Start) -> Kept:
     return kept
 
 
-def first_state(run: Run) -> State:
-    """Returns the state before a run's first step, as numpy arrays.
+def first_state(run: Run, mesh: Mesh | None = None) -> State:
+    """Returns the state before a run's first step, as numpy arrays or, on a mesh, on its devices.
+
+    For the one device of a CPU it is numpy's arrays as well.
 
     Raises:
       Refused: a start that cannot be read, or whose arrays are not those of the run's model.
     """
-    if run.start is None:
+    here = mesh is None or by_host(mesh)
+    if run.start is None and here:
         return initial(run.recipe, run.seed)
+    if run.start is None:
+        bones = skeleton(run.recipe.model)
+        buffers = bones.initialise(run.seed, bones.buffers)[1]
+        return on_devices(run.recipe, mesh, bones.drawn(run.seed), buffers.items())
     kept, bones = values(run.start), skeleton(run.model)
     found = []
     for kind, leaves, there in (
@@ -83,5 +93,11 @@ def first_state(run: Run) -> State:
         extra = [path for path in there if path not in leaves and not path.endswith(SUFFIX)]
         if extra:
             raise Refused(f"run.start {kind}", extra[0], "those of run.model alone")
-        found.append({path: np.array(there[path], np.float32) for path in leaves})
-    return started(run.recipe, *found)
+        found.append(in_float32(there, leaves))
+    return started(run.recipe, *map(dict, found)) if here else on_devices(run.recipe, mesh, *found)
+
+
+def in_float32(there: Mapping, leaves: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields some of the arrays that are there, one after the other."""
+    for path in leaves:
+        yield path, np.array(there[path], np.float32)

@@ -4,20 +4,22 @@ from dataclasses import replace
 
 import pytest
 
+from models import count
 from scaling import make_mesh
 from scaling.chips import thrift
 from scaling.chips.devices import DEVICES, Target
 from scaling.chips.estimate import Memory, memory
 from scaling.chips.targeted import Need, fitted, program_on
-from scaling.chips.thrift import fitting, ways
+from scaling.chips.thrift import exchange_share, fitting, ways
 from scaling.grouping import program_of
 from scaling.plan import plan
 from scaling.train import Program
 from tests.corpora import model, recipe, study_runs
 
 SLICE = Target.of("v5e:2x4")
-# Eight sequences of 1,024 tokens on each of eight devices.
+# Eight sequences of 1,024 tokens on each of eight devices, and on one that sends nothing.
 PROGRAM = program_on(Need(recipe(model(context=1024)).static, 1 << 16), "data:8", SLICE)
+ALONE = program_on(Need(PROGRAM.recipe, 1 << 13), "data:1", Target.of("v5e"))
 
 
 def way(program):
@@ -25,9 +27,21 @@ def way(program):
 
 
 def test_ways_begin_with_none_and_cost_more_and_more():
-    found = [way(program) for program in ways(PROGRAM)]
+    found = [way(program) for program in ways(ALONE)]
     assert found[:4] == [(1, "none"), (2, "none"), (1, "dots"), (2, "dots")]
     assert found[-1] == (2, "full")  # Four micro-batches would leave a device 2,048 tokens.
+
+
+def test_micro_batches_cost_what_they_send_again():
+    # Of a wide model on many devices, gradients take long beside the products of few tokens.
+    big = model(width=1024, heads=8, depth=2, vocabulary=512, context=1024)
+    program = program_on(Need(recipe(big).static, 1 << 16), "data:8", SLICE)
+    device, accounts = SLICE.device, count(big)
+    sent = 2 * 4 * accounts.params_total * 7 / 8 / device.link
+    products = accounts.flops_train * (1 << 16) / (8 * device.peak)
+    assert exchange_share(program) == pytest.approx(sent / products, rel=1e-6)
+    assert exchange_share(program) > 0.05 > exchange_share(ALONE) == 0
+    assert [way(one) for one in ways(program)][:2] == [(1, "none"), (1, "dots")]
 
 
 def test_each_way_needs_less_memory_where_it_says_so():
@@ -40,13 +54,13 @@ def test_the_cheapest_way_that_fits_is_taken(monkeypatch):
     sizes = {"none": 100.0, "dots": 80.0, "full": 40.0}
     taken = lambda program: Memory(0.0, 0.0, sizes[program.recompute] / program.accumulate, 0.0)
     monkeypatch.setattr(thrift, "memory", taken)
-    assert [way(fitting(PROGRAM, most)) for most in (100, 99, 45, 20)] == [
+    assert [way(fitting(ALONE, most)) for most in (100, 99, 45, 20)] == [
         (1, "none"),
         (2, "none"),
         (2, "dots"),
         (2, "full"),
     ]
-    assert fitting(PROGRAM, 19) is None
+    assert fitting(ALONE, 19) is None
 
 
 def test_plans_for_devices_say_how_a_program_fits(monkeypatch):
