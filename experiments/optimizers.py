@@ -59,7 +59,7 @@ BASELINE = "adamw"
 # Multiples of the ladder's rate for AdamW at a width, and of the decay that goes with a rate.
 RATES = tuple(2.0**k for k in range(-5, 6))
 DECAYS = tuple(4.0**k for k in range(-2, 4))
-FAST, SLOW = (0.6, 0.8, 0.9, 0.95, 0.98), (0.9, 0.95, 0.98, 0.99)
+FAST, SLOW = (0.3, 0.6, 0.8, 0.9, 0.95, 0.98), (0.9, 0.95, 0.98, 0.99)
 BETAS = dict(b1=FAST, b2=SLOW)
 THIRDS = (0.1, 0.3, 1.0, 3.0)
 # Every optimizer's own settings.
