@@ -96,7 +96,7 @@ def rates_table(tuned: Mapping[str, Tuned]) -> pd.DataFrame:
     rows = []
     for arm, found in tuned.items():
         for (width, multiplier), point in found.points.items():
-            own = found.rates.get((width, multiplier))
+            own = found.others.get((width, multiplier))
             how = "all settings" if point is found.first.point else "extrapolated"
             row = {"arm": arm, "width": width, "tokens/parameter": multiplier}
             row |= {"rate": point["rate"], "tuned": "rate alone" if own else how}
