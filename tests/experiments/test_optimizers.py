@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from experiments import optimizers as module
 from experiments.command import session
+from experiments.evidence import claim
 from experiments.evidence.descent import neighbours
 from experiments.evidence.report import Table, Text
 from experiments.evidence.study import Results
@@ -46,6 +47,7 @@ def results(asked: ConfigDict, study) -> Results:
         labels = {name: joined(sets, name) for name in planned.label_names}
         row = {"run": run.identity, **labels, "seed": run.seed, "width": run.model.width}
         row |= {"params_total": count(run.model).params_total, "tokens": run.tokens}
+        row |= {"flops": run.tokens * count(run.model).flops_train}
         row |= {"loss": loss(run, sets[0]["arm"]), "diverged_step": pd.NA, "batch_tokens": 1024}
         rows.append(row | {"tokens_per_second": 2e5 if sets[0]["arm"] == "adamw" else 1e5})
     table = pd.DataFrame(rows)
@@ -100,6 +102,11 @@ def test_the_report_finds_the_planted_speed_ups_and_their_trend(ended):
         assert ups.loc[("lion", width), "pooled"] == pytest.approx(28 / width, rel=0.05)
         assert ups.loc[("lion", width), "state (bytes/parameter)"] == pytest.approx(4, rel=0.02)
         assert 0 < ups.loc[("muon", width), "step (% of FLOPs)"] < 100
+        pinned = tables["effective"].set_index(["arm", "width"]).loc[("muon", width)]
+        assert pinned["effective speed-up"] == pytest.approx(1.3, rel=0.05)
+        assert pinned[claim.LOW] < 1.3 < pinned[claim.HIGH]
+        losses = tables["losses"].query("arm == 'muon' and width == @width")
+        assert [*losses["multiplier"]] == [*asked.multipliers] and set(losses["seeds"]) == {2}
     trend = tables["trend"].set_index("arm")
     slope = np.log(0.5) / np.log(41632 / 14928)
     assert trend.loc["lion", "slope"] == pytest.approx(slope, rel=0.1)
@@ -161,7 +168,7 @@ def test_what_cannot_be_asked_is_refused_by_name(values, told):
 
 
 def test_one_command_trains_all_rounds_and_reports(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(module, "RATES", (0.5, 1.0, 2.0))
+    monkeypatch.setattr(module, "RATES", (0.5, 1.0))
     monkeypatch.setattr(module, "DECAYS", (1.0,))
     monkeypatch.setattr(module, "GRIDS", {"adamw": {}, "sinkgd": {"adam_rate": (1.0,)}})
     asked = config(
