@@ -14,18 +14,15 @@ Answer     Per optimizer and size the speed-up in tokens and in time with interv
            fit over lengths gives 1.2 to 2.3), nor a trend. Muon's momentum ends at its grid's end.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
 
-import numpy as np
-
-from experiments.evidence.descent import Descent, Point, Tuned, descend, neighbours
+from experiments.evidence.descent import Cell, Point, Tuned, descend, power_law, tune
 from experiments.evidence.optimizers import optimizer_blocks
 from experiments.evidence.report import Block
 from experiments.evidence.setup import Setup
 from experiments.evidence.study import CPU, GPU, Results, Study, configured
-from models import count
+from models import ModelConfig, count
 from models.ladder import learning_rate, weight_decay
 from refused import Refused
 from scaling import Labelled, Run, labelled
@@ -59,32 +56,26 @@ BASELINE = "adamw"
 # Multiples of the ladder's rate for AdamW at a width, and of the decay that goes with a rate.
 RATES = tuple(2.0**k for k in range(-5, 6))
 DECAYS = tuple(4.0**k for k in range(-2, 4))
-FAST, SLOW = (0.6, 0.8, 0.9, 0.95, 0.98), (0.9, 0.95, 0.98, 0.99)
-BETAS = dict(b1=FAST, b2=SLOW)
+FAST, SLOW = (0.3, 0.6, 0.8, 0.9, 0.95, 0.98), (0.9, 0.95, 0.98, 0.99)
 THIRDS = (0.1, 0.3, 1.0, 3.0)
+OF_BETAS = ("adamw", "nadamw", "cautious", "lion", "soap", "adam_mini", "schedule_free")
 # Every optimizer's own settings.
-GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
-    "adamw": BETAS,
-    "nadamw": BETAS,
-    "cautious": BETAS,
-    "lion": BETAS,
+GRIDS: dict[str, dict[str, tuple[float, ...]]] = dict.fromkeys(OF_BETAS, dict(b1=FAST, b2=SLOW)) | {
     "muon": dict(momentum=FAST, adam_rate=THIRDS),
-    "soap": BETAS,
     "sinkgd": dict(scale=(0.025, 0.05, 0.1, 0.2), adam_rate=THIRDS),
     "scion": dict(momentum=FAST, sign_rate=(0.05, 0.1, 0.25, 0.5)),
     "mars": dict(gamma=(0.0125, 0.025, 0.05), b1=FAST),
-    "adam_mini": BETAS,
     "kron": dict(b1=FAST, speed=(0.05, 0.1, 0.2)),
     "cosmos": dict(gamma=(0.1, 0.2, 0.4), adam_rate=THIRDS),
     "stosignsgd": dict(b1=FAST),
     "adafactor": dict(power=(0.6, 0.8, 1.0)),
     "adopt": dict(b1=FAST, b2=(0.99, 0.999, 0.9999)),
     "ademamix": dict(alpha=(4.0, 8.0, 16.0), b3=(0.99, 0.999, 0.9999)),
-    "schedule_free": BETAS,
 }
 # Starts are the classes' defaults, and AdamW's rate but where the direction has another size.
 START_RATES = {"lion": 0.25, "muon": 4.0, "scion": 4.0, "stosignsgd": 0.25}
-Cell = tuple[int, int]  # A width and a number of tokens per parameter.
+SENSITIVE = ("rate",)  # What is tuned again at every other width and length.
+Loss = Callable[[str, Cell, Point], float | None]  # Of an optimizer's first seed, where trained.
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +103,10 @@ class Design(Setup):
         lengths = self.config.baseline if name == BASELINE else self.config.multipliers
         return [(width, m) for width in sorted(self.config.widths) for m in lengths]
 
+    def model(self, width: int) -> ModelConfig:
+        """Returns the ladder's model of a width."""
+        return self.rung(width, 10**6).model  # Tokens change no model.
+
     def grid(self, name: str) -> dict[str, tuple[float, ...]]:
         """Returns the values of every setting of an optimizer."""
         return dict(rate=RATES, decay=DECAYS) | GRIDS[name]
@@ -125,7 +120,7 @@ class Design(Setup):
     def run(self, name: str, cell: Cell, point: Point, seed: int) -> Run:
         """Builds the run of a point; `rate` and `decay` are multiples of the ladder's."""
         (width, multiplier), own = cell, dict(point)
-        model = self.rung(width, 10**6).model
+        model = self.model(width)
         rate = float(f"{own.pop('rate') * learning_rate(width):.3g}")
         decay = float(f"{own.pop('decay') * weight_decay(rate):.3g}")
         settings = dict(learning_rate=rate, weight_decay=decay, swept=True)
@@ -139,89 +134,43 @@ class Design(Setup):
         labels = dict(role=role, arm=name, size=cell[0], multiplier=cell[1], point=at)
         return labelled(self.run(name, cell, point, seed), **labels)
 
+    def tuned(self, loss: Loss) -> dict[str, Tuned]:
+        """Follows every optimizer's descents, on the first seed, as far as the losses go."""
+        return {name: self.tune(name, loss) for name in self.config.optimizers}
 
-@dataclass(frozen=True, eq=False)
-class Found:
-    """What losses by run, infinite for what diverged, say of a design so far."""
-
-    design: Design
-    losses: dict[str, float]
-
-    @classmethod
-    def of(cls, results: Results) -> "Found":
-        """Takes the losses at the ends of the runs of a study."""
-        runs = results.runs
-        losses = runs["loss"].where(runs["diverged_step"].isna(), np.inf)
-        by_run = dict(zip(runs["run"], losses.astype(float), strict=True))
-        known = {run: loss for run, loss in by_run.items() if not np.isnan(loss)}
-        return cls(Design(results.config, results.corpus), known)
-
-    def descent(self, name: str, cell: Cell, start: Point, grid: dict) -> Descent:
-        """Follows a descent at a cell, on the first seed, as far as the losses go."""
-        loss = lambda p: self.losses.get(self.design.run(name, cell, p, 0).identity)
-        return descend(grid, start, loss, self.design.config.margin)
-
-    @cached_property
-    def tuned(self) -> dict[str, Tuned]:
-        """Every optimizer's descents: all settings at the first cell, the rate elsewhere."""
-        return {name: self.tune(name) for name in self.design.config.optimizers}
-
-    def tune(self, name: str) -> Tuned:
+    def tune(self, name: str, loss: Loss) -> Tuned:
         """Follows an optimizer's descents; the largest widths' rates follow when these are done."""
-        design, config = self.design, self.design.config
-        first = self.descent(name, design.first, design.start(name), design.grid(name))
-        if not first.certified:
-            return Tuned(first)
-        widths = sorted(config.widths)[: len(config.widths) - config.extrapolated]
-        rates = {
-            cell: self.descent(name, cell, first.point, {"rate": RATES})
-            for cell in design.cells(name)
-            if cell != design.first and cell[0] in widths
-        }
-        if not all(found.certified for found in rates.values()):
-            return Tuned(first, rates)
-        points = {design.first: first.point} | {cell: d.point for cell, d in rates.items()}
-        return Tuned(first, rates, self.extended(name, points))
+        margin, widths = self.config.margin, sorted(self.config.widths)
+        widths = widths[: len(widths) - self.config.extrapolated]
+        rest = [c for c in self.cells(name) if c != self.first and c[0] in widths]
+        descent = lambda cell, *asked: descend(*asked, lambda p: loss(name, cell, p), margin)
+        found = tune(descent, [self.first, *rest], self.start(name), self.grid(name), SENSITIVE)
+        return replace(found, points=self.extended(name, found.points)) if found.points else found
 
     def extended(self, name: str, points: dict[Cell, Point]) -> dict[Cell, Point]:
-        """Adds the cells of extrapolated widths, with rates of a power law of the others'.
+        """Adds the cells of extrapolated widths, with peak rates of a power law of the others'."""
+        sizes = lambda cell: (count(self.model(cell[0])).params_total, cell[1])
+        peaks = {cell: p["rate"] * learning_rate(cell[0]) for cell, p in points.items()}
+        rates = power_law(peaks, sizes, [c for c in self.cells(name) if c not in points])
+        some = points[self.first]
+        return points | {c: some | {"rate": r / learning_rate(c[0])} for c, r in rates.items()}
 
-        The peak rate is a power of params_total and one of tokens per parameter, by least squares
-        in logarithms.
-        """
-        params = lambda width: count(self.design.rung(width, 10**6).model).params_total
-        terms = lambda cell: np.array([1.0, np.log(params(cell[0])), np.log(cell[1])])
-        peaks = [np.log(p["rate"] * learning_rate(cell[0])) for cell, p in points.items()]
-        law = np.linalg.lstsq(np.stack([*map(terms, points)]), np.array(peaks), rcond=None)[0]
-        some = next(iter(points.values()))
-        predicted = lambda cell: float(np.exp(terms(cell) @ law) / learning_rate(cell[0]))
-        others = (cell for cell in self.design.cells(name) if cell not in points)
-        return points | {cell: some | {"rate": predicted(cell)} for cell in others}
-
-    def wanted(self) -> Iterator[Labelled]:
-        """Gives all runs that the losses so far ask for: descents, then all seeds at their ends."""
-        design = self.design
-        for name, tuned in self.tuned.items():
-            for point in tuned.first.missing:
-                yield design.labelled("tune", name, design.first, point)
-            for cell, found in tuned.rates.items():
-                for point in found.missing:
-                    yield design.labelled("rate", name, cell, point)
+    def wanted(self, loss: Loss) -> Iterator[Labelled]:
+        """Gives all runs that losses ask for: descents, then all seeds at their ends."""
+        for name, tuned in self.tuned(loss).items():
+            for point in tuned.first.asked:
+                yield self.labelled("tune", name, self.first, point)
+            for cell, found in tuned.others.items():
+                for point in found.asked:
+                    yield self.labelled("rate", name, cell, point)
             for cell, point in tuned.points.items():
-                for seed in range(design.config.seeds):
-                    yield design.labelled("final", name, cell, point, seed)
+                for seed in range(self.config.seeds):
+                    yield self.labelled("final", name, cell, point, seed)
 
-
-def awaited(design: Design) -> Iterator[Labelled]:
-    """Gives runs as many and as costly as follow if no descent moves from its start."""
-    for name in design.config.optimizers:
-        start = design.start(name)
-        for cell in design.cells(name):
-            if cell != design.first:
-                for point in neighbours({"rate": RATES}, start):
-                    yield design.labelled("rate", name, cell, point)
-            for seed in range(design.config.seeds):
-                yield design.labelled("final", name, cell, start, seed)
+    def losses(self, results: Results) -> Loss:
+        """Looks a study's losses up by optimizer, cell and point."""
+        known = results.losses
+        return lambda name, cell, point: known.get(self.run(name, cell, point, 0).identity)
 
 
 def study(config) -> Study:
@@ -231,16 +180,20 @@ def study(config) -> Study:
       Refused: an optimizer that there is not, none to compare with, or a cell without tuning.
     """
     design = Design.of(config)
+    # As many runs, and as costly, follow if no descent moves from its start.
+    still = design.wanted(lambda name, cell, point: float(point != design.start(name)))
+    awaited = {item.run.identity: item for item in still if item.labels["role"] != "tune"}
     return design.study(
         report,
-        Found(design, {}).wanted(),
-        then=lambda results: tuple(Found.of(results).wanted()),
-        awaited=tuple(awaited(design)),
+        design.wanted(lambda *_: None),
+        then=lambda results: tuple(design.wanted(design.losses(results))),
+        awaited=tuple(awaited.values()),
     )
 
 
 def report(results: Results) -> list[Block]:
     """Writes settings with their certificates, losses, speed-ups and their trend."""
-    found = Found.of(results)
-    recipe = lambda name, cell, point: found.design.run(name, cell, point, 0).recipe
-    return optimizer_blocks(results.runs, found.tuned, recipe, BASELINE, found.design.first)
+    design = Design(results.config, results.corpus)
+    recipe = lambda name, cell, point: design.run(name, cell, point, 0).recipe
+    tuned = design.tuned(design.losses(results))
+    return optimizer_blocks(results.runs, tuned, recipe, BASELINE, design.first)

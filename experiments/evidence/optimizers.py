@@ -60,10 +60,18 @@ def optimizer_blocks(
         Table(
             "speed_ups",
             speed_up_table(found, sound, tuned, recipe, baseline),
-            "In time: times the ratio of seconds per token, of runs as they were timed, so not to "
-            "be quoted where the machine did other work. Pooled: means over seeds; its interval "
-            "is of lack of fit, and needs three lengths. Step: FLOPs of the optimizer's matrix "
-            "products over a step's training FLOPs.",
+            "Other seeds alone: without the one that settings were tuned on. In time: times the "
+            "ratio of seconds per token, of runs as they were timed, so not to be quoted where the "
+            "machine did other work. Pooled: means over seeds; its interval is of lack of fit, and "
+            "needs three lengths. Step: FLOPs of the optimizer's matrix products over a step's "
+            "training FLOPs.",
+        ),
+        Table(
+            "effective",
+            effective_table(found, baseline),
+            f"At equal compute: ((loss of {baseline} − its asymptote) / (the arm's loss − it)) to "
+            "the power of 1 / exponent, means over seeds, with the asymptote pinned at what its "
+            "losses give; 90 % intervals of lack of fit. Drift: of its log per log FLOP.",
         ),
         Table("trend", trend_table(found, sound), "Change of the log speed-up per log parameter."),
         certificates,
@@ -96,8 +104,8 @@ def rates_table(tuned: Mapping[str, Tuned]) -> pd.DataFrame:
     """Shows the rate of every cell: where it was tuned, and where it is extrapolated."""
     rows = []
     for arm, found in tuned.items():
-        for (width, multiplier), point in found.points.items():
-            own = found.rates.get((width, multiplier))
+        for (width, multiplier), point in sorted(found.points.items()):
+            own = found.others.get((width, multiplier))
             how = "all settings" if point is found.first.point else "extrapolated"
             row = {"arm": arm, "width": width, "tokens/parameter": multiplier}
             row |= {"rate": point["rate"], "tuned": "rate alone" if own else how}
@@ -108,13 +116,17 @@ def rates_table(tuned: Mapping[str, Tuned]) -> pd.DataFrame:
 def loss_table(sound: pd.DataFrame) -> pd.DataFrame:
     """Shows means and standard deviations over seeds."""
     keys = ["arm", "width", "multiplier", "tokens"]
-    by_cell = sound.groupby(keys, sort=False)["loss"].agg(["mean", "std", "count"])
+    by_cell = sound.sort_values(keys[1:]).groupby(keys, sort=False)["loss"]
+    by_cell = by_cell.agg(["mean", "std", "count"]).reindex(sound["arm"].unique(), level="arm")
     names = {"mean": "loss", "std": "sd over seeds", "count": "seeds"}
     return by_cell.rename(columns=names).reset_index()
 
 
 def arm_speed_ups(sound: pd.DataFrame, baseline: str, arm: str) -> dict[int, dict]:
-    """Returns by width the speed-ups: pooled, `whole`, and of every seed by itself, `by_seed`."""
+    """Returns by width the speed-ups: of every seed by itself, `by_seed`, and over means of seeds.
+
+    `whole` is in tokens with the baseline's asymptote fitted, `pinned` in FLOPs at that asymptote.
+    """
     found = {}
     for width, rows in sound.groupby("width"):
         base, own = (rows[rows["arm"] == name] for name in (baseline, arm))
@@ -124,7 +136,8 @@ def arm_speed_ups(sound: pd.DataFrame, baseline: str, arm: str) -> dict[int, dic
         seeds = sorted({*base["seed"]} & {*own["seed"]})
         each = [tried(base[base["seed"] == s], own[own["seed"] == s]) for s in seeds]
         values = [np.nan if one is None else one.value for one in each]
-        found[int(width)] = {"whole": whole, "by_seed": np.array(values)}
+        pinned = tried(base, own, "flops", whole.asymptote)
+        found[int(width)] = {"whole": whole, "pinned": pinned, "by_seed": np.array(values)}
     return found
 
 
@@ -134,10 +147,10 @@ def factor(values: np.ndarray) -> Claim:
     return Claim(*np.exp([logs.value, logs.low, logs.high]), count=logs.count, than=1.0)
 
 
-def tried(base: pd.DataFrame, own: pd.DataFrame) -> SpeedUp | None:
-    """Returns the speed-up in tokens; None where the runs do not give one."""
+def tried(base: pd.DataFrame, own: pd.DataFrame, along="tokens", asymptote=None) -> SpeedUp | None:
+    """Returns the speed-up; None where the runs do not give one."""
     try:
-        return speed_up(base, own, "tokens") if len(own) else None
+        return speed_up(base, own, along, asymptote=asymptote) if len(own) else None
     except Refused:  # Too few lengths of the baseline, or losses that do not fall.
         return None
 
@@ -156,12 +169,25 @@ def speed_up_table(found, sound, tuned, recipe: Recipes, baseline: str) -> pd.Da
             batch = sound.loc[sound["width"] == width, "batch_tokens"].iloc[0]
             row = {"arm": arm, "width": width, "params_total": accounts.params_total}
             row |= in_tokens.columns("in tokens") | {"verdict": in_tokens.verdict}
+            row |= {"other seeds alone": factor(one["by_seed"][1:]).value}
             row |= {"in time": in_tokens.value / slower, "pooled": whole.value}
             row |= {"pooled low": whole.low, "pooled high": whole.high}
-            row |= {"AdamW's asymptote": whole.asymptote, "its exponent": whole.exponent}
             row |= {"state (bytes/parameter)": optimizer_bytes(plan) / accounts.params_total}
             step = optimizer_flops(plan) / (accounts.flops_train * batch)
             rows.append(row | {"step (% of FLOPs)": 100 * step})
+    return pd.DataFrame(rows)
+
+
+def effective_table(found, baseline: str) -> pd.DataFrame:
+    """Shows the speed-ups at a pinned asymptote, and the curves that they are of."""
+    rows = []
+    for arm, sizes in found.items():
+        for width, one in sizes.items():
+            pinned = one["pinned"]
+            row = {"arm": arm, "width": width, "effective speed-up": pinned.value}
+            row |= {LOW: pinned.low, HIGH: pinned.high, "drift": pinned.drift}
+            row |= {f"asymptote of {baseline}": pinned.asymptote, "exponent": pinned.exponent}
+            rows.append(row)
     return pd.DataFrame(rows)
 
 

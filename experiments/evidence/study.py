@@ -1,5 +1,6 @@
 """What a study is."""
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -46,6 +47,13 @@ class Results:
     corpus: Corpus
     runs: pd.DataFrame
     evals: pd.DataFrame
+
+    @property
+    def losses(self) -> dict[str, float]:
+        """Returns the losses at the ends of runs, by identity, infinite of what diverged."""
+        found = self.runs["loss"].where(self.runs["diverged_step"].isna(), math.inf)
+        by_run = dict(zip(self.runs["run"], found.astype(float), strict=True))
+        return {run: loss for run, loss in by_run.items() if not math.isnan(loss)}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from ml_collections import ConfigDict
 
 from experiments import optimizers as module
 from experiments.command import session
+from experiments.evidence import claim
+from experiments.evidence.descent import neighbours
 from experiments.evidence.report import Table, Text
 from experiments.evidence.study import Results
 from models import count
@@ -46,6 +48,7 @@ def results(asked: ConfigDict, study) -> Results:
         labels = {name: joined(sets, name) for name in planned.label_names}
         row = {"run": run.identity, **labels, "seed": run.seed, "width": run.model.width}
         row |= {"params_total": count(run.model).params_total, "tokens": run.tokens}
+        row |= {"flops": run.tokens * count(run.model).flops_train}
         row |= {"loss": loss(run, sets[0]["arm"]), "diverged_step": pd.NA, "batch_tokens": 1024}
         rows.append(row | {"tokens_per_second": 2e5 if sets[0]["arm"] == "adamw" else 1e5})
     table = pd.DataFrame(rows)
@@ -68,18 +71,19 @@ def ended():
 
 def test_the_descents_end_at_the_planted_settings_with_every_neighbour_run(ended):
     asked, study, rounds = ended
-    found = module.Found.of(results(asked, study))
+    design, ended_at = module.Design.of(asked), results(asked, study)
     assert 3 <= rounds <= 6
-    for name, tuned in found.tuned.items():
+    every = design.tuned(design.losses(ended_at))
+    for name, tuned in every.items():
         assert tuned.first.certified and min(tuned.first.excess) > -asked.margin
-        assert set(tuned.points) == set(found.design.cells(name))
+        assert set(tuned.points) == set(design.cells(name))
         ratio = 2 * module.START_RATES.get(name, 1.0)
         assert {point["rate"] for point in tuned.points.values()} == {ratio}
-    assert found.tuned["muon"].first.point["momentum"] == 0.9
+    assert every["muon"].first.point["momentum"] == 0.9
     trained = {item.run.identity for item in study.runs}
-    for name, tuned in found.tuned.items():
-        for point in module.neighbours(found.design.grid(name), tuned.first.point):
-            assert found.design.run(name, found.design.first, point, 0).identity in trained
+    for name, tuned in every.items():
+        for point in neighbours(design.grid(name), tuned.first.point):
+            assert design.run(name, design.first, point, 0).identity in trained
 
 
 def test_settings_are_arrays_so_that_a_neighbour_is_the_same_program(ended):
@@ -100,6 +104,11 @@ def test_the_report_finds_the_planted_speed_ups_and_their_trend(ended):
         assert ups.loc[("lion", width), "pooled"] == pytest.approx(28 / width, rel=0.05)
         assert ups.loc[("lion", width), "state (bytes/parameter)"] == pytest.approx(4, rel=0.02)
         assert 0 < ups.loc[("muon", width), "step (% of FLOPs)"] < 100
+        pinned = tables["effective"].set_index(["arm", "width"]).loc[("muon", width)]
+        assert pinned["effective speed-up"] == pytest.approx(1.3, rel=0.05)
+        assert pinned[claim.LOW] < 1.3 < pinned[claim.HIGH]
+        losses = tables["losses"].query("arm == 'muon' and width == @width")
+        assert [*losses["multiplier"]] == [*asked.multipliers] and set(losses["seeds"]) == {2}
     trend = tables["trend"].set_index("arm")
     slope = np.log(0.5) / np.log(41632 / 14928)
     assert trend.loc["lion", "slope"] == pytest.approx(slope, rel=0.1)
@@ -119,16 +128,16 @@ def test_before_the_descents_are_over_the_report_says_so():
 
 def test_rates_of_extrapolated_widths_follow_the_power_law_of_the_others():
     asked = config(optimizers=("adamw",), widths=(16, 24, 32), extrapolated=1)
-    found = module.Found(module.Design.of(asked), {})
-    params = lambda width: count(found.design.rung(width, 10**6).model).params_total
+    design = module.Design.of(asked)
+    params = lambda width: count(design.model(width)).params_total
     peak = lambda c: 0.3 * params(c[0]) ** -0.4 * c[1] ** -0.1
     known = {
         cell: {"rate": peak(cell) / module.learning_rate(cell[0]), "b1": 0.9}
-        for cell in found.design.cells("adamw")
+        for cell in design.cells("adamw")
         if cell[0] < 32
     }
-    points = found.extended("adamw", known)
-    assert points.keys() == {*found.design.cells("adamw")}
+    points = design.extended("adamw", known)
+    assert points.keys() == {*design.cells("adamw")}
     for cell, point in points.items():
         assert point["rate"] * module.learning_rate(cell[0]) == pytest.approx(peak(cell))
 
@@ -142,7 +151,7 @@ def test_the_plan_meets_what_was_asked_for_and_every_optimizer_has_a_grid():
     assert max(count(item.run.model).params_total for item in study.awaited) >= 1e8
     for name in OPTIMIZERS:
         design = module.Design.of(config(optimizers=("adamw", name)))
-        assert len([*module.neighbours(design.grid(name), design.start(name))]) >= 4
+        assert len([*neighbours(design.grid(name), design.start(name))]) >= 4
         design.run(name, design.first, design.start(name), 0)
 
 
@@ -161,7 +170,7 @@ def test_what_cannot_be_asked_is_refused_by_name(values, told):
 
 
 def test_one_command_trains_all_rounds_and_reports(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(module, "RATES", (0.5, 1.0, 2.0))
+    monkeypatch.setattr(module, "RATES", (0.5, 1.0))
     monkeypatch.setattr(module, "DECAYS", (1.0,))
     monkeypatch.setattr(module, "GRIDS", {"adamw": {}, "sinkgd": {"adam_rate": (1.0,)}})
     asked = config(

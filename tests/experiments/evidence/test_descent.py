@@ -20,10 +20,10 @@ def rounds(loss, margin=0.003, start=None):
     key = lambda point: tuple(sorted(point.items()))
     seen = lambda point: known.get(key(point))
     while True:
-        found = descend(GRID, start, seen, margin)
+        found = descend(start, GRID, seen, margin)
         if found.certified:
             return found, count, known
-        known.update({key(point): loss(point) for point in found.missing})
+        known.update({key(point): loss(point) for point in found.asked})
         count += 1
 
 

@@ -2,6 +2,7 @@
 
 `REFERENCES[name](h, leaf)` returns a function (gradient, value) → direction with the state inside;
 `h` has the optimizer's settings, `leaf` group and shape. Arrays are single matrices or vectors.
+SOAP takes the bases of its first step from `h.bases`.
 """
 
 from collections.abc import Callable
@@ -70,15 +71,27 @@ def muon(h, leaf):
     return step if leaf.group.hidden else adam(h, leaf)
 
 
+def eigenbasis(square: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Returns a program's eigenvectors, largest first, once they are seen to be that.
+
+    Where eigenvalues are equal, as at the zeros of a matrix that is not square, any basis of their
+    space is one, and the steps that follow depend on which.
+    """
+    found = np.asarray(found, np.float64)
+    np.testing.assert_allclose(found.T @ found, np.eye(len(found)), atol=1e-6)
+    turned, values = found.T @ square @ found, np.linalg.eigvalsh(square)[::-1]
+    np.testing.assert_allclose(turned, np.diag(values), atol=1e-6 * values[0])
+    return found
+
+
 def soap(h, leaf):
     s = memory(m=0.0, v=0.0)
-    descending = lambda square: np.linalg.eigh(square)[1][:, ::-1]
 
     def step(g, value):
         s.t += 1
         if s.t == 1:
             s.left, s.right = ((1 - h.b_square) * x for x in (g @ g.T, g.T @ g))
-            s.q_left, s.q_right = descending(s.left), descending(s.right)
+            s.q_left, s.q_right = (eigenbasis(x, next(h.bases)) for x in (s.left, s.right))
             return np.zeros_like(g)
         turned = s.q_left.T @ g @ s.q_right
         s.m, s.v = h.b1 * s.m + (1 - h.b1) * g, h.b2 * s.v + (1 - h.b2) * turned**2

@@ -18,7 +18,7 @@ from tests.scaling.test_trainer import assert_equal_bits, end_state
 from tests.tiers import mostly
 
 
-@pytest.mark.parametrize("name", mostly(["soap", "schedule_free"], ["soap"]))
+@pytest.mark.parametrize("name", mostly(["soap", "schedule_free"], ["schedule_free"]))
 def test_a_killed_run_goes_on_to_the_same_bits(name, corpus, mesh, tmp_path, monkeypatch, programs):
     monkeypatch.setattr(scaling.train, "DISPATCH_STEPS", 2)
     run = Run(

@@ -24,7 +24,7 @@ def test_three_steps_are_those_of_the_algorithm_and_evaluation_is_at_the_mean():
     z = {path: value.astype(np.float64) for path, value in state.params.items()}
     x, total, v = dict(z), dict.fromkeys(z, 0.0), dict.fromkeys(z, 0.0)
     rng = np.random.default_rng(0)
-    for count, rate in enumerate((0.01, 0.03, 0.02), start=1):
+    for count, rate in enumerate((0.1, 0.3, 0.2), start=1):
         drawn = {p: rng.standard_normal(a.shape).astype(np.float32) for p, a in z.items()}
         state = step(state, drawn, jnp.float32(rate))
         for path, g in drawn.items():

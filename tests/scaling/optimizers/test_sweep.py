@@ -20,11 +20,9 @@ def test_neighbours_share_one_program_and_agree_in_a_fleet(
     monkeypatch.setattr(scaling.train, "DISPATCH_STEPS", 2)
     fields = dict(model=model(width=4, depth=1, context=8), seed=0, phases=wsd(256, 32, 32))
     data = Data.of(corpus, Mixture.uniform(corpus.names))
-    settings = [dict(b1=0.5, clip=0.1), dict(b1=0.9, b_square=0.5)]
-    shared = dict(
-        learning_rate=0.02, swept=True, every=2
-    )  # Its branches are both taken in a fleet.
-    runs = [Run(data=data, optimizer=named("soap", **shared | some), **fields) for some in settings]
+    settings = [dict(b1=0.5, clip=0.1), dict(b2=0.5)]
+    tried = [named("lion", learning_rate=0.02, swept=True, **some) for some in settings]
+    runs = [Run(data=data, optimizer=optimizer, **fields) for optimizer in tried]
 
     def curves(folder: str, **more) -> np.ndarray:
         where = (Store.at(tmp_path / folder), corpus, Evaluation(64), mesh)
