@@ -38,6 +38,9 @@ def main() -> None:
         next(file for file in save(figure, folder, name) if file.suffix == ".pdf")
         for name, figure in drawn().items()
     ]
+    missing = set(figures.CAPTIONS) - {file.stem.partition("-")[0] for file in files}
+    if missing:
+        parser.exit(2, f"not on the sheet: {', '.join(sorted(missing))}\n")
     sheet = page([raster(file) for file in files])
     sheet.save(folder / "sheet.png")
     sheet.convert("L").save(folder / "sheet-grey.png")

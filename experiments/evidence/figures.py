@@ -127,7 +127,7 @@ def finish(axis, xlabel: str, ylabel: str = "", *, ticks=None, **settings):
 @styled
 def plan_tree(plan: Plan):
     """Draws a plan: a line per segment over tokens, branches below their trunk."""
-    figure, (axis,) = panels(wide=True, height=max(2.5, 0.11 * len(plan.segments) + 0.6))
+    figure, (axis,) = panels(wide=True, height=max(2.5, 0.07 * len(plan.segments) + 0.6))
     colours = shades(segment.config.width for segment in plan.segments.values())
     height, ticks = 0, {}
     for root in plan.children.get(None, []):
