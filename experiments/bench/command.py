@@ -24,6 +24,7 @@ ENTRIES = {
     False: "from experiments.main import run; run()",
     True: "import espalier; espalier.run()",
 }
+NAMES = "from experiments.command.main import COMMANDS; print(*COMMANDS)"
 # Runs the entry and says on the last line of stderr what the fits and figures within it took.
 TIMED = """
 import functools, resource, sys, types
@@ -77,9 +78,9 @@ def seconds(checkout: Path, code: str, arguments: Sequence[str], folder: Path) -
 
 def measured(sides: dict[str, Path], store: Path, turns: int, say: Callable) -> dict[str, list]:
     """Returns {what: [least seconds of each side]}."""
-    from experiments.command.main import COMMANDS
-
-    tasks = {"help": ["help"]} | {f"{name} --help": [name, "--help"] for name in COMMANDS}
+    asked = subprocess.run([sys.executable, "-c", NAMES], cwd=HERE, capture_output=True, text=True)
+    names = asked.stdout.split()
+    tasks = {"help": ["help"]} | {f"{name} --help": [name, "--help"] for name in names}
     tasks |= {"plan": ["plan"], "fit": [*LAW], "report": ["report"]}
     found: dict[str, list] = {}
     with tempfile.TemporaryDirectory() as temporary:
