@@ -23,6 +23,10 @@ class Settings:
         """Returns what fills the place in one layer: these settings, or another part."""
         return self
 
+    def evaluated(self, config: "ModelConfig") -> "Settings":
+        """Returns the settings with which a trained model is read: without training's limits."""
+        return self
+
 
 PLACES = ("embedding", "attention", "feed_forward")
 
@@ -99,6 +103,16 @@ class ModelConfig:
         chosen = {
             place: getattr(self, place).at(index, self.depth)
             for place in PLACES[1:]
+            if isinstance(getattr(self, place), Settings)
+        }
+        return replace(self, **chosen) if chosen else self
+
+    @property
+    def evaluated(self) -> "ModelConfig":
+        """The configuration with which a trained model is evaluated, sampled and asked."""
+        chosen = {
+            place: getattr(self, place).evaluated(self)
+            for place in PLACES
             if isinstance(getattr(self, place), Settings)
         }
         return replace(self, **chosen) if chosen else self

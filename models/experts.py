@@ -1,7 +1,7 @@
 """Settings of a mixture of experts, and how sparse a model is by them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import jax
@@ -35,8 +35,9 @@ class Experts(Settings):
     router off from the loss). `balance` and `z_loss` are coefficients of auxiliary losses,
     `bias_rate` the step of a bias that only takes part in picking; None takes `ROUTERS`' value.
 
-    An expert takes at most `capacity_factor`·k·L/E tokens of a sequence of L, earlier ones first:
-    who is dropped depends neither on later tokens nor on other sequences. None drops nothing.
+    In training an expert takes at most `capacity_factor`·k·L/E tokens of a sequence of L, earlier
+    ones first: who is dropped depends neither on later tokens nor on other sequences. None drops
+    nothing, and no more does a trained model that is evaluated, sampled or asked (`evaluated`).
     `back_end` says how the experts are computed, never what: "capacity" fills a buffer of slots per
     expert, "dense" computes every expert for every token, "ragged" sorts tokens by expert. The
     first `first_dense` layers have a SwiGLU of the model's `ff_width` instead.
@@ -95,6 +96,16 @@ class Experts(Settings):
     def at(self, layer: int, depth: int) -> "str | Settings":
         """Returns a plain SwiGLU for the first layers, these settings for the others."""
         return "swiglu" if layer < self.first_dense else self
+
+    def evaluated(self, config: ModelConfig) -> "Experts":
+        """Returns the settings without a capacity, where it could drop a token.
+
+        A capacity bounds the memory of a training step; it is no part of what was learned.
+        """
+        if self.slots(config.context) >= config.context:
+            return self
+        back_end = "dense" if self.back_end == "dense" else "ragged"
+        return replace(self, capacity_factor=None, back_end=back_end)
 
     def width_in(self, config: ModelConfig) -> int:
         """Returns one expert's width F in a model."""

@@ -18,12 +18,11 @@ def extend(
 ) -> tuple[Float[Array, "B L V"], Cache]:
     """Returns the logits after each of the next L tokens, and the cache with them.
 
-    They are those of the whole sequence at once. Experts with a capacity are the exception: which
-    tokens they drop depends on how many come together. All tokens together are at most as many as
-    the cache has positions.
+    They are those of the whole sequence at once, of the model as it is evaluated. All tokens
+    together are at most as many as the cache has positions.
     """
     past = Past(cache)
-    logits = skeleton(config).merge(params, buffers)(tokens, past)
+    logits = skeleton(config.evaluated).merge(params, buffers)(tokens, past)
     return logits, past.after(tokens.shape[1])
 
 

@@ -324,5 +324,5 @@ def loss(
 def held_out_nll(
     config: ModelConfig, params: dict, buffers: dict, windows: Int[Array, "B L+1"]
 ) -> Float[Array, "B L"]:
-    """Returns every target's negative log-likelihood in nats."""
-    return skeleton(config).merge(params, buffers).nll(windows)[0]
+    """Returns every target's negative log-likelihood in nats, of the model as it is evaluated."""
+    return skeleton(config.evaluated).merge(params, buffers).nll(windows)[0]

@@ -20,12 +20,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from data.tokenizer import BPE, Bytes
-from models import Experts, ModelConfig, skeleton
+from models import ModelConfig, skeleton
 from models.embeddings import logits
 from refused import Refused
 
 ROWS = 16  # Sequences of one forward pass.
 SHORTEST = 16  # Tokens: lengths are rounded up to powers of two from here on, one program each.
+
+
+def lifted(config: ModelConfig) -> str:
+    """Returns what an evaluation's name says of a model that only training limits.
+
+    Evaluations from before the limit was lifted have the name without it, and are made again.
+    """
+    return "" if config.evaluated == config else " without training's limits"
 
 
 class Item(NamedTuple):
@@ -78,9 +86,9 @@ class Task:
         """A hash of the items, 64 hexadecimal digits."""
         return hashlib.sha256(json.dumps(self.items).encode()).hexdigest()
 
-    def identity(self, context: int, opened: bool = False) -> str:
+    def identity(self, config: ModelConfig, opened: bool = False) -> str:
         """Names an evaluation: the items, the context length, and `opened` (see `encoded`)."""
-        said = f"downstream {self.content} {context} {opened}"
+        said = f"downstream {self.content} {config.context} {opened}{lifted(config)}"
         return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
@@ -141,7 +149,7 @@ def encoded(tokenizer: Bytes | BPE, context: str, choice: str, longest: int, ope
 @functools.partial(jax.jit, static_argnums=0)
 def scores(config: ModelConfig, params: dict, buffers: dict, windows: jax.Array):
     """Returns each target's nats [B, L], and whether it was the likeliest token."""
-    model = skeleton(config).merge(params, buffers)
+    model = skeleton(config.evaluated).merge(params, buffers)
     hidden, _ = model.hidden(windows[:, :-1])
     found = logits(hidden, model.head_kernel())
     chosen = jnp.take_along_axis(found, windows[:, 1:, None], axis=-1)[..., 0]
@@ -150,14 +158,7 @@ def scores(config: ModelConfig, params: dict, buffers: dict, windows: jax.Array)
 
 
 def lengths(config: ModelConfig) -> list[int]:
-    """Returns the lengths that sequences are filled up to.
-
-    What follows a token changes nothing for it, but for experts with a capacity, which grows with
-    a sequence's length: those always see as many tokens as in training.
-    """
-    experts = config.feed_forward
-    if isinstance(experts, Experts) and experts.slots(config.context) < config.context:
-        return [config.context]
+    """Returns the lengths that sequences are filled up to: what follows changes no token before."""
     powers = (SHORTEST << n for n in range(32))
     return [*(p for p in powers if p < config.context), config.context]
 
@@ -246,9 +247,10 @@ def summary(task: Task, found: Answers) -> dict[str, float]:
     }
 
 
-def record(task: Task, context: int, opened: bool, scored: dict[str, float]) -> dict:
+def record(task: Task, config: ModelConfig, opened: bool, scored: dict[str, float]) -> dict:
     """Returns the line of `eval.jsonl` that keeps a task's scores, each by the task's name."""
-    line = {"evaluation": task.identity(context, opened), "context": context, "task": task.name}
+    line = {"evaluation": task.identity(config, opened), "context": config.context}
+    line["task"] = task.name
     return line | {name: {task.name: value} for name, value in scored.items()}
 
 

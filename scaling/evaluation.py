@@ -1,5 +1,6 @@
 """Held-out evaluation: which windows, and a state's nats per token and bits per byte on them."""
 
+import hashlib
 import math
 from dataclasses import dataclass, replace
 
@@ -9,7 +10,7 @@ from jax.sharding import Mesh
 from data import Corpus, HeldOut
 from data.tokenizer import tokenizer_of
 from models import ModelConfig
-from scaling.downstream import Task, answers, record, summary
+from scaling.downstream import Task, answers, lifted, record, summary
 from scaling.mesh import of_one_run, place, state_shardings
 from scaling.state import State
 from scaling.train import evaluate as summed_nats
@@ -32,13 +33,23 @@ class Evaluation:
         """Returns the windows for a context length."""
         return HeldOut(corpus, context, self.tokens_per_domain, self.domains)
 
+    def identity(self, corpus: Corpus, config: ModelConfig) -> str:
+        """Names the evaluation of a model, 16 hexadecimal digits: that of its windows.
+
+        Of a model that training limits it also says that the limit was lifted.
+        """
+        windows = self.held_out(corpus, config.context).identity
+        if not (how := lifted(config)):
+            return windows
+        return hashlib.sha256(f"{windows}{how}".encode()).hexdigest()[:16]
+
     def asked(self, corpus: Corpus, config: ModelConfig, state: State, there: set) -> list[dict]:
         """Asks the tasks whose answers are not `there`, by identity; returns a line of each."""
         model, lines = (config, state.params, state.buffers), []
         for task in self.tasks:
-            if task.identity(config.context) not in there:
+            if task.identity(config) not in there:
                 found = answers(*model, tokenizer_of(corpus), task)
-                lines.append(record(task, config.context, False, summary(task, found)))
+                lines.append(record(task, config, False, summary(task, found)))
         return lines
 
 

@@ -155,16 +155,16 @@ class Ledger:
 
     def unevaluated(self, segment: Segment) -> bool:
         """Says whether an evaluation is due at a segment's end that is not there."""
-        due = self.held_out(segment)
-        if due is None:
+        if self.held_out(segment) is None:
             return False
+        due = self.evaluation.identity(self.corpus, segment.config)
         found = self.store.evals(segment.id)
         if not found and (self.store.done(segment.id) or {}).get("loss"):
             file = self.store.folder(segment.id) / "eval.jsonl"
             seals.tell(f"{seals.Damaged(file, 'no evaluation is in it')}: it is made again")
         tasks = self.evaluation.tasks if segment.id in self.plan.leaves else ()
-        asked = {task.identity(segment.config.context) for task in tasks}
-        return not asked | {due.identity} <= {line["evaluation"] for line in found}
+        asked = {task.identity(segment.config) for task in tasks}
+        return not asked | {due} <= {line["evaluation"] for line in found}
 
     def begins(self, todo: set[str]) -> dict[str, int]:
         """Returns the step at which every segment begins that is to be trained for some others.
@@ -278,7 +278,8 @@ class Ledger:
         found = evaluate(held_out, segment.config, self.mesh, evaluated(segment.recipe, state))
         if self.writes and all(map(math.isfinite, found["loss"].values())):
             line = {"step": segment.run.steps, "tokens": segment.run.tokens}
-            line |= {"evaluation": held_out.identity, "context": held_out.context}
+            identity = self.evaluation.identity(self.corpus, segment.config)
+            line |= {"evaluation": identity, "context": held_out.context}
             self.hold()
             self.store.add_eval(segment.id, line | found)
             self.ask(segment, state)

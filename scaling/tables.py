@@ -116,7 +116,7 @@ def tables(
     each. A row of `evals` has the labels that all runs through its segment share.
     """
     rows = [
-        row(plan, store, corpus, s, evaluation.held_out(corpus, s.config.context).identity)
+        row(plan, store, corpus, s, evaluation.identity(corpus, s.config))
         for s in plan.segments.values()
         if store.done(s.id) is not None
     ]

@@ -65,8 +65,8 @@ def asked(store, study, run, task, opened: bool) -> str:
     from refused import Refused
     from scaling import downstream
 
-    context = run.model_at(-1).context
-    identity = task.identity(context, opened)
+    config = run.model_at(-1)
+    identity = task.identity(config, opened)
     there = [line for line in store.evals(run.identity) if line["evaluation"] == identity]
     if not there:
         kept = models_kept.model_of(store, run, study)
@@ -77,7 +77,7 @@ def asked(store, study, run, task, opened: bool) -> str:
         found = downstream.answers(*model, tokenizer, task, opened)
         scored = downstream.summary(task, found)
         line = {"step": run.steps, "tokens": run.tokens}
-        line |= downstream.record(task, context, opened, scored)
+        line |= downstream.record(task, config, opened, scored)
         store.add_eval(run.identity, line)
         there = [line]
     value = lambda metric: there[-1][metric][task.name]

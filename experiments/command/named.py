@@ -145,9 +145,9 @@ def table_of(store: Store, name: str) -> pd.DataFrame:
 
 def due(planned: Plan, evaluation: Evaluation, corpus) -> dict[str, str]:
     """Returns the evaluation due at each segment's end, where one is."""
-    at = functools.cache(lambda context: evaluation.held_out(corpus, context).identity)
+    at = functools.cache(functools.partial(evaluation.identity, corpus))
     some = planned.segments if evaluation.everywhere else planned.leaves
-    return {id: at(planned.segments[id].config.context) for id in some}
+    return {id: at(planned.segments[id].config) for id in some}
 
 
 def names(store: Store) -> Iterator[str]:

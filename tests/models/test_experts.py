@@ -72,6 +72,19 @@ def test_flops_do_not_depend_on_the_number_of_experts_but_bytes_do():
         assert more.bytes - few.bytes == 4 * 2 * 4 * (per_expert + D)
 
 
+def test_a_trained_model_is_read_without_its_capacity():
+    limited = model(feed_forward=Experts(8, 2, 0, capacity_factor=1.0))
+    assert limited.evaluated.feed_forward == Experts(
+        8, 2, 0, capacity_factor=None, back_end="ragged"
+    )
+    assert limited.evaluated.evaluated == limited.evaluated
+    # Where nothing can be dropped, nothing changes.
+    for free in (model(), model(feed_forward=Experts(4, 2, capacity_factor=2.0))):
+        assert free.evaluated == free
+    oracle = model(feed_forward=Experts(8, 2, 0, back_end="dense"))
+    assert oracle.evaluated.feed_forward.back_end == "dense"
+
+
 def test_freezing_experts_saves_the_gradients_of_the_active_ones():
     config = model(feed_forward=Experts(8, 2, 1, expert_width=12))
     frozen = replace(config, frozen=("layers.*.feed_forward.down",))

@@ -101,6 +101,18 @@ def test_who_is_dropped_depends_on_no_later_token_and_no_other_sequence():
     assert not np.allclose(first[0, 20:], second[0, 20:], atol=1e-3)
 
 
+def test_evaluation_drops_no_token():
+    tight, free = (
+        model(feed_forward=Experts(4, 2, 1, granularity=4.0, capacity_factor=factor))
+        for factor in (0.6, None)
+    )
+    params, buffers = skeleton(tight).initialise(0)
+    read = lambda config: jax.jit(lambda w: held_out_nll(config, params, buffers, w))(WINDOWS)
+    trained = jax.jit(lambda w: skeleton(tight).merge(params, buffers).nll(w)[0])(WINDOWS)
+    np.testing.assert_allclose(read(tight), read(free), rtol=1e-5)
+    assert not np.allclose(read(tight), trained, rtol=1e-4)
+
+
 WINDOWS = np.random.default_rng(3).integers(0, 256, (4, 33)).astype(np.int32)
 
 

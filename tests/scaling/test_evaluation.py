@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models import Quantization, held_out_nll
+from models import Experts, Quantization, held_out_nll
 from scaling import Evaluation
 from scaling.evaluation import evaluate, finite
 from scaling.state import initial
@@ -34,6 +34,17 @@ def test_a_quantised_model_is_evaluated_with_its_weights_as_kept_too(corpus, mes
     plain = evaluate(held_out, replace(config, quantization=None), mesh, state)
     assert found["loss_unquantised"] == plain["loss"] != found["loss"]
     assert found["bits_per_byte_unquantised"] == plain["bits_per_byte"]
+
+
+def test_an_evaluation_that_training_limits_has_a_name_of_its_own(corpus):
+    evaluation = Evaluation(128)
+    windows = evaluation.held_out(corpus, 32).identity
+    assert evaluation.identity(corpus, model()) == windows
+    # Full or free experts drop nothing and keep the name; limited ones were evaluated with drops.
+    free = [Experts(4, 2, 1), Experts(8, 2, 1, capacity_factor=None)]
+    names = {evaluation.identity(corpus, model(feed_forward=some)) for some in free}
+    limited = model(feed_forward=Experts(8, 2, 1, capacity_factor=1.0))
+    assert names == {windows} != {evaluation.identity(corpus, limited)}
 
 
 def test_json_holds_none_for_what_is_not_finite():
