@@ -103,16 +103,15 @@ def build(
 ) -> Built:
     """Builds a corpus folder from the files of each domain.
 
-    A document whose text was met before, in any domain, is left out, and so is an empty file. A
-    domain is its files, or its files by split (`SPLITS`), of which the held-out ones come first.
-    With `near_duplicates`, so is one of that likeness to an earlier one (`data.near`).
-    `held_out` is the share of documents that stand on the held-out side, by their hash.
-    `tokenizer` is `bytes`, `bpe:SIZE` (learned from training documents only) or a
-    `tokenizer.json`; every document is compared with what its tokens give back. `reading` is for
-    all domains or says how each is read. Every text that cannot be used is told to `shown`; then,
-    unless `on_bad` is `skip`, the build is refused. `workers` are processes (default: one per
-    core), or as many tasks at once as `tasks` takes them for, which does what `processes` does
-    elsewhere.
+    A document whose text was met before, in any domain, is left out, with `near_duplicates` also
+    one of that likeness to an earlier one (`data.near`), and so is an empty file. A domain is its
+    files, or its files by split (`SPLITS`), of which the held-out ones come first. `held_out` is
+    the share of documents that stand on the held-out side, by their hash. `tokenizer` is `bytes`,
+    `bpe:SIZE` (learned from training documents only) or a `tokenizer.json`; every document is
+    compared with what its tokens give back. `reading` is for all domains or says how each is read.
+    Every text that cannot be used is told to `shown`; then, unless `on_bad` is `skip`, the build is
+    refused. `workers` are processes (default: one per core), or as many tasks at once where `tasks`
+    gives what does them, as `processes` does here.
 
     Raises:
       Refused: a folder that exists or that another process is building, a wrong value, texts that

@@ -78,7 +78,7 @@ def build(
     Raises:
       Refused: as these two, or a pattern that no file matches.
     """
-    path = Path(out) if out else FOLDER / name
+    path = out or str(FOLDER / name)
     shared = {"split": unescaped(split), "longest": longest}
     if on == "ray":
         from experiments.command.launchers.tasks import tasks_of_ray

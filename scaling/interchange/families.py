@@ -74,7 +74,10 @@ def family(config: ModelConfig) -> str:
 
 
 def check_experts(config: ModelConfig) -> None:
-    """Refuses experts that Qwen3-MoE does not compute alike."""
+    """Refuses experts that Qwen3-MoE does not compute alike.
+
+    A capacity is no reason: it drops tokens in training alone (`ModelConfig.evaluated`).
+    """
     settings = config.feed_forward
     wrong = lambda field, got, accepted: Refused(f"export model.{field}", got, accepted)
     if not config.qk_norm:
@@ -85,9 +88,6 @@ def check_experts(config: ModelConfig) -> None:
     if settings.router != "softmax" or settings.balancing()[2]:
         got = f"{settings.router}, bias_rate {settings.balancing()[2]}: Qwen3-MoE picks by softmax"
         raise wrong("feed_forward.router", got, "softmax with bias_rate 0")
-    if settings.slots(config.context) < config.context:
-        got = f"{settings.capacity_factor}: Qwen3-MoE drops no token, this model those beyond it"
-        raise wrong("feed_forward.capacity_factor", got, "None, or a limit that drops none")
 
 
 def written(config: ModelConfig, separator: int | None) -> dict:

@@ -44,7 +44,12 @@ def cluster() -> Iterator[ModuleType]:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Nothing is sent to anybody.
         answering(os.environ.get("RAY_ADDRESS", ""))
         with contextlib.chdir(HERE):  # Ray puts the folder it is called in first on workers' paths.
-            ray.init()
+            try:
+                ray.init()
+            except ConnectionError as error:  # As of `auto` where none runs.
+                got = os.environ.get("RAY_ADDRESS", "nothing")
+                said = " ".join(str(error).split())[:160]
+                raise Refused("RAY_ADDRESS", got, f"a cluster that answers ({said})") from None
     try:
         yield ray
     finally:

@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 from experiments.command.launchers.ray import cluster
@@ -17,9 +16,9 @@ RETRIES = 10  # Of a task whose node or process is lost; each does seconds of wo
 def tasks_of_ray(workers: int | None) -> Iterator[Callable]:
     """Gives `run(function, items)`, which yields (position, result) as they are done.
 
-    `function` is a `partial` and it and the items may hold paths, relative ones too: every node
-    sees them as this process does. A task takes a CPU, and at most `workers` run at once. One that
-    is lost with its node is done again on another.
+    `function`, which may be a `partial`, and the items may hold paths, relative ones too: every
+    node sees them as this process does. A task takes a CPU, and at most `workers` run at once. One
+    that is lost with its node is done again on another.
 
     Raises:
       Refused: as `cluster`, a node that does not see a path, or a task that is lost each time.
@@ -27,7 +26,7 @@ def tasks_of_ray(workers: int | None) -> Iterator[Callable]:
     with cluster() as ray:
         task = ray.remote(at).options(num_cpus=1, max_retries=RETRIES)
 
-        def run(function: partial, items: Sequence) -> Iterator[tuple[int, object]]:
+        def run(function: Callable, items: Sequence) -> Iterator[tuple[int, object]]:
             shared, left, waiting = ray.put(function), enumerate(items), {}
             try:
                 while True:
@@ -46,14 +45,15 @@ def tasks_of_ray(workers: int | None) -> Iterator[Callable]:
         yield run
 
 
-def at(folder: str, function: partial, item: object) -> object:
+def at(folder: str, function: Callable, item: object) -> object:
     """Does one task in a folder, on whichever node.
 
     Raises:
       Refused: the folder or a path of the task is not there.
     """
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # A task has one CPU.
-    for path in (Path(folder), *paths([function.args, item])):
+    given = getattr(function, "args", ())
+    for path in (Path(folder), *paths([given, item])):
         if not (Path(folder) / path).exists():
             got = f"a node ({os.uname().nodename}) without {path}"
             raise Refused("--on=ray", got, "nodes that see the files and the corpus's folder")

@@ -117,6 +117,10 @@ def test_built_corpora_are_listed_with_those_that_cannot_be_used(folder, capsys)
         (["corpus", "build", "--name=mine", "--domain=code"], "domain: got code; accepted: NAME"),
         (["corpus", "build", "--name=mine", "--domain=a=/nowhere/*"], "no file for /nowhere/*"),
         (["corpus", "build", "--name=mine", "--longest=0"], "longest: got 0"),
+        (
+            ["corpus", "build", "--name=m", "--out=gs://b/m", f"--domain=a={__file__}"],
+            "out: got gs://b/m; accepted: a folder on disk; copied to a bucket",
+        ),
     ],
 )
 def test_mistakes_get_one_line(args, message, capsys):

@@ -58,9 +58,17 @@ def test_a_cluster_that_does_not_answer_is_named(address, monkeypatch):
         ray.answering(f"127.0.0.1:{port}")
     for fine in ("", "auto", "local"):
         ray.answering(fine)
+
+    def none():
+        raise ConnectionError("none\nfound")
+
     never = lambda: pytest.fail("Ray was asked")
     fake = SimpleNamespace(is_initialized=lambda: False, init=never)
     monkeypatch.setitem(sys.modules, "ray", fake)
     monkeypatch.setenv("RAY_ADDRESS", address.format(port))
     with pytest.raises(Refused, match=r"RAY_ADDRESS: got .*; accepted: a cluster that answers"):
+        ray.launch(Launch(()))
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    fake.init = none
+    with pytest.raises(Refused, match=r"got auto; accepted: a cluster that answers .none found."):
         ray.launch(Launch(()))

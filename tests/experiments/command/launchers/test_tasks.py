@@ -68,7 +68,9 @@ def test_a_task_is_done_in_the_drivers_folder_where_its_paths_are_there(tmp_path
     there = partial(lambda work, item: (Path.cwd(), work, item), Path("a"))
     item = ([Path("a")], "b", 3)
     assert at(str(tmp_path), there, item) == (tmp_path, Path("a"), item)
+    assert at(str(tmp_path), str, Path("a")) == "a"
     for function, lacking in (
+        (str, Path("b")),
         (there, (Path("a"), [Path("b")])),
         (partial(there.func, Path("b")), ()),
     ):
