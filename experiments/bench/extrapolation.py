@@ -97,10 +97,10 @@ TRIED_LAST = (  # rule, regret over sources, regret over tables, error over Chin
 WARNING_TRIED = """\
 The eighth power was left: the gain is of one table with two held-out rows, and it lost above.
 Warned of, on the same half: a plain prediction that the mean is not shown to be better than (90 %
-interval of the difference of absolute rolling errors, trunks resampled). It names one table of 11
-tried (rw base_long_kaplan_standard_val, the only one where the mean is above 1.1 times the best
-baseline there); near the farthest row only it would also have named owt2
-base_long_kaplan_standard_val (1.05 times), a false alarm."""
+interval of the difference of absolute rolling errors, trunks resampled). It names one table of the
+13, rw base_long_kaplan_standard_val, the only one there where the mean is above 1.1 times the best
+baseline; near the farthest row only it also named owt2 base_long_kaplan_standard_val (1.05 times),
+a false alarm."""
 INTERVALS_TRIED = """\
 For intervals: misfit in proportion to the log distance, cuts weighted by the power 0, 1, 2, 4, with
 and without nearness, in its square root, as the larger of noise and misfit, without subtracting
