@@ -168,7 +168,8 @@ def report(chains: pd.DataFrame, mixtures: pd.DataFrame) -> str:
         "The loss of a mixture, from proxies: rank correlations x 100, and where the asked runs "
         "are of the proxies' size the error. The choice is by cross-validation on the proxies."
     )
-    return "\n\n".join([told, aligned(titles, lines), mixing, aligned(heads, cells)])
+    tables = [aligned(*both).rstrip("\n") for both in ((titles, lines), (heads, cells))]
+    return "\n\n".join([told, tables[0], mixing, tables[1]])
 
 
 def _percent(value: float) -> str:
