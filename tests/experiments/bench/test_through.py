@@ -35,3 +35,8 @@ def test_regmix_is_ranked_as_published_and_its_intervals_are_of_its_size():
     assert first["ridge rank"] == pytest.approx(90.08, abs=0.2)
     assert 0.8 < first["inside_90%"] < 1 and np.isnan(last["inside_90%"])
     assert last["held_out"] == 64 and last["choice"] == "ridge"
+
+
+def test_the_committed_summary_tells_the_committed_tables():
+    summary = (through.RESULTS / "summary.md").read_text()
+    assert through.stored(through.RESULTS) in summary
