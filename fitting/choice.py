@@ -18,9 +18,10 @@ from fitting.rolling import PLAIN, extrapolations, root_mean_square, spread
 from refused import Refused
 
 # Rule of the score, fixed on half of the public tables (results/extrapolation): a cut counts by
-# this power of the runs that its fits see, a row by its closeness to the distance asked about, and
+# this power of the runs that its fits see, a row by its closeness to the distances asked about, and
 # the weights of the mean are drawn by PULL towards the inverse of the scores to a power.
 LATER, NEAR, PULL, POWER = 3.0, 0.35, 0.6, 4.0
+MOST_ASKED = 101  # distances of held-out runs, beyond which their quantiles stand for them
 ONE = 0.99  # correlation of log size and log tokens from which they vary as one
 
 
@@ -146,7 +147,9 @@ def choose(
     mask = held_out_mask(obs, options.held_out, options.params)
     found = direction_of(obs, mask, options.params)
     direction = direction or found[0]
+    asked = _asked(obs, mask, direction, options.params) if distance is None else None
     distance = found[1] if distance is None else distance
+    asked = np.array([distance]) if asked is None else asked
     inside, options = obs.only(~mask), options.change(held_out=None)
     fits, left_out = {}, {}
     for law in laws:
@@ -164,14 +167,14 @@ def choose(
     for name in set(fits) - set(judged):
         left_out[name] = "too few runs for rolling fits"
     equal = dict.fromkeys(judged, 1 / len(judged))
-    weights = stack(common, judged, distance) if len(common) else equal
+    weights = stack(common, judged, asked) if len(common) else equal
     mean = weighted(common, weights)
     misfit = learn(mean, inside, direction, options.params, distance)
-    table = _table(fits, judged, common, weights, distance)
-    plain = {name: score(common[common["law"] == name], distance) for name in PLAIN}
-    mean_score = score(mean, distance)
+    table = _table(fits, judged, common, weights, asked)
+    plain = {name: score(common[common["law"] == name], asked) for name in PLAIN}
+    mean_score = score(mean, asked)
     kept = {name: fits[name] for name in fits if weights.get(name, 0) > 0}
-    told = _warnings(common, plain, mean_score, mean, misfit, distance)
+    told = _warnings(common, plain, mean_score, mean, misfit, asked)
     where = (direction, float(distance))
     return Choice(table, plain, mean_score, kept, rolled, mean, misfit, *where, left_out, told)
 
@@ -215,19 +218,31 @@ def _comparable(rolled: pd.DataFrame, names: list[str]) -> tuple[list[str], pd.D
     return judged, rolled[rolled["cut"].isin(shared)]
 
 
-def row_weights(rows: pd.DataFrame, distance: float) -> np.ndarray:
-    """What each rolling error counts, (rows,): closeness, each cut by the runs it was fitted to."""
+def _asked(obs: Observations, mask, direction: str, params: str | None) -> np.ndarray | None:
+    """Log distances at which the masked runs lie, (distances,); None without any."""
+    if not mask.any():
+        return None
+    place = along(obs, direction, params)
+    far = np.maximum(place[mask] - place[~mask].max(), 0.0)
+    return far if len(far) <= MOST_ASKED else np.quantile(far, np.linspace(0, 1, MOST_ASKED))
+
+
+def row_weights(rows: pd.DataFrame, asked: float | np.ndarray) -> np.ndarray:
+    """What each rolling error counts, (rows,): closeness to the log distances that are asked about,
+    (distances,) or one, and each cut by the runs it was fitted to.
+    """
     fitted, far = rows["fitted"].to_numpy(float), rows["distance"].to_numpy(float)
-    near = np.exp(-0.5 * ((far - distance) / (NEAR * (1 + distance))) ** 2)
+    asked = np.atleast_1d(asked)
+    near = np.exp(-0.5 * ((far[:, None] - asked) / (NEAR * (1 + asked))) ** 2).mean(axis=1)
     size = rows.groupby("cut")["run"].transform("size").to_numpy(float)
     return ((fitted / fitted.max()) ** LATER * near + 1e-9) / size
 
 
-def score(rows: pd.DataFrame, distance: float) -> float:
+def score(rows: pd.DataFrame, asked: float | np.ndarray) -> float:
     """Weighted root mean square of rolling log errors of one law, NaN without rows."""
     if not len(rows):
         return float("nan")
-    weights = row_weights(rows, distance)
+    weights = row_weights(rows, asked)
     return float(np.sqrt(np.average(rows["error"].to_numpy(float) ** 2, weights=weights)))
 
 
@@ -236,7 +251,7 @@ def _wide(rows: pd.DataFrame, names, values: str) -> pd.DataFrame:
     return some.pivot(index=["cut", "run"], columns="law", values=values)[list(names)]
 
 
-def stack(rows: pd.DataFrame, names: list[str], distance: float) -> dict[str, float]:
+def stack(rows: pd.DataFrame, names: list[str], asked: float | np.ndarray) -> dict[str, float]:
     """Weights on the simplex with the least rolling error of the mean (Breiman 1996), drawn a
     little towards those that each law's own error gives it (Bates and Granger 1969, to a higher
     power); {law: weight}.
@@ -245,7 +260,7 @@ def stack(rows: pd.DataFrame, names: list[str], distance: float) -> dict[str, fl
 
     errors = _wide(rows, names, "error")
     some = rows[rows["law"] == names[0]].set_index(["cut", "run"]).loc[errors.index]
-    weights = row_weights(some.reset_index(), distance)
+    weights = row_weights(some.reset_index(), asked)
     matrix = errors.to_numpy(float) * np.sqrt(weights / weights.sum())[:, None]
     own = np.maximum(np.sqrt(np.sum(matrix**2, axis=0)), 1e-12)
     least, alone = float(own.min()), (own.min() / own) ** POWER
@@ -269,35 +284,50 @@ def weighted(rows: pd.DataFrame, weights: Mapping[str, float]) -> pd.DataFrame:
     return some.assign(law="weighted mean", **ours)
 
 
-def _table(fits, judged, common, weights, distance) -> pd.DataFrame:
+def _table(fits, judged, common, weights, asked) -> pd.DataFrame:
     rows = []
     for name in judged:
         own = common[common["law"] == name]
         free = len(fits[name].law.names) - len(fits[name].fixed)
         row = {"law": name, "parameters": free, "cuts": own["cut"].nunique()}
-        rows.append(row | {"score": score(own, distance), "weight": weights.get(name, 0.0)})
+        rows.append(row | {"score": score(own, asked), "weight": weights.get(name, 0.0)})
     table = pd.DataFrame(rows).sort_values("score", kind="stable").reset_index(drop=True)
     best = table["law"].iloc[0]
-    told = [_verdict(common, name, best, distance) for name in table["law"]]
+    told = [_verdict(common, name, best, asked) for name in table["law"]]
     return table.assign(verdict=told)
 
 
-def _verdict(rows, name: str, best: str, distance: float, draws: int = 1000) -> str:
-    """Whether a law's errors differ from the best one's: trunks resampled, 90 % interval."""
+def _verdict(rows, name: str, best: str, asked) -> str:
+    """Whether a law's errors differ from the best one's."""
     if name == best:
         return "chosen"
     if not len(rows):
         return "not judged"
     errors = _wide(rows, [name, best], "error")
     some = rows[rows["law"] == best].set_index(["cut", "run"]).loc[errors.index].reset_index()
-    weights = row_weights(some, distance)
-    gap = weights * (errors[name].abs() - errors[best].abs()).to_numpy(float)
+    low, high = _gap(some, errors[name].to_numpy(float), errors[best].to_numpy(float), asked)
+    return "cannot be told from it" if low <= 0 <= high else "worse"
+
+
+def _gap(some: pd.DataFrame, one, other, asked, draws: int = 1000) -> tuple[float, float]:
+    """90 % interval of how much larger errors are than others on the same rows, by trunks drawn."""
+    weights = row_weights(some, asked)
+    gap = weights * (np.abs(np.asarray(one, float)) - np.abs(np.asarray(other, float)))
     _, index = np.unique(some["trunk"].astype(str), return_inverse=True)
     totals, counts = np.bincount(index, gap), np.bincount(index, weights)
     picks = np.random.default_rng(0).integers(len(counts), size=(draws, len(counts)))
-    means = totals[picks].sum(1) / counts[picks].sum(1)
-    low, high = np.quantile(means, [0.05, 0.95])
-    return "cannot be told from it" if low <= 0 <= high else "worse"
+    low, high = np.quantile(totals[picks].sum(1) / counts[picks].sum(1), [0.05, 0.95])
+    return float(low), float(high)
+
+
+def unproven(rows: pd.DataFrame, mean: pd.DataFrame, asked) -> list[str]:
+    """The plain predictions that the weighted mean is not shown to be better than."""
+    out = []
+    for name in PLAIN:
+        both = mean.merge(rows.loc[rows["law"] == name, ["cut", "run", "error"]], on=["cut", "run"])
+        if len(both) and _gap(both, both["error_y"], both["error_x"], asked)[0] <= 0:
+            out.append(name)
+    return out
 
 
 def overtaking(rows: pd.DataFrame, mean: pd.DataFrame) -> str | None:
@@ -315,8 +345,8 @@ def overtaking(rows: pd.DataFrame, mean: pd.DataFrame) -> str | None:
     return min(ahead, key=lambda name: found[name][-1], default=None)
 
 
-def _warnings(rows, plain, mean_score, mean, misfit: Misfit, distance: float) -> tuple[str, ...]:
-    out = []
+def _warnings(rows, plain, mean_score, mean, misfit: Misfit, asked) -> tuple[str, ...]:
+    out, distance = [], float(np.max(asked))
     known = {name: value for name, value in plain.items() if np.isfinite(value)}
     if known and np.isfinite(mean_score):
         best = min(known, key=known.get)
@@ -329,6 +359,11 @@ def _warnings(rows, plain, mean_score, mean, misfit: Misfit, distance: float) ->
         out.append(
             f"{ahead} alone predicts better than every law beyond the last two cuts, as it did not "
             "before: the laws may miss what comes"
+        )
+    if not out and (equals := unproven(rows, mean, asked)):
+        out.append(
+            f"the laws are not shown to predict better than {' or '.join(equals)} alone: their "
+            "errors beyond the cuts differ by no more than chance"
         )
     by_cut = mean.groupby("cut")["error"].apply(lambda e: float(np.sqrt(np.mean(e**2))))
     if len(by_cut) >= 3 and (np.diff(by_cut) > 0).all():

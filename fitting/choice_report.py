@@ -72,8 +72,9 @@ def choice_lines(chosen: Law, named: list[Law], choice) -> list[str]:
     titles = ["law", "parameters", "cuts", "rolling error", "weight", "verdict"]
     lines = [
         f"Fits to the runs of least {choice.direction}, asked for all beyond; errors count by how "
-        f"close they are to {np.exp(choice.distance):.3g} times beyond. Weights: of the mean with "
-        "the least rolling error. Verdicts: paired differences, trunks resampled, 90 %.",
+        f"close they are to what is asked, at most {np.exp(choice.distance):.3g} times beyond. "
+        "Weights: of the mean with the least rolling error. Verdicts: paired differences, trunks "
+        "resampled, 90 %.",
         "",
         tables.aligned(titles, cells),
     ]

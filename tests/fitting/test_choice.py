@@ -5,7 +5,16 @@ import pandas as pd
 import pytest
 
 from fitting import LAWS, Observations, Options, fit
-from fitting.choice import admitted, choose, extrapolating, overtaking, stack, weighted
+from fitting.choice import (
+    admitted,
+    choose,
+    extrapolating,
+    overtaking,
+    row_weights,
+    stack,
+    unproven,
+    weighted,
+)
 from fitting.rolling import extrapolations
 from refused import Refused
 from tests.fitting.planted import TRUTH
@@ -84,6 +93,23 @@ def test_a_plain_prediction_that_overtakes_the_laws_at_the_last_two_cuts_is_name
     assert overtaking(rows, mean) == "log_linear"
     assert overtaking(rows.assign(error=[0.3, 0.2, 0.01]), mean) is None
     assert overtaking(rows[rows["cut"] == 2], mean[mean["cut"] == 2]) is None
+
+
+def test_a_plain_prediction_that_chance_cannot_tell_from_the_laws_is_named():
+    runs = pd.DataFrame({"cut": 0, "fitted": 10, "run": [f"r{i}" for i in range(12)]})
+    mean = runs.assign(trunk=runs["run"], distance=1.0, error=0.01)
+    # Far worse on one run only: better or worse by chance. Then worse on all.
+    one = mean.assign(law="nearest_run", error=[0.05, *[0.0095] * 11])
+    assert unproven(one, mean, 1.0) == ["nearest_run"]
+    assert unproven(one.assign(error=0.011), mean, 1.0) == []
+
+
+def test_errors_count_by_their_closeness_to_every_distance_that_is_asked():
+    rows = pd.DataFrame({"cut": 0, "fitted": 10, "run": ["near", "far"], "distance": [0.5, 3.0]})
+    near, far = row_weights(rows, 3.0)
+    assert near < 0.25 * far
+    both = row_weights(rows, np.array([0.5, 3.0]))
+    assert both == pytest.approx((row_weights(rows, 0.5) + row_weights(rows, 3.0)) / 2)
 
 
 def test_what_lies_beyond_every_rolling_test_is_warned_of():
