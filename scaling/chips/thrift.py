@@ -11,8 +11,9 @@ from dataclasses import replace
 from jax.sharding import AbstractMesh, Mesh
 
 import models
+from models.transformer import LOOPED_LAYERS
 from scaling.chips.devices import of_kind
-from scaling.chips.estimate import memory, wire
+from scaling.chips.estimate import memory, platform_of, wire
 from scaling.mesh import shards
 from scaling.recipe import Recipe
 from scaling.train import Program
@@ -21,12 +22,20 @@ from scaling.train import Program
 # a GPU's without refusing. A TPU's compiler refuses what does not fit; by accounting the same is
 # asked of both.
 MEMORY_SHARE = 0.92
-# Time that a step takes longer, as a share. "full" runs the layers forward once more, a third of
-# forward and backward together; "dots" only what is not a product with parameters or a kernel. A
-# micro-batch reads the parameters and adds up the gradients once more: at the 4,096 tokens and more
-# that a device takes at once a few percent, for every doubling; and on a mesh it sends once more
-# (`exchange_share`).
-RECOMPUTE_COST = {"none": 0.0, "dots": 0.05, "full": 0.33}
+# Time that a step takes longer, over the time of its products. "full" runs the layers forward once
+# more, a third of forward and backward together; "dots" only what is not a product with parameters
+# or a kernel. In a scan on GPUs that moves fewer bytes than keeping all, so it comes first:
+# by the roofline of what XLA compiles (350M, batches as in docs/scale.md) 170 ms instead of 203 on
+# h100:8. In a loop it moves more: 15.6 ms instead of 15.1 for 20M on an H200, with products of 3.4.
+# So it does on TPUs: inside a v5e of v5e:8x8 262 ms instead of 209 (350M), with products of 102. A
+# micro-batch reads the parameters and adds up the gradients once more: at the 4,096 tokens
+# and more that a device takes at once a few percent, for every doubling; and on a mesh it sends
+# once more (`exchange_share`).
+RECOMPUTE_COST = {
+    "cuda": {"dots": 0.0, "full": 0.33},
+    "cuda, looped": {"none": 0.0, "dots": 0.15, "full": 0.48},
+    "tpu": {"none": 0.0, "dots": 0.5, "full": 0.83},
+}
 ACCUMULATE_COST = 0.03
 LEAST_TOKENS = 4096  # Of a micro-batch on one device; fewer leave its matrix units idle.
 
@@ -34,8 +43,11 @@ LEAST_TOKENS = 4096  # Of a micro-batch on one device; fewer leave its matrix un
 def ways(program: Program) -> Iterator[Program]:
     """Yields a program's ways to need less memory, those that cost the least time first.
 
-    The first is without any: all is kept, in one batch.
+    The first takes the whole batch at once.
     """
+    kind = "cuda" if platform_of(program.mesh) == "cuda" else "tpu"
+    if kind == "cuda" and program.config.depth <= LOOPED_LAYERS:
+        kind = "cuda, looped"
     rows = program.sequences // shards(program.mesh)
     least = max(1, LEAST_TOKENS // program.config.context)
     counts = [n for n in range(1, rows + 1) if rows % n == 0 and (n == 1 or rows // n >= least)]
@@ -43,7 +55,7 @@ def ways(program: Program) -> Iterator[Program]:
     costs = {
         (count, recompute): ACCUMULATE_COST * math.log2(count) + (count - 1) * again + cost
         for count in counts
-        for recompute, cost in RECOMPUTE_COST.items()
+        for recompute, cost in RECOMPUTE_COST[kind].items()
     }
     for count, recompute in sorted(costs, key=costs.get):
         yield replace(program, accumulate=count, recompute=recompute)

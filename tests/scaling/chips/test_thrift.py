@@ -32,7 +32,7 @@ def test_ways_begin_with_none_and_cost_more_and_more():
     assert found[-1] == (2, "full")  # Four micro-batches would leave a device 2,048 tokens.
 
 
-def test_micro_batches_cost_what_they_send_again():
+def test_micro_batches_cost_what_they_send_again(monkeypatch):
     # Of a wide model on many devices, gradients take long beside the products of few tokens.
     big = model(width=1024, heads=8, depth=2, vocabulary=512, context=1024)
     program = program_on(Need(recipe(big).static, 1 << 16), "data:8", SLICE)
@@ -41,7 +41,21 @@ def test_micro_batches_cost_what_they_send_again():
     products = accounts.flops_train * (1 << 16) / (8 * device.peak)
     assert exchange_share(program) == pytest.approx(sent / products, rel=1e-6)
     assert exchange_share(program) > 0.05 > exchange_share(ALONE) == 0
+    assert [way(one) for one in ways(program)][:2] == [(1, "none"), (2, "none")]
+    monkeypatch.setattr(thrift, "exchange_share", lambda program: 0.6)
     assert [way(one) for one in ways(program)][:2] == [(1, "none"), (1, "dots")]
+
+
+def test_gpus_compute_again_in_a_scan_what_would_be_more_to_keep():
+    on = lambda depth: program_on(
+        Need(recipe(model(depth=depth, context=1024)).static, 1 << 16),
+        "data:8",
+        Target.of("h100:8"),
+    )
+    looped, scanned = ([way(one) for one in ways(on(depth))] for depth in (12, 13))
+    assert looped[0] == (1, "none") and scanned[0] == (1, "dots")
+    assert looped[-1] == scanned[-1] == (2, "full")  # The least memory comes last.
+    assert all(recompute != "none" for _, recompute in scanned)
 
 
 def test_each_way_needs_less_memory_where_it_says_so():
