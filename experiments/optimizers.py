@@ -4,8 +4,8 @@ Command    espalier run --config=experiments/optimizers.py:cpu
            (rounds of runs that follow from losses; --config.optimizers="('adamw','scion')" takes
            any of `scaling.optimizers.OPTIMIZERS`, adamw among them)
 Cost       cpu: some 27 CPU-minutes, estimated from adamw and muon, which took 516 CPU-seconds;
-           gpu: about two days on one accelerator, in slices of 8 minutes by --stop-after=480
-           (neither has been run as a whole)
+           gpu: 2.1 hours of one H200 at least (espalier plan --for=h200:1), in slices of 8 minutes
+           by --stop-after=480; it has not been run
 Compared   Wen et al. 2025 (arXiv:2509.02046): tuned, at most 1.4 times as fast as a tuned AdamW,
            1.3 at 0.1–0.5 billion parameters and 1.1 at 1.2 billion for optimizers of matrices.
 Answer     Per optimizer and size the speed-up in tokens and in time with intervals over seeds, its
