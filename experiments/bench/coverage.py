@@ -8,7 +8,7 @@ Command: `make coverage`, or `python -m experiments.bench.coverage [--sets=200] 
 [--out=FILE]`; offline, one thread. Each plan's rows are written when it is done; `--only` replaces
 the rows of the named plans.
 Cost: the table's column cpu_seconds, which adds up to the run.
-Published numbers: none; `experiments/results/coverage.csv` holds the last full run.
+Published numbers: none; `experiments/results/coverage.csv` holds the last run of each plan.
 
 Noise is normal in log target with the scale of the published fit's residuals, or as `planted` has
 it; where a plan has trunks, 70 % of its variance is shared by the runs of a trunk in a second set
