@@ -6,7 +6,6 @@ import subprocess
 
 import pytest
 
-from models import Experts
 from refused import Refused
 from scaling.chips import absent
 from scaling.chips.absent import Job, compile_job, missing, result
@@ -72,29 +71,19 @@ def test_the_extra_that_is_lacking_is_named(monkeypatch):
     assert missing(SLICE) == "tpu" and missing(Target.of("h100")) == "gpu"
 
 
-BASE = dict(dtype="bfloat16", width=128, heads=1, depth=1, context=1152)  # Equal to no width.
-EXPERTS = Experts(4, 2, 1, granularity=2.0, capacity_factor=1.0)
-SLICED = {
-    "fsdp": (BASE, "fsdp:4,data:2"),
-    "experts": (BASE | {"feed_forward": EXPERTS}, "expert:4,data:2"),
-    "scanned": (BASE | {"depth": 13}, "data:8"),
-}
-
-
 @pytest.mark.skipif(missing(SLICE) is not None, reason="libtpu, of the extra tpu, is not installed")
-@pytest.mark.parametrize("name", SLICED)
-def test_a_step_for_a_slice_divides_its_work_and_keeps_no_scores(name):
-    fields, mesh = SLICED[name]
-    need = Need(recipe(model(**fields)).static, 16 * 1152)
+def test_a_step_for_a_slice_divides_its_work_and_keeps_no_scores():
+    length = 1152  # Equal to no width.
+    config = model(dtype="bfloat16", width=128, heads=1, depth=1, context=length)
+    need, mesh = Need(recipe(config).static, 16 * length), "fsdp:4,data:2"
     fit = fitted(need, SLICE, mesh)
     found = fit.compiled
     assert json.loads(json.dumps(found)) == found
     assert found["warnings"] == 0 and found["unread"] == []
     # Of what all devices multiply, what is computed again and what fills blocks is the rest.
     assert 1 <= found["flops"] * SLICE.count / need.flops_step <= 1.4
-    scores = 2 * 1152**2  # Two sequences on a device, one head.
+    scores = 2 * length**2  # Two sequences on a device, one head.
     assert all(math.prod(shape) < scores for _, shape, _, _ in found["largest"])
     assert 0.7 <= fit.memory.total / fit.bytes <= 1.3
-    kinds = {one["kind"] for one in found["exchanges"]}
-    assert kinds >= {"fsdp": {"all-gather"}, "experts": {"all-to-all"}, "scanned": set()}[name]
+    assert {one["kind"] for one in found["exchanges"]} >= {"all-gather"}
     assert found["wire"] <= 1.3 * sum(wire(program_on(need, mesh, SLICE)).values())
