@@ -30,6 +30,7 @@ import gc  # noqa: E402
 import resource  # noqa: E402
 import sys  # noqa: E402
 
+import absl.logging  # noqa: E402
 import pytest  # noqa: E402
 
 from data import cache_folder  # noqa: E402
@@ -38,6 +39,10 @@ CACHE = cache_folder() / "compiled-tests"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+# absl's handler keeps the stream that it finds and closes it where another package sets up logging:
+# not pytest's.
+absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 # A laptop of 8 GB runs two test processes beside a desktop. A file lets its programs go at its end,
 # and before where they take more than `FULL`. What a process may take is `AIMED`; since allocators
