@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import experiments
+from experiments.evidence.optimizers import arm_speed_ups, factor
 from fitting import Observations, fit
 from scaling import unfolded
 
@@ -164,3 +165,18 @@ def test_every_mixture_differs_from_the_proposal_as_reported():
     stated = read("regmix", "transfer").set_index("predictor").loc["proxies' losses"]
     assert len(pairs) == stated["mixtures"]
     assert ranks == pytest.approx(stated["spearman"], rel=1e-9)
+
+
+def test_optimizers_are_worth_what_is_reported_in_tokens_and_at_equal_compute():
+    table = unfolded(read("optimizers"))
+    sound = table[(table["role"] == "final") & table["diverged_step"].isna()]
+    stated = {
+        name: read("optimizers", name).set_index(["arm", "width"])
+        for name in ("speed_ups", "effective")
+    }
+    assert set(stated["speed_ups"].index.levels[0]) == {*sound["arm"]} - {"adamw"}
+    for (arm, width), row in stated["speed_ups"].iterrows():
+        found = arm_speed_ups(sound, "adamw", arm)[width]
+        assert factor(found["by_seed"]).value == pytest.approx(row["in tokens"], rel=1e-9)
+        pinned = stated["effective"].loc[(arm, width), "effective speed-up"]
+        assert found["pinned"].value == pytest.approx(pinned, rel=1e-9)
