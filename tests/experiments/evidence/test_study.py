@@ -13,6 +13,13 @@ from scaling.events import folder_name
 from tests.corpora import STEP, study_runs
 
 
+def quickly(config):
+    """Takes the bytes of the default corpus where a study takes its pairs: a minute to build."""
+    if config.corpus.startswith("wheels-bpe"):
+        config.corpus = "wheels"
+    return config
+
+
 @pytest.mark.parametrize("name", names())
 def test_a_study_says_what_it_asks_and_plans_from_every_preset(name):
     module = importlib.import_module(f"experiments.{name}")
@@ -24,9 +31,7 @@ def test_a_study_says_what_it_asks_and_plans_from_every_preset(name):
             with pytest.raises(Refused, match="corpus"):
                 module.study(config)
             continue
-        if config.corpus.startswith("wheels-bpe"):  # A minute to build, for the same plan.
-            config.corpus = "wheels"
-        study = module.study(config)
+        study = module.study(quickly(config))
         shared = plan(study.runs)
         assert 0 < shared.tokens <= shared.tokens_alone
         assert all(item.labels for item in study.runs)
@@ -77,7 +82,7 @@ def test_a_study_says_what_it_asks_and_plans_from_every_preset(name):
 )
 def test_values_that_make_no_study_are_refused_in_one_line(name, values, message):
     module = importlib.import_module(f"experiments.{name}")
-    config = module.get_config()
+    config = quickly(module.get_config())
     config.update(values)
     with pytest.raises(Refused, match=message) as refused:
         module.study(config)
