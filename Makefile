@@ -10,7 +10,7 @@ LOCK := requirements.lock
 help:
 	@echo "make study     install and run the over-training study (about 6 CPU-minutes)"
 	@echo "make test      install and run the test suite"
-	@echo "make test-system  real processes, signals, a browser and a wheel (4 CPU-minutes)"
+	@echo "make test-system  whole studies, processes and signals, a browser, a wheel (9 CPU-minutes)"
 	@echo "make test-thorough  what the suite leaves out: more parts, meshes and optimizers"
 	@echo "make test-hf   exports and imports held to transformers, torch and lm_eval, on CPUs"
 	@echo "make check-tpu  a step compiled for a slice of TPUs that is not here (half a minute of one core)"
@@ -47,7 +47,7 @@ study: corpus
 test: corpus
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# What starts processes of its own, kills them, opens a browser or installs a wheel.
+# Whole studies and reports, and what starts processes, kills them, opens a browser or a wheel.
 test-system: corpus
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m system
 

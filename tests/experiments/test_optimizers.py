@@ -169,6 +169,7 @@ def test_what_cannot_be_asked_is_refused_by_name(values, told):
         module.study(config(**values))
 
 
+@pytest.mark.system
 def test_one_command_trains_all_rounds_and_reports(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(module, "RATES", (0.5, 1.0))
     monkeypatch.setattr(module, "DECAYS", (1.0,))

@@ -108,6 +108,7 @@ def table(blocks, name) -> pd.DataFrame:
     return next(b.frame for b in blocks if isinstance(b, Table) and b.name == name)
 
 
+@pytest.mark.system
 def test_the_report_finds_what_was_planted(blocks, config, study, tmp_path):
     write_report(tmp_path, study, config, blocks)
     text = (tmp_path / "report.md").read_text()
@@ -133,6 +134,7 @@ def test_the_report_finds_what_was_planted(blocks, config, study, tmp_path):
     assert pictures == {"penalty", "optimum", "fusion", "memory"}
 
 
+@pytest.mark.system
 def test_an_exported_run_is_what_was_trained_and_goes_on_after_a_prompt(
     study, config, tmp_path, capsys
 ):

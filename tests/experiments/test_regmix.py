@@ -208,6 +208,7 @@ def tiny(corpus):
     )
 
 
+@pytest.mark.system
 def test_one_command_trains_both_stages_and_a_second_trains_nothing(tiny, tmp_path, capsys):
     study = regmix.study(tiny)
     settings = session.Settings(store=str(tmp_path), mesh="data:1")

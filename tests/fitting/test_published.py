@@ -185,6 +185,7 @@ REGMIX = {
 }
 
 
+@pytest.mark.system
 def test_regmix_ranks_with_the_notebook_s_stopping_on_the_test_runs():
     train, test = (
         Observations.read(f"published:regmix:{name}").frame for name in ("train_1m", "test_1m")

@@ -29,6 +29,7 @@ def test_a_report_names_its_evidence(tmp_path):
             assert len(pd.read_csv(tmp_path / "r" / name, comment="#")) > 0, name
 
 
+@pytest.mark.system
 def test_a_report_of_runs_without_noise(tmp_path):
     size, tokens = (x.ravel() for x in np.meshgrid([1e6, 1e7, 1e8, 1e9], [1e8, 1e9, 1e10, 1e11]))
     loss = 1.7 + 400 * size**-0.34 + 410 * tokens**-0.28
@@ -83,6 +84,7 @@ def test_a_law_that_names_its_count_needs_no_other_name_for_compute(tmp_path):
     assert "baseline nearest_run: " in text and "none: params" not in text
 
 
+@pytest.mark.system
 def test_a_chinchilla_report_sets_the_isoflop_approach_beside_the_fit():
     text = fit_report("chinchilla", "published:chinchilla:240", draws=50)
     assert "from this fit: 0.5139 (90% interval 0." in text

@@ -162,6 +162,7 @@ def test_a_layer_norm_over_all_codes_is_warned_of():
     assert said == []
 
 
+@pytest.mark.thorough
 @pytest.mark.equality
 def test_a_frozen_table_of_the_same_codes_trains_to_the_same_numbers():
     coded = model(embedding=Codes(signed=True, recode_seed=2))

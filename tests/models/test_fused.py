@@ -68,6 +68,7 @@ def test_around_cudnn_a_prefix_and_odd_heads_change_nothing(monkeypatch, before,
     np.testing.assert_allclose(cudnn(query, key, value), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_a_model_told_that_it_is_on_a_tpu_trains_alike(monkeypatch):
     config = replace(CONFIG, streams=Streams(2, prefix=5), qk_norm=True)
     params, buffers = skeleton(config).initialise(0)

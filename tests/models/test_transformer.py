@@ -15,7 +15,7 @@ from refused import Refused
 from tests.corpora import model
 from tests.rounding import NUDGES, assert_same_step, nudged
 from tests.tiers import mostly
-from tests.zoo import CONFIGS, COVER
+from tests.zoo import CONFIGS, FEW
 
 
 def windows(config: ModelConfig, rows: int = 2, seed: int = 0) -> np.ndarray:
@@ -28,7 +28,7 @@ def logits(config, tokens, seed=0):
     return jax.jit(lambda p, b, t: skeleton(config).merge(p, b)(t))(*values, tokens)
 
 
-@pytest.mark.parametrize("name", mostly(CONFIGS, COVER))
+@pytest.mark.parametrize("name", mostly(CONFIGS, FEW + ("experts_bias", "codes_stem_streams")))
 def test_no_position_depends_on_later_tokens(name):
     config = CONFIGS[name]
     bones = skeleton(config)

@@ -149,6 +149,7 @@ def test_moments_of_old_rows_are_carried_and_new_ones_are_zero(trained):
     assert_same(train(after, state, 0), state)
 
 
+@pytest.mark.thorough
 @pytest.mark.equality
 def test_the_next_step_of_old_rows_is_that_of_the_model_that_was_not_grown(trained):
     unclipped = replace(OPTIMIZER, clip=1e9)  # New rows add to the norm that clipping sees.

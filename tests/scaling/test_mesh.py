@@ -238,6 +238,7 @@ def test_experts_sharded_over_four_devices_agree_with_one():
             assert {s.data.shape for s in array.addressable_shards} == {(2, *array.shape[1:])}
 
 
+@pytest.mark.thorough
 def test_experts_are_split_over_both_axes_and_must_divide():
     config = experts()
     _, state = train("expert:2,fsdp:4", steps=1, config=config)

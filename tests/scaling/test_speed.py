@@ -134,7 +134,7 @@ def test_a_damaged_file_of_fleet_sizes_is_named_and_counts_as_nothing(text, tmp_
     assert speed.measured(file) == {} and f"{file} is damaged" in caplog.text
 
 
-@pytest.mark.parametrize("name", mostly(CONFIGS, ("default", "experts_bias")))
+@pytest.mark.parametrize("name", mostly(CONFIGS, ("default",)))
 def test_predicted_memory_is_near_what_xla_plans(name, corpus, mesh):
     # The programs of the golden table, which are then compiled once for both.
     run = Run(

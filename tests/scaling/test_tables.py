@@ -106,6 +106,7 @@ def test_an_unfinished_study_gives_the_rows_it_has(trained, corpus):
     assert len(none) == 0 and "loss" in none
 
 
+@pytest.mark.thorough
 def test_quantised_runs_say_their_bits_bytes_and_both_losses(corpus, mesh, tmp_path):
     store, evaluation = Store.at(tmp_path), Evaluation(128)
     worker = Worker(plan(study_runs("quantize", corpus)), store, corpus, evaluation, mesh)

@@ -123,6 +123,7 @@ def test_micro_batches_have_the_gradient_of_the_whole_batch():
         assert_same_step(linear(*found), expected, moved)
 
 
+@pytest.mark.thorough
 @pytest.mark.equality
 def test_what_is_not_linear_in_the_batch_is_the_mean_over_micro_batches():
     config = experts(router="sigmoid", balance=0.01)

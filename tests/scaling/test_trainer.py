@@ -88,7 +88,7 @@ class Interrupt(Silent):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("kind", mostly(KINDS, ("wsd", "ramp")))
+@pytest.mark.parametrize("kind", mostly(KINDS, ("wsd",)))
 def test_a_run_through_the_tree_equals_the_run_alone_and_one_interrupted(
     kind, corpus, mesh, tmp_path, monkeypatch
 ):
@@ -322,6 +322,7 @@ def test_the_wsd_combinator_gives_what_the_tests_train():
     assert (stable.steps, cooled.steps) == (48, 12)
 
 
+@pytest.mark.thorough
 def test_a_program_is_let_go_when_no_segment_waits_for_it_and_not_before(
     corpus, mesh, tmp_path, monkeypatch
 ):

@@ -15,6 +15,7 @@ from tests.experiments.command.test_main import ROOT, call
 KNOWN = (LAWS, OPTIMIZERS, PARTS["feed_forward"])
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("kind", NEXT)
 def test_a_new_file_passes_its_own_test(kind, tmp_path, capsys, monkeypatch):
     name, folder = f"own_{kind}", tmp_path / "mine"

@@ -22,6 +22,7 @@ def made(tmp_path_factory):
     return tables, folder / "published_mixtures"
 
 
+@pytest.mark.system
 def test_the_report_meets_the_published_numbers(made):
     table = made[0]["ranks"]
     checked = table[table["published"].notna()]

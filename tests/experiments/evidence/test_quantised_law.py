@@ -45,6 +45,7 @@ def test_the_nearest_run_has_equal_bits_and_the_nearest_size_tokens_and_share():
     np.testing.assert_allclose(guess, expected)
 
 
+@pytest.mark.system
 def test_errors_are_of_the_scored_runs_by_every_prediction():
     runs = planted()
     out = (runs["fraction"] == 0.3).to_numpy()

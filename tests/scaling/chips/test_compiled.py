@@ -40,7 +40,7 @@ OTHERS = {
     "expert:4,data:2": ("experts_bias", "documents"),
 }
 CASES = [(name, spec) for spec in MESHES for name in (*MODELS, *OTHERS[spec])]
-FEW = (("stem", "fsdp:8"), ("baseline", "fsdp:4,data:2"), ("experts", "expert:4,data:2"))
+FEW = (("baseline", "fsdp:4,data:2"), ("experts", "expert:4,data:2"))
 
 
 def program(config: ModelConfig, spec: str) -> Program:
