@@ -71,17 +71,11 @@ def panels(
     return figure, figure.subplots(rows, columns, squeeze=False, **settings)
 
 
-def keyed(figure, title: str = ""):
+def keyed(figure: Any, title: str = "") -> Any:
     """Gives a figure one legend of all its labels, above the axes, where nothing is drawn.
 
     It has as many columns as the figure's width holds; the figure grows by its height, so that the
-    axes keep theirs.
-
-    Args:
-      title: of the legend.
-
-    Returns:
-      the figure.
+    axes keep theirs. `title` is the legend's. Returns the figure.
     """
     told = {}
     for axis in figure.axes:

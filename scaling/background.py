@@ -27,7 +27,7 @@ def start(do: Callable[[], None]) -> None:
     """Begins a piece of work once the one before has ended.
 
     Raises:
-      the error of the one before.
+      Exception: what the one before ended with.
     """
     wait()
     CURRENT.append(Work(do))
