@@ -222,7 +222,7 @@ def table(
     The delimiter is the first of `delimiters` that finds the column. What breaks the rules of
     quoting ends the file, and a row of another width is a fault.
     """
-    number = 0
+    number, limit = 0, csv.field_size_limit()  # The process's, and others read with it too.
     try:
         source = csv_lines(file, compression, reading.longest)
         header = next(source, "")
@@ -241,6 +241,8 @@ def table(
                 yield Fault(f"{len(row)} columns instead of {len(names)}", f"row {number}")
     except csv.Error as error:
         yield Fault(f"no CSV ({error})", f"row {number + 1}")
+    finally:
+        csv.field_size_limit(limit)
 
 
 def csv_lines(file: Path, compression: str | None, longest: int) -> Iterator[str]:
