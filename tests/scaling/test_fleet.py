@@ -35,7 +35,6 @@ from tests.corpora import STEP, model, recipe, seeds, study_runs
 from tests.rounding import NUDGES, assert_same_step, assert_same_trajectory, starts_nudged
 from tests.scaling.test_trainer import process
 from tests.scaling.test_zoo import stable_rate
-from tests.tiers import mostly
 from tests.zoo import CONFIGS, KINDS
 
 EVALUATION = Evaluation(128)
@@ -158,7 +157,8 @@ def name(request, programs):
 
 
 @pytest.mark.equality
-@pytest.mark.parametrize("name", mostly(KINDS[1:], ()), indirect=True)  # The first: above.
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", KINDS[1:], indirect=True)  # The first: above.
 def test_every_kind_of_part_trains_in_a_fleet_over_two_devices(
     name, corpus, mesh, tmp_path, monkeypatch
 ):
