@@ -1,6 +1,7 @@
 """A real Slurm of one node, started here: an array, a requeue, and the report after them."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -55,7 +56,9 @@ def test_an_array_one_of_it_requeued_gives_the_table_of_one_and_a_report(slurm, 
     until(lambda: "4 to train" in read(), 120, read)
     asked("scancel", "--signal=USR2", f"{first}_0")
     until(lambda: states().get(f"{first}_0") == "PENDING", 60, read)
-    assert "Calling checkpoint method" in read() and "stopped at step" in read()
+    # The worker that was told trains the plan's trunk, or waits for the other, which does.
+    assert re.search(r"stopped (at step|with) \d+ ", read()), read()
+    assert "Calling checkpoint method" in read()
     assert states()[report] == "PENDING"
     # Slurm holds a requeued job back for two minutes.
     asked("scontrol", "update", f"job={first}_0", "StartTime=now")
