@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import hashlib
 import importlib.metadata
 import os
 import subprocess
@@ -42,6 +43,13 @@ def environment() -> dict:
         **{name: importlib.metadata.version(name) for name in PACKAGES},
         **found,
     }
+
+
+def code() -> str:
+    """Returns a digest of the files of models and training, by which what they found is kept."""
+    root = Path(__file__).resolve().parents[1]
+    files = sorted([*root.glob("models/*.py"), *root.glob("scaling/**/*.py")])
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def differences(recorded: dict) -> list[str]:

@@ -1,5 +1,6 @@
 """How fast this device trains, measured; what a plan will take; and share of peak."""
 
+import contextlib
 import hashlib
 import json
 import math
@@ -20,7 +21,7 @@ from scaling import seals
 from scaling.chips.devices import of_kind
 from scaling.chips.estimate import memory
 from scaling.chips.thrift import thrifty
-from scaling.environment import environment
+from scaling.environment import PACKAGES, code, environment
 from scaling.files import write_atomically
 from scaling.fleet import Source, by_run
 from scaling.fleet import compiled as together
@@ -320,8 +321,21 @@ def largest(segments: Iterable[Segment]) -> Segment:
 
 
 def predicted_bytes(segment: Segment) -> int:
-    """Predicts the device memory of training a segment, as `training_bytes` says."""
-    return training_bytes(segment.recipe, segment.phase.batch_tokens)
+    """Predicts the device memory of training a segment, as `training_bytes` says.
+
+    What was traced is kept on disk, by all that it depends on, the code included.
+    """
+    recipe, batch, here = segment.recipe, segment.phase.batch_tokens, environment()
+    where = [here[name] for name in ("device", *PACKAGES)]
+    text = json.dumps([canonical(recipe.static), batch, where, code()], sort_keys=True)
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    file = cache_folder() / "memory" / f"{key}.txt"
+    with contextlib.suppress(OSError, ValueError):
+        return int(file.read_text())
+    found = training_bytes(recipe, batch)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(epath.Path(file), f"{found}\n")
+    return found
 
 
 def training_bytes(recipe: Recipe, batch_tokens: int) -> int:

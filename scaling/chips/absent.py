@@ -26,6 +26,7 @@ from refused import Refused
 from scaling.chips.compiled import account
 from scaling.chips.devices import Target
 from scaling.chips.roofline import told
+from scaling.environment import code
 from scaling.mesh import batched, make_mesh, replicated, state_shardings
 from scaling.recipe import Recipe
 from scaling.runs import canonical
@@ -106,13 +107,6 @@ def versions(target: Target) -> list[str]:
     """Returns the versions of what compiles."""
     package = {"tpu": "libtpu", "cuda": "jax-cuda13-pjrt"}[target.device.platform]
     return [importlib.metadata.version(name) for name in ("jax", "jaxlib", package)]
-
-
-def code() -> str:
-    """Returns a digest of the files that decide what is compiled and how it is read."""
-    root = Path(__file__).resolve().parents[2]
-    files = sorted([*root.glob("models/*.py"), *root.glob("scaling/**/*.py")])
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def lowered(program: Program) -> jax.stages.Lowered:

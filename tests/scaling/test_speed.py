@@ -19,6 +19,7 @@ from scaling.speed import (
     predicted_bytes,
     predicted_seconds,
     timed,
+    training_bytes,
 )
 from scaling.state import initial
 from scaling.train import WINDOW_TYPE, Program, compiled, let_go, on_mesh, place_windows
@@ -80,6 +81,20 @@ def test_the_fleet_size_is_measured_once_and_kept(measured, mesh):
     assert speed.most(tiny) == 16 and speed.most(tiny, measuring=False) == 16
     wide = Program(recipe=recipe(model(width=128)), batch_tokens=1024, mesh=mesh)
     assert speed.most(wide) == 1 and measured[7:] == [1, 2]
+
+
+def test_memory_is_traced_once_for_a_recipe_a_batch_and_the_code(corpus, tmp_path, monkeypatch):
+    segment = next(plan(study_runs("wsd", corpus)).walk())
+    *_, other = plan(study_runs("ramp", corpus)).walk()  # Of a larger batch.
+    traced = []
+    monkeypatch.setattr(speed, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(speed, "training_bytes", lambda *given: traced.append(given) or len(traced))
+    assert [predicted_bytes(some) for some in (segment, other) * 2] == [1, 2, 1, 2]
+    monkeypatch.setattr(speed, "code", lambda: "of another commit")
+    assert predicted_bytes(segment) == 3
+    for file in tmp_path.glob("memory/*"):
+        file.write_text("damaged")
+    assert predicted_bytes(segment) == 4 == predicted_bytes(segment)
 
 
 def test_sizes_are_compared_within_a_turn(monkeypatch):
@@ -158,5 +173,5 @@ def test_predicted_memory_is_near_what_xla_plans(name, corpus, mesh):
         )
     planned = lowered.compile().memory_analysis()
     used = planned.temp_size_in_bytes + planned.argument_size_in_bytes
-    assert 2 / 3 < predicted_bytes(segment) / used < 3 / 2
+    assert 2 / 3 < training_bytes(segment.recipe, GOLDEN) / used < 3 / 2
     let_go(program)

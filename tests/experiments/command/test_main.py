@@ -339,6 +339,16 @@ def test_a_plan_starts_without_what_only_training_or_a_corpus_of_its_own_needs()
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
+def test_a_process_ends_without_looking_for_garbage():
+    code = (
+        "import atexit, gc, sys; from experiments.command.main import run; "
+        "atexit.register(lambda: print(gc.get_freeze_count() > 1000)); "
+        "sys.argv[1:] = ['help', 'plan']; run()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.endswith("True\n") and done.returncode == 0 and done.stderr == ""
+
+
 def test_fit_needs_no_accelerator_library(tmp_path):
     rng = np.random.default_rng(0)
     params, tokens = (
