@@ -22,7 +22,19 @@ import generated  # noqa: E402
 import links  # noqa: E402
 
 BUILD = ROOT / "build" / "docs"
+FIGURE = re.compile(r"!\[[^\]\n]*\]\((figures/[^)\s]+\.png)\)")
+WIDE = 1000  # pixels of a picture; those of one column of a paper have fewer
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def marked(text: str, folder: Path) -> str:
+    """Marks the figures of a page that are too wide for a phone, where they scroll."""
+
+    def one(found: re.Match) -> str:
+        header = (folder / found[1]).read_bytes()[:24]  # PNG 1.2, sections 3.1 and 4.1.1.
+        return found[0] + "{ .wide }" * (int.from_bytes(header[16:20], "big") > WIDE)
+
+    return FIGURE.sub(one, text)
 
 
 def assemble(pages: Path) -> None:
@@ -32,9 +44,8 @@ def assemble(pages: Path) -> None:
     shutil.copytree(ROOT / "experiments" / "results", pages / "results")
     for page in pages.rglob("*.md"):
         up = "../" * (len(page.relative_to(pages).parts) - 1)
-        page.write_text(
-            page.read_text("utf-8").replace(f"]({up}../experiments/results/", f"]({up}results/")
-        )
+        text = page.read_text("utf-8").replace(f"]({up}../experiments/results/", f"]({up}results/")
+        page.write_text(marked(text, page.parent))
     generated.commands(pages / "commands.md")
     generated.reference(pages / "reference", ROOT)
 
@@ -64,7 +75,9 @@ def main() -> int:
         print(fault, file=sys.stderr)
     if not faults:
         count = len(list((BUILD / "site").rglob("*.html")))
-        print(f"{count} pages: {(BUILD / 'site' / 'index.html').relative_to(ROOT)}")
+        site = (BUILD / "site").relative_to(ROOT)
+        print(f"{count} pages: {site / 'index.html'}")
+        print(f"with search, which browsers allow no file: python -m http.server -d {site}")
     return 1 if faults else 0
 
 

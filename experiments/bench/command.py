@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parents[2]
+# What Python compiled is kept, as for users: of several turns only the first compiles.
+SETTINGS = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
 STUDY = "experiments/over_training.py:cpu"
 LAW = ("fit", "--law=chinchilla", "--table=published:chinchilla:240")
 # The entry of a checkout of before there was `espalier.py`, and that of one with it.
@@ -70,7 +72,7 @@ def seconds(checkout: Path, code: str, arguments: Sequence[str], folder: Path) -
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env=os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"},
+            env=os.environ | SETTINGS | {"PYTHONPATH": str(checkout)},
             stdout=subprocess.DEVNULL,
             stderr=opened,
         )

@@ -67,6 +67,7 @@ Block = Text | Table | Picture | Page
 # Without it a phone shows the page as wide as a desk's, at 40 % of its size.
 VIEWPORT = '<meta name="viewport" content="width=device-width, initial-scale=1">'
 ON_A_PAGE = 140  # pixels of a page for an inch of a figure: a full page's figure fills it
+ON_A_PHONE = 600  # pixels up to which a figure can be read at a phone's width; others scroll there
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
        color: #1a1a1a; background: #fff; overflow-wrap: anywhere }
@@ -75,8 +76,10 @@ table { border-collapse: collapse; font-size: 14px; margin: .5rem 0; display: bl
 th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #ddd;
          white-space: nowrap }
 th:first-child, td:first-child { text-align: left }
-figure { margin: 1rem 0 }
+figure { margin: 1rem 0; overflow-x: auto }
 img { max-width: 100%; height: auto }
+.wide img { max-width: max(100%, 36rem) }
+figcaption { position: sticky; left: 0 }
 figcaption, .caption { color: #555; font-size: 14px }
 pre { overflow-x: auto; background: #f6f6f6; padding: .6rem; font-size: 13px }
 """
@@ -195,9 +198,10 @@ def write_block(folder: epath.Path, block: Block) -> tuple[str, str]:
         (folder / f"figures/{block.name}.{kind}").write_bytes(text)
     source = base64.b64encode(image).decode()
     width = round(ON_A_PAGE * block.figure.get_figwidth())
+    kind = ' class="wide"' * (width > ON_A_PHONE)
     return (
         f"![{safe(block.caption)}]({file})\n\n*{safe(block.caption)}*",
-        f'<figure><img alt="{caption}" width="{width}" src="data:image/png;base64,{source}">'
+        f'<figure{kind}><img alt="{caption}" width="{width}" src="data:image/png;base64,{source}">'
         f"<figcaption>{caption}</figcaption></figure>",
     )
 

@@ -222,7 +222,8 @@ def test_gated_streams_start_as_the_backbone_and_learn():
     batch[0, 9] = 0
     score = lambda c: jax.jit(lambda p: skeleton(c).merge(p, {})(batch[:, :-1]))
     plain = score(replace(config, streams=None))(backbone(params))
-    np.testing.assert_array_equal(score(config)(params), plain)
+    # Two programs, which compilers may sum in other orders.
+    np.testing.assert_allclose(score(config)(params), plain, rtol=0, atol=1e-6)
     ungated = replace(config, streams=replace(config.streams, neutral=False))
     own = {path: x for path, x in params.items() if not path.endswith("prefix.gate")}
     assert not np.allclose(score(ungated)(own), plain, atol=1e-3)

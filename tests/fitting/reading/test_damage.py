@@ -33,14 +33,14 @@ def clean():
 
 
 def text(delimiter=",", ending="\n", encoding="utf-8", quoting=csv.QUOTE_MINIMAL, after=""):
+    """Writes rows; `after` stands at the end of each, but not of the header."""
+
     def write(header, rows):
         out = io.StringIO()
-        how = dict(delimiter=delimiter, lineterminator=after + ending, quoting=quoting)
-        writer = csv.writer(out, **how)
+        writer = csv.writer(out, delimiter=delimiter, lineterminator=ending, quoting=quoting)
         writer.writerows([header, *rows])
-        body = out.getvalue()
-        if after:  # A delimiter more at the end of each row, but not of the header.
-            body = body.replace(after + ending, ending, 1)
+        first, *others = out.getvalue().splitlines(keepends=True)
+        body = first + "".join(line.replace(ending, after + ending) for line in others)
         return ".csv", body.encode(encoding)
 
     return write
