@@ -10,7 +10,7 @@ the rows of the named plans.
 Cost: the table's column cpu_seconds, which adds up to the run.
 Published numbers: none; `experiments/results/coverage.csv` holds the last run of each plan.
 
-Noise is normal in log target with the scale of the published fit's residuals, or as `planted` has
+Noise is normal in log target with the scale of the published fit's residuals, or as `plans` has
 it; where a plan has trunks, 70 % of its variance is shared by the runs of a trunk in a second set
 of tables. The mixing and schedule laws have no rows: they predict mixtures and curves.
 """
@@ -27,7 +27,8 @@ import pandas as pd
 from scipy.stats import binomtest
 from threadpoolctl import threadpool_limits
 
-from experiments.bench.planted import PLANS, Plan, plant, truth
+from experiments.bench.plans import PLANS
+from experiments.bench.planted import Plan, plant, truth
 from fitting import LAWS, fit
 from fitting.choice import extrapolating
 from fitting.rolling import extrapolations

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binom
 
 from experiments.bench import coverage
-from experiments.bench.planted import PLANS
+from experiments.bench.plans import PLANS
 
 
 @pytest.mark.thorough
