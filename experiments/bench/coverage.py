@@ -35,6 +35,7 @@ from fitting.rolling import extrapolations
 from refused import Refused
 
 LEVEL, DRAWS = 0.9, 150
+BAND = 0.85, 0.95  # where the coverage of an interval at this level should lie
 OUT = Path(__file__).parents[1] / "results" / "coverage.csv"
 
 
@@ -159,7 +160,7 @@ def write(out: Path, rows: pd.DataFrame):
     order = rows["plan"].map(list(PLANS).index)
     rows = rows.iloc[np.argsort(order, kind="stable")]
     error = np.sqrt(rows["coverage"] * (1 - rows["coverage"]) / rows["sets"])
-    rows = rows.assign(standard_error=error)
+    rows = rows.assign(standard_error=error, band=_band(rows["coverage"], error))
     header = (
         f"# {LEVEL:.0%} intervals of planted tables, one thread of {device()}; each row is of the "
         "run of its date, with its own sets and draws\n"
@@ -167,11 +168,22 @@ def write(out: Path, rows: pd.DataFrame):
         "the one held least), or a new run so many times beyond the largest compute\n"
         f"# coverage_low, coverage_high: {LEVEL:.0%} Wilson interval over the sets; noise_alone: "
         "coverage without the misfit, where the interval carries it; standard_error: of coverage, "
-        "binomial over the sets\n"
+        f"binomial over the sets; band: inside {BAND[0]:.0%} to {BAND[1]:.0%}, or on which side, "
+        "and whether within a standard error of it\n"
     )
     partial = out.with_suffix(".partial")
     partial.write_text(header + rows.to_csv(index=False, float_format="%.4g"))
     os.replace(partial, out)
+
+
+def _band(coverage, error) -> list[str]:
+    """Where coverages lie, (rows,): inside the band, within a standard error of it or farther."""
+    low, high = BAND
+    beyond = np.maximum(low - coverage, coverage - high).to_numpy()
+    side = np.where(coverage > high, "above", "below")
+    errors = beyond / np.maximum(error.to_numpy(), 1e-12)
+    near = np.where(errors <= 1, "within an error ", "")
+    return list(np.where(beyond <= 1e-9, "inside", np.char.add(near, side)))
 
 
 def main(argv=None):

@@ -48,7 +48,16 @@ def test_rows_replace_their_own_only_and_the_table_is_whole(tmp_path):
     assert list(table["plan"]) == ["chinchilla", "parscale", "qat"]
     assert list(table["coverage"]) == [0.1, 0.8, 0.9]
     assert table["standard_error"].to_numpy() == pytest.approx([0.06, 0.08, 0.06])
+    assert list(table["band"]) == ["below", "within an error below", "inside"]
     assert [found.name for found in tmp_path.iterdir()] == ["coverage.csv"]
+
+
+def test_a_coverage_within_a_standard_error_of_the_band_is_told_from_one_beyond(tmp_path):
+    file = tmp_path / "coverage.csv"
+    rows = pd.DataFrame({"plan": "qat", "asked": list("abc"), "coverage": [0.96, 0.99, 0.84]})
+    coverage.write(file, rows.assign(sets=200))
+    told = list(pd.read_csv(file, comment="#")["band"])
+    assert told == ["within an error above", "above", "within an error below"]
 
 
 def test_an_unknown_plan_is_refused_with_the_list(capsys, tmp_path):
