@@ -8,6 +8,7 @@ FLAGS = (
     "--xla_force_host_platform_device_count=8",
     "--xla_cpu_multi_thread_eigen=false",
     "--xla_backend_optimization_level=0",
+    "--xla_cpu_use_fusion_emitters=false",  # A third less for each small program.
 )
 DEVICES = 8
 
