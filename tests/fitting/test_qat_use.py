@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from experiments.bench.planted import QAT as TRUTH
-from experiments.bench.planted import plant, qat
+from experiments.bench.planted import plant
+from experiments.bench.planted_tables import QAT as TRUTH
+from experiments.bench.planted_tables import qat
 from fitting import LAWS, fit, qat_use, use
 from fitting.qat import QAT
 from refused import Refused

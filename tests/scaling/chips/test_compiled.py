@@ -104,7 +104,8 @@ def test_the_loss_that_ran_whole_on_every_device_is_found_out():
     head = 2 * 256 * 8 * 96  # One product of all rows with the matrix; four are taken.
     one, eight = (loss_alone(old_loss.cross_entropy, spec) for spec in ("data:1", "data:8"))
     assert one.flops == eight.flops == 4 * head  # Eight times a device's share.
-    assert sorted(eight.loops.values()) == sorted(one.loops.values()) == [8, 8]
+    # Its own two; another emitter makes a loop of the rows that a gather takes.
+    assert all(sorted(found.loops.values())[:2] == [8, 8] for found in (one, eight))
     mended = loss_alone(new_loss, "data:8")
     assert mended.flops == 4 * head / 8 and 8 in mended.loops.values()
 
