@@ -329,12 +329,13 @@ def predicted_bytes(segment: Segment) -> int:
     where = [here[name] for name in ("device", *PACKAGES)]
     text = json.dumps([canonical(recipe.static), batch, where, code()], sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
-    file = cache_folder() / "memory" / f"{key}.txt"
-    with contextlib.suppress(OSError, ValueError):
-        return int(file.read_text())
+    file = cache_folder() / "memory" / f"{key}.json"
+    with contextlib.suppress(OSError, seals.Damaged):
+        return seals.opened(file.read_bytes(), key, file, file.parent)["bytes"]
     found = training_bytes(recipe, batch)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(epath.Path(file), f"{found}\n")
+    with contextlib.suppress(OSError):  # Where nothing can be kept it is traced each time.
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(epath.Path(file), seals.sealed(key, {"bytes": found}))
     return found
 
 

@@ -93,8 +93,10 @@ def test_memory_is_traced_once_for_a_recipe_a_batch_and_the_code(corpus, tmp_pat
     monkeypatch.setattr(speed, "code", lambda: "of another commit")
     assert predicted_bytes(segment) == 3
     for file in tmp_path.glob("memory/*"):
-        file.write_text("damaged")
+        file.write_text(file.read_text().replace('"bytes": 3', '"bytes": 7'))
     assert predicted_bytes(segment) == 4 == predicted_bytes(segment)
+    monkeypatch.setattr(speed, "cache_folder", lambda: next(tmp_path.glob("memory/*")))  # A file.
+    assert [predicted_bytes(segment) for _ in range(2)] == [5, 6]
 
 
 def test_sizes_are_compared_within_a_turn(monkeypatch):
