@@ -11,7 +11,7 @@ from fitting.fit import Fit, fit
 from fitting.held_out import FAR, along, direction_of, held_out_mask
 from fitting.law import Law
 from fitting.laws import LAWS, law_named
-from fitting.misfit import Misfit, learn
+from fitting.misfit import Misfit, learn, noise_share
 from fitting.observations import Observations
 from fitting.options import Options
 from fitting.rolling import HALF, PLAIN, extrapolations, later_half, root_mean_square, spread
@@ -21,6 +21,7 @@ from refused import Refused
 # this power of the runs that its fits see, a row by its closeness to the distances asked about, and
 # the weights of the mean are drawn by PULL towards the inverse of the scores to a power.
 LATER, NEAR, PULL, POWER = 3.0, 0.35, 0.6, 4.0
+APART = 0.5  # of the laws' weighted standard deviation, fixed on that half too
 MOST_ASKED = 101  # distances of held-out runs, beyond which their quantiles stand for them
 ONE = 0.99  # correlation of log size and log tokens from which they vary as one
 
@@ -70,8 +71,8 @@ class Choice:
 
         Returns:
           DataFrame(prediction, low, high), normal in log: noise and parameters by `spread`, their
-          weighted mean, and the larger of the mean's misfit and of what the laws differ by (their
-          weighted variance, Draper 1995). NaN ends where no rolling fit could be made.
+          weighted mean times `noise_share`, and the larger of the mean's misfit and of APART of
+          what the laws differ by. NaN ends where no rolling fit could be made.
         """
         from scipy.special import ndtri  # Here, since a plan chooses no law.
 
@@ -80,8 +81,9 @@ class Choice:
         each = np.log([result.predict(frame)["prediction"].to_numpy() for result in laws])
         logs = weights @ each
         deviation = weights @ np.array([spread(result, frame) for result in laws])
+        deviation = deviation * noise_share(self.mean, self.distance)
         apart = np.sqrt(weights @ (each - logs) ** 2)
-        wrong = np.maximum(self.misfit.scale(frame), apart)
+        wrong = np.maximum(self.misfit.scale(frame), APART * apart)
         wide = ndtri(0.5 + level / 2) * np.hypot(deviation, wrong)
         if not self.misfit.cuts:
             wide = np.full(len(logs), np.nan)

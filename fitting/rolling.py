@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fitting.bfgs import curvature_inverse
+from fitting.broken import BROKEN
 from fitting.fit import Fit, fit, predictor_columns, problem_of
 from fitting.held_out import DIRECTIONS, along, held_out_mask
 from fitting.intervals import (
@@ -108,8 +109,11 @@ def later_half(law: Law, place, mask, options: Options) -> np.ndarray | None:
     """Which runs stay where a law sees only the farther half of the unmasked ones, bool (rows,).
 
     A law that is a little wrong bends away from its early runs; forecasts from several windows of
-    the data are combined (Pesaran and Timmermann 2007). None with too few runs to fit.
+    the data are combined (Pesaran and Timmermann 2007). None with too few runs to fit, and for a
+    law with a break, which bends by itself and needs runs far off on both sides of it.
     """
+    if law in BROKEN:
+        return None
     keep = mask | (place >= np.median(place[~mask]))
     least = EACH * (len(law.names) - len(options.fixed))
     return keep if int((keep & ~mask).sum()) >= least else None

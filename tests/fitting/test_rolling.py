@@ -57,6 +57,9 @@ def test_the_later_half_is_the_farther_half_of_the_runs_that_are_seen():
     assert list(np.flatnonzero(keep & ~mask)) == [6, 7, 8, 9, 10, 11] and keep[mask].all()
     # Six runs are two for each parameter of this law, and less than that of one with five.
     assert later_half(LAWS["chinchilla"], place, mask, Options()) is None
+    many, none = np.arange(100.0), np.zeros(100, bool)
+    assert later_half(LAWS["data"], many, none, Options()).sum() == 50
+    assert later_half(LAWS["broken_data"], many, none, Options()) is None
     fixed = Options(fixed={"E": 1.0, "alpha": 0.3, "beta": 0.3})
     assert later_half(LAWS["chinchilla"], place, mask, fixed) is not None
 
