@@ -6,7 +6,7 @@ out, and the weighted mean of them predicts those that are: how far off is it, b
 law used throughout and predictions without a law, and how often do its intervals hold?
 Command: `python -m experiments.bench.extrapolation --data=FOLDER [--only=TABLES] [--out=OUT]`;
 FOLDER holds the public tables under the names of the splits file. Offline, one thread.
-Cost: about 8 CPU-minutes, two of them for the three learning curves and what goes `through`.
+Cost: about 10 CPU-minutes, four of them for the three learning curves and what goes `through`.
 Published numbers: in the splits file, where a paper's own fit reaches the same held-out rows.
 
 Writes tables.csv (a row per table), laws.csv (held-out error of every law on every table), what
