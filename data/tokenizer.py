@@ -116,12 +116,15 @@ class BPE:
           Refused: a text that is not given back, the library fails, or it numbers an added token
             otherwise than the JSON does.
         """
-        added = json.loads(self.json).get("added_tokens") or []
+        spec = json.loads(self.json)
+        added = spec.get("added_tokens") or []
         for token in added:
             number = self._tokenizer.token_to_id(token["content"])
             if number != token.get("id", number):
                 got = f"{token['content']!r} as number {token['id']}"
-                accepted = f"{number}, the next one: the library numbers added tokens itself"
+                known = token["content"] in spec["model"]["vocab"]
+                why = "its number in model.vocab" if known else "the next one"
+                accepted = f"{number}, {why}: the library numbers added tokens itself"
                 raise Refused("tokenizer added_tokens", got, accepted)
         marked = [f"a  {token['content']}\n b{token['content']}c" for token in added]
         with _without_stderr():

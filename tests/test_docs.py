@@ -110,6 +110,16 @@ def test_every_kind_of_dead_link_of_a_site_is_found(tmp_path):
     ]
 
 
+def test_only_figures_too_wide_for_a_phone_are_marked_to_scroll(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")  # Where build.py finds its neighbours.
+    (tmp_path / "figures").mkdir()
+    for name, width in {"column": 1000, "page": 1001}.items():
+        header = b"\x89PNG\r\n\x1a\n" + (13).to_bytes(4, "big") + b"IHDR" + width.to_bytes(4, "big")
+        (tmp_path / "figures" / f"{name}.png").write_bytes(header + bytes(4))
+    text = "![a](figures/column.png) ![b](figures/page.png)"
+    assert script("build").marked(text, tmp_path) == text + "{ .wide }"
+
+
 def test_the_help_of_every_command_gets_its_page(tmp_path):
     script("generated").commands(tmp_path / "commands.md")
     page = (tmp_path / "commands.md").read_text()

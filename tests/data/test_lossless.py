@@ -252,7 +252,11 @@ LOST = {
     ),
     "added number": (
         {"added_tokens": [added("<x>", 70_000)]},
-        "added_tokens: got '<x>' as number 70000; accepted: 280",
+        "added_tokens: got '<x>' as number 70000; accepted: 280, the next one",
+    ),
+    "added again": (
+        {"added_tokens": [added("a", 280)]},
+        "added_tokens: got 'a' as number 280; accepted: 97, its number in model.vocab",
     ),
     "added byte": (
         {"added_tokens": [added("Ā", special=False)]},

@@ -118,6 +118,15 @@ def test_figures_stand_beside_the_page_as_files_of_a_paper(tmp_path):
     assert b"/FontFile2" in text and b"/Type3" not in text
 
 
+def test_only_a_figure_wider_than_a_column_scrolls_on_a_phone(tmp_path):
+    figures = {"narrow": panels()[0], "wide": panels(2)[0]}
+    blocks = [Picture(name, figure, "c") for name, figure in figures.items()]
+    write_blocks(tmp_path, "t", blocks)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count('<figure class="wide"') == 1 and page.count("<figure") == 2
+    assert page.index("<figure>") < page.index('<figure class="wide"')
+
+
 @pytest.mark.parametrize("screen", [DESK, PHONE], ids=["1400", "390"])
 def test_nothing_of_a_report_is_cut_or_overlaps_on_a_desk_or_a_phone(tmp_path, screen):
     wide = pd.DataFrame({f"column {i}": [0.123456, 2.0] for i in range(12)})
