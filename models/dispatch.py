@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from models.experts import Experts
 from models.parts import PRODUCT, summed
-from models.placement import platform, split_axes
+from models.placement import by_device, platform, split_axes
 from models.routing import Routes, starts
 
 # Rows that one expert's kernel is multiplied by at a time, on CPUs: of 8,192 tokens a sixteenth is
@@ -44,17 +44,13 @@ def computed(name: str, x: Array, routes: Routes, kernels: list[Array]) -> Float
     if not axes:
         return compute(x, routes, *kernels)
     kept = "expert" if name == "capacity" and "expert" in axes else None
-    others = tuple(axis for axis in axes if axis != kept)
 
     def own(x, arrays, kernels):
-        if others:  # Here, so that kernels' gradients are summed over devices in float32.
-            kernels = [jax.lax.pcast(kernel, others, to="varying") for kernel in kernels]
         return compute(x, Routes(*arrays, routes.slots), *kernels)
 
     split = PartitionSpec(axes)
     specs = (split, split, PartitionSpec(kept))
-    run = jax.shard_map(own, in_specs=specs, out_specs=split, axis_names=set(axes))
-    return run(x, routes[:-1], kernels)
+    return by_device(own, specs, split)(x, routes[:-1], kernels)
 
 
 def swiglu(x: Array, multiply, gate: Array, up: Array, down: Array) -> Array:
@@ -143,7 +139,7 @@ def capacity(x, routes, gate, up, down):
 
 def exchanged(rows: Array, split: int, joined: int) -> Array:
     """Exchanges rows over the mesh's `expert` axis: one dimension is cut, another grows by it."""
-    if "expert" not in split_axes():
+    if jax.sharding.get_abstract_mesh().shape.get("expert", 1) == 1:
         return rows
     return jax.lax.all_to_all(rows, "expert", split, joined, tiled=True)
 

@@ -1,5 +1,6 @@
 """Where tokens enter the residual stream and where they leave it."""
 
+import functools
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from models.config import ModelConfig, Settings
 from models.parts import EMBEDDING, HEAD, Count, normal, parameter, product
-from models.placement import gathered, split_axes
+from models.placement import by_device, gathered, split_axes
 from refused import Refused
 
 
@@ -100,15 +101,9 @@ def cross_entropy(
     if not axes:
         return by_chunks(x, kernel, targets, largest)
 
-    def own(x, kernel, targets):
-        # Marked as different on every device here, outside the loop over chunks: otherwise each
-        # chunk would sum the matrix's gradient over the devices.
-        return by_chunks(x, jax.lax.pcast(kernel, axes, to="varying"), targets, largest)
-
     split, whole = PartitionSpec(axes), PartitionSpec()
-    return jax.shard_map(
-        own, in_specs=(split, whole, split), out_specs=(split, split), axis_names=set(axes)
-    )(x, kernel, targets)
+    own = functools.partial(by_chunks, largest=largest)
+    return by_device(own, (split, whole, split), (split, split))(x, kernel, targets)
 
 
 def by_chunks(

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from models.config import ModelConfig
-from models.placement import BATCH_AXES
+from models.placement import BATCH_AXES, by_device, open_axes
 
 # cuDNN's flash attention takes head sizes up to 128 on every architecture, in steps of 8
 # (`check_is_flash_attention` in JAX's cudnn.fused_attention_stablehlo).
@@ -77,13 +77,12 @@ def attend_fused(
     else:
         one = cudnn
     mesh = jax.sharding.get_abstract_mesh()
-    axes = tuple(name for name in BATCH_AXES if name in mesh.axis_names)
+    axes = open_axes(BATCH_AXES)
     inputs = (query, key, value) if documents is None else (query, key, value, documents)
     if mesh.size <= 1 or not axes:
         return one(*inputs)
     split = PartitionSpec(axes)
-    # The kernels do not say over which axes their results vary, so nothing can be checked of that.
-    return jax.shard_map(one, in_specs=split, out_specs=split, check_vma=False)(*inputs)
+    return by_device(one, split, split)(*inputs)
 
 
 def cudnn(query: Array, key: Array, value: Array) -> Array:

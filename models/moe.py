@@ -12,6 +12,7 @@ from models.dispatch import back_end, computed
 from models.experts import Experts
 from models.feed_forward import SwiGLU, residual
 from models.parts import MATRIX, Count, Group, buffer, constant, normal, parameter
+from models.placement import mean_of_devices
 from models.routing import balanced, route
 
 ROUTER = replace(MATRIX, name="router")
@@ -45,7 +46,7 @@ class MixtureOfExperts(nnx.Module):
         bias = self.bias[...] if hasattr(self, "bias") else None
         routes, report = route(settings, logits, bias)
         if bias is not None:  # Only `loss` hands buffers on: evaluation does not move the bias.
-            load = jnp.sum(routes.counts, axis=0)
+            load = mean_of_devices(jnp.sum(routes.counts, axis=0).astype(jnp.float32))
             self.bias.set_value(balanced(bias, load, settings.balancing()[2]))
         kernels = [k[...] for k in (self.gate, self.up, self.down)]
         y = computed(back_end(settings, x.shape[1]), x, routes, kernels)

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Real
 
 from models.experts import ROUTERS, Experts
-from models.placement import split_axes
+from models.placement import by_device, mean_of_devices, split_axes
 
 
 class Routes(NamedTuple):
@@ -45,12 +45,12 @@ def route(
     sent = functools.partial(assigned, settings)
     if axes := split_axes():  # Sorting is by sequence: left to itself, XLA gathers the batch first.
         split = PartitionSpec(axes)
-        sent = jax.shard_map(sent, in_specs=split, out_specs=split, axis_names=set(axes))
+        sent = by_device(sent, split, split)
     *sent, kept = sent(scores, jax.lax.stop_gradient(chosen_by))
     routes = Routes(*sent, max(1, settings.slots(logits.shape[1])))
 
     shares = scores / (jnp.sum(scores, axis=-1, keepdims=True) + 1e-20)
-    load = jnp.sum(routes.counts, axis=0).astype(jnp.float32) / routes.experts.size
+    load = mean_of_devices(jnp.sum(routes.counts, axis=0).astype(jnp.float32) / routes.experts.size)
     report = {
         "router.dropped": jnp.mean((~kept).astype(jnp.float32)),
         "router.load": logits.shape[2] * jnp.max(load),
@@ -58,7 +58,7 @@ def route(
     }
     if balance:
         # Fedus et al. 2021 (arXiv:2101.03961, eq. 4–6), over k choices: 1 when all is uniform.
-        uneven = logits.shape[2] * jnp.sum(load * jnp.mean(shares, axis=(0, 1)))
+        uneven = logits.shape[2] * jnp.sum(load * mean_of_devices(jnp.mean(shares, axis=(0, 1))))
         report["loss.balance"] = balance * uneven
     if z_loss:
         # Zoph et al. 2022 (ST-MoE, arXiv:2202.08906, eq. 5).
@@ -90,7 +90,7 @@ def starts(counts: Int[Array, "B E"]) -> Int[Array, "B E"]:
     return jnp.cumsum(counts, axis=1) - counts
 
 
-def balanced(bias: Float[Array, " E"], load: Int[Array, " E"], rate: float) -> Float[Array, " E"]:
+def balanced(bias: Float[Array, " E"], load: Real[Array, " E"], rate: float) -> Float[Array, " E"]:
     """Moves the bias one step against the load, keeping its sum at zero.
 
     The sign step is DeepSeek-V3's (arXiv:2412.19437, section 2.1.2), the centring Ling 2.0's

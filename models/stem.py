@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from models.config import ModelConfig, Settings
 from models.feed_forward import residual
 from models.parts import Count, Group, normal, parameter, project
-from models.placement import gathered, split_axes
+from models.placement import by_device, gathered, split_axes
 from refused import Refused
 
 # Every so many layers from the second on. The released code's default is all but the first, its
@@ -130,15 +130,12 @@ def exchanged(table: Float[Array, "V F"], tokens: Int[Array, "B L"]) -> Float[Ar
         return jnp.take(gathered(table), tokens, axis=0)
 
     def own(table, tokens):
-        if others := tuple(axis for axis in axes if axis != "fsdp"):
-            table = jax.lax.pcast(table, others, to="varying")
         tokens = jax.lax.all_gather(tokens, "fsdp", tiled=True)
         return jax.lax.all_to_all(jnp.take(table, tokens, axis=0), "fsdp", 0, 2, tiled=True)
 
     split = PartitionSpec(axes)
     specs = (PartitionSpec(None, "fsdp"), split)
-    run = jax.shard_map(own, in_specs=specs, out_specs=split, axis_names=set(axes))
-    return run(table, tokens)
+    return by_device(own, specs, split)(table, tokens)
 
 
 def swap_rows(

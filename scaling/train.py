@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Int
 
 import models
 from models import ModelConfig
-from models.placement import along_batch
+from models.placement import along_batch, constrained, mean_of_devices
 from models.scans import RECOMPUTE
 from refused import Refused
 from scaling.mesh import batched, of_one_run, place, replicated, shards, state_shardings
@@ -124,28 +124,50 @@ def gradients_of(program: Program, state: State, windows: Int[Array, "B L+1"]):
     """Returns the gradients of a batch's loss, the buffers after it, and its metrics.
 
     Micro-batches take every so many-th sequence, so that on a mesh no sequence moves; gradients
-    are summed in float32, one after the other.
+    are summed in float32, one after the other. Along the mesh's `data` axis each device sums its
+    own, and they are sent once, after the last. Along `fsdp` and `expert` they are sent for each:
+    there a sum of whole gradients would take the memory that splitting them saves.
     """
     train = {path: state.params[path] for path in state.moments}
     rest = {path: x for path, x in state.params.items() if path not in train}
 
-    def of(windows):
+    def of(train, rest, buffers, windows):
         def objective(train):
-            given = (program.config, rest | train, state.buffers, windows, program.recompute)
-            return models.loss(*given)
+            return models.loss(program.config, rest | train, buffers, windows, program.recompute)
 
         (_, (buffers, metrics)), gradients = jax.value_and_grad(objective, has_aux=True)(train)
         return gradients, buffers, metrics
 
-    count = program.accumulate
-    if count == 1:
-        return of(windows)
+    given = (train, rest, state.buffers, windows)
+    if program.accumulate == 1:
+        return of(*given)
+    layout = state_shardings(program.mesh, program.config, state).params
+    run = functools.partial(mean_of, of, program.accumulate, {p: layout[p].spec for p in train})
+    if program.mesh.shape["data"] > 1:
+        whole = PartitionSpec()
+        specs = {"in_specs": (whole, whole, whole, PartitionSpec("data")), "out_specs": whole}
+        # What parts return does not say along which axes it varies, so that is not checked.
+        run = jax.shard_map(run, **specs, axis_names={"data"}, check_vma=False)
+    return run(*given)
+
+
+def mean_of(of: Callable, count: int, layout: dict, train, rest, buffers, windows):
+    """Returns the mean of what `of` returns of so many micro-batches, over all devices' of `data`.
+
+    Sums of gradients lie as the parameters do: `layout`, by path.
+    """
+
+    def add(total, windows):
+        found = of(train, rest, buffers, along_batch(windows))
+        gradients, *others = jax.tree.map(jnp.add, total, found)
+        gradients = {path: constrained(x, *layout[path]) for path, x in gradients.items()}
+        return (gradients, *others), None
+
     micro = jnp.swapaxes(windows.reshape(-1, count, windows.shape[-1]), 0, 1)
-    shapes = jax.eval_shape(of, jax.ShapeDtypeStruct(micro.shape[1:], micro.dtype))
+    shapes = jax.eval_shape(of, train, rest, buffers, micro[0])
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    add = lambda total, windows: (jax.tree.map(jnp.add, total, of(along_batch(windows))), None)
     total, _ = jax.lax.scan(add, zeros, micro)
-    return jax.tree.map(lambda x: x / count, total)
+    return jax.tree.map(lambda x: mean_of_devices(x / count), total)
 
 
 @functools.cache

@@ -29,11 +29,12 @@ def wire(program: Program) -> dict[tuple[str, ...], float]:
     twice that to sum it whole. An array split over `fsdp` is gathered for the forward and for the
     backward pass, and its gradient is summed into parts; the part's gradient is summed over the
     other batch axes, as that of a whole array is over all. Gradients are float32, gathered arrays
-    of the type that the model computes in. All that is sent once for every micro-batch. Experts
-    split over `expert` get their tokens, and send their results, by an exchange in which each
-    device keeps its own n-th: four, with gradients.
+    of the type that the model computes in. All that is sent once for every micro-batch, but for
+    sums over `data`, which follow the last (`scaling.train.gradients_of`). Experts split over
+    `expert` get their tokens, and send their results, by an exchange in which each device keeps
+    its own n-th: four, with gradients.
     """
-    mesh, config = program.mesh, program.config
+    mesh, config, micro = program.mesh, program.config, program.accumulate
     layout = state_shardings(mesh, config, abstract(program.recipe)).params
     sent: Counter[tuple[str, ...]] = Counter()
     width = np.dtype(np.float32).itemsize if config.dtype == "float32" else 2
@@ -42,12 +43,13 @@ def wire(program: Program) -> dict[tuple[str, ...], float]:
         size = leaf.size / np.prod([mesh.shape[axis] for axis in split - {"fsdp"}], initial=1)
         if "fsdp" in split:
             share = 1 - 1 / mesh.shape["fsdp"]
-            sent["fsdp",] += (2 * width + 4) * size * share
+            sent["fsdp",] += micro * (2 * width + 4) * size * share
             size /= mesh.shape["fsdp"]
         rest = tuple(a for a in BATCH_AXES if mesh.shape[a] > 1 and a not in split)
-        group = np.prod([mesh.shape[axis] for axis in rest], initial=1)
-        sent[rest] += 2 * 4 * size * (1 - 1 / group)
-    sent = Counter({axes: program.accumulate * count for axes, count in sent.items()})
+        last = tuple(a for a in rest if a == "data" and micro > 1)
+        for axes, times in ((tuple(a for a in rest if a not in last), micro), (last, 1)):
+            group = math.prod(mesh.shape[axis] for axis in axes)
+            sent[axes] += times * 2 * 4 * size * (1 - 1 / group)
     over = mesh.shape["expert"]
     for layer in map(config.layer, range(config.depth if over > 1 else 0)):
         if isinstance(layer.feed_forward, Experts):

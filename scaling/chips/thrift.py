@@ -29,8 +29,8 @@ MEMORY_SHARE = 0.92
 # h100:8. In a loop it moves more: 15.6 ms instead of 15.1 for 20M on an H200, with products of 3.4.
 # So it does on TPUs: inside a v5e of v5e:8x8 262 ms instead of 209 (350M), with products of 102. A
 # micro-batch reads the parameters and adds up the gradients once more: at the 4,096 tokens
-# and more that a device takes at once a few percent, for every doubling; and on a mesh it sends
-# once more (`exchange_share`).
+# and more that a device takes at once a few percent, for every doubling; and where the mesh has
+# other axes than `data`, it sends once more along them (`exchange_share`).
 RECOMPUTE_COST = {
     "cuda": {"dots": 0.0, "full": 0.33},
     "cuda, looped": {"none": 0.0, "dots": 0.15, "full": 0.48},
@@ -51,9 +51,9 @@ def ways(program: Program) -> Iterator[Program]:
     rows = program.sequences // shards(program.mesh)
     least = max(1, LEAST_TOKENS // program.config.context)
     counts = [n for n in range(1, rows + 1) if rows % n == 0 and (n == 1 or rows // n >= least)]
-    again = exchange_share(program) if len(counts) > 1 else 0.0
+    sent = {count: exchange_share(program, count) for count in counts}
     costs = {
-        (count, recompute): ACCUMULATE_COST * math.log2(count) + (count - 1) * again + cost
+        (count, recompute): ACCUMULATE_COST * math.log2(count) + sent[count] + cost
         for count in counts
         for recompute, cost in RECOMPUTE_COST[kind].items()
     }
@@ -61,11 +61,11 @@ def ways(program: Program) -> Iterator[Program]:
         yield replace(program, accumulate=count, recompute=recompute)
 
 
-def exchange_share(program: Program) -> float:
-    """Returns the seconds of a step's exchanges over those of its products; 0 of unknown devices.
+def exchange_share(program: Program, count: int) -> float:
+    """Returns the seconds that so many micro-batches send longer than one, over those of products.
 
-    Each micro-batch sends all of them: on a v5e:8x8 the gradients of 350M parameters take a third
-    as long as the products of 8,192 tokens.
+    Each sends again what goes along `fsdp` and `expert`; along `data` all is sent after the last.
+    0 of unknown devices.
     """
     mesh = program.mesh
     if isinstance(mesh, AbstractMesh):
@@ -73,12 +73,16 @@ def exchange_share(program: Program) -> float:
     else:
         kind = mesh.devices.flat[0].device_kind
     device = of_kind(kind)
-    if device is None or mesh.size == 1:
+    if device is None or mesh.size == 1 or count == 1:
         return 0.0
-    group = lambda axes: math.prod(mesh.shape[axis] for axis in axes)
-    sent = sum(count / device.sent(group(axes)) for axes, count in wire(program).items())
+
+    def seconds(count):
+        sent = wire(replace(program, accumulate=count))
+        group = lambda axes: math.prod(mesh.shape[axis] for axis in axes)
+        return sum(bytes / device.sent(group(axes)) for axes, bytes in sent.items())
+
     flops = models.count(program.config).flops_train * program.batch_tokens
-    return sent / (flops / (device.peak * mesh.size))
+    return (seconds(count) - seconds(1)) / (flops / (device.peak * mesh.size))
 
 
 def fitting(program: Program, most: float) -> Program | None:

@@ -11,6 +11,7 @@ from models import Experts
 from refused import Refused
 from scaling import AdamW, make_mesh
 from scaling import train as module
+from scaling.chips.compiled import account
 from scaling.state import initial
 from scaling.train import Program, advance, compiled, evaluate, gradients_of, on_mesh
 from tests.corpora import model, recipe
@@ -104,11 +105,9 @@ def gradient(config, spec="data:1", accumulate=1, tokens=256):
         accumulate=accumulate,
     )
 
-    def of(state, windows):
-        with jax.set_mesh(program.mesh):
-            return jax.jit(functools.partial(gradients_of, program))(state, windows)
-
-    return of
+    given = initial(program.recipe, 0), BATCH[: tokens // 32]
+    with jax.set_mesh(program.mesh):
+        return jax.jit(functools.partial(gradients_of, program)).lower(*given).compile()
 
 
 @pytest.mark.equality
@@ -118,9 +117,23 @@ def test_micro_batches_have_the_gradient_of_the_whole_batch():
     linear = lambda gradients, buffers, metrics: (gradients, metrics["nll"])
     moved = [linear(*whole(state_nudged(state, seed), BATCH)) for seed in NUDGES]
     expected = linear(*whole(state, BATCH))
-    for spec, accumulate in (("data:1", 4), ("data:4", 2)):
-        found = gradient(config, spec, accumulate)(state, BATCH)
-        assert_same_step(linear(*found), expected, moved)
+    found = gradient(config, accumulate=4)(state, BATCH)
+    assert_same_step(linear(*found), expected, moved)
+    for spec in ("data:4", "expert:2,data:2"):
+        step, mesh = gradient(config, spec, accumulate=2), make_mesh(spec)
+        assert_same_step(linear(*step(state, BATCH)), expected, moved)
+        assert_sent_once(account(step.as_text(), mesh).collectives, state, mesh)
+
+
+def assert_sent_once(exchanges, state, mesh):
+    """All gradients go along `data`, and that after the loop over micro-batches."""
+    split = lambda x: x.ndim == 3  # Experts, over the axis of their name.
+    held = sum(x.size / (mesh.shape["expert"] if split(x) else 1) for x in state.params.values())
+    sent = [one for one in exchanges if "data" in one.axes]
+    assert {(one.axes, one.times) for one in sent} == {(("data",), 1), (("data",), 2)}
+    total = lambda times: sum(a.size for one in sent for a in one.arrays if one.times == times)
+    assert held <= total(1) < held + 20
+    assert total(2) <= 2 * 8 * 2  # Of two layers' eight experts, the load and its gradient.
 
 
 @pytest.mark.thorough

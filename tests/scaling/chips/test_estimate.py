@@ -1,5 +1,7 @@
 """What a program needs by accounting alone: bytes on a device, and bytes that are sent."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -28,6 +30,10 @@ def test_gradients_go_round_once_and_split_arrays_three_times():
     assert both["fsdp",] == pytest.approx(3 * (params - gains) * 3 / 4)
     assert both["data",] == pytest.approx(2 * (params - gains) / 4 * 1 / 2)
     assert both["data", "fsdp"] == pytest.approx(2 * gains * 7 / 8)
+    micro = wire(replace(program("fsdp:4,data:2"), accumulate=4))
+    assert micro["fsdp",] == pytest.approx(4 * (3 * (params - gains) + 2 * gains) * 3 / 4)
+    assert micro["data",] == pytest.approx(2 * ((params - gains) / 4 + gains) * 1 / 2)
+    assert wire(replace(program("data:8"), accumulate=4)) == wire(program("data:8"))
 
 
 def test_scanned_layers_are_kept_once_and_counted_as_they_are_split():
