@@ -48,3 +48,4 @@ def broken_power_law(name: str, predictor: str, unit: str) -> Law:
 BROKEN_SIZE = broken_power_law("broken_size", "params", "params")
 BROKEN_DATA = broken_power_law("broken_data", "tokens", "tokens")
 BROKEN_COMPUTE = broken_power_law("broken_compute", "flops", "FLOP")
+BROKEN = (BROKEN_SIZE, BROKEN_DATA, BROKEN_COMPUTE)

@@ -11,29 +11,31 @@ from fitting.fit import Fit, fit
 from fitting.held_out import FAR, along, direction_of, held_out_mask
 from fitting.law import Law
 from fitting.laws import LAWS, law_named
-from fitting.misfit import Misfit, learn
+from fitting.misfit import Misfit, learn, noise_share
 from fitting.observations import Observations
 from fitting.options import Options
-from fitting.rolling import PLAIN, extrapolations, root_mean_square, spread
+from fitting.rolling import HALF, PLAIN, extrapolations, later_half, root_mean_square, spread
 from refused import Refused
 
 # Rule of the score, fixed on half of the public tables (results/extrapolation): a cut counts by
 # this power of the runs that its fits see, a row by its closeness to the distances asked about, and
 # the weights of the mean are drawn by PULL towards the inverse of the scores to a power.
 LATER, NEAR, PULL, POWER = 3.0, 0.35, 0.6, 4.0
+APART = 0.5  # of the laws' weighted standard deviation, fixed on that half too
 MOST_ASKED = 101  # distances of held-out runs, beyond which their quantiles stand for them
 ONE = 0.99  # correlation of log size and log tokens from which they vary as one
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Laws judged by rolling extrapolation.
+    """Laws judged by rolling extrapolation, each fitted to all runs and to the later half of them.
 
-    laws: DataFrame(law, parameters, cuts, score: weighted root mean square of log errors, weight in
-    the mean, verdict), best first; plain: {prediction without a law: score}; mean_score: of the
-    weighted mean on the rows that its weights come from; fits: {law: Fit} with weight; rolled:
-    rows of `extrapolations`; mean: its rows of the weighted mean; misfit: of the mean;
-    direction, distance: what was asked about; left_out: {law: why}; warnings: what to say loudly.
+    laws: DataFrame(law, with `HALF` behind it where it sees those alone, parameters, cuts, score:
+    weighted root mean square of log errors, weight in the mean, verdict), best first; plain:
+    {prediction without a law: score}; mean_score: of the weighted mean on the rows that its weights
+    come from; fits: {law: Fit} with weight; rolled: rows of `extrapolations`; mean: its rows of the
+    weighted mean; misfit: of the mean; direction, distance: what was asked about; left_out:
+    {law: why}; warnings: what to say loudly.
     """
 
     laws: pd.DataFrame
@@ -50,8 +52,13 @@ class Choice:
 
     @property
     def name(self) -> str:
-        """The chosen law."""
-        return str(self.laws["law"].iloc[0])
+        """The chosen law, of those that see all runs."""
+        return self.ranking[0]
+
+    @property
+    def ranking(self) -> list[str]:
+        """The laws that see all runs, the least rolling error first."""
+        return [name for name in self.laws["law"] if not name.endswith(HALF)]
 
     @property
     def weights(self) -> dict[str, float]:
@@ -64,8 +71,8 @@ class Choice:
 
         Returns:
           DataFrame(prediction, low, high), normal in log: noise and parameters by `spread`, their
-          weighted mean, and the larger of the mean's misfit and of what the laws differ by (their
-          weighted variance, Draper 1995). NaN ends where no rolling fit could be made.
+          weighted mean times `noise_share`, and the larger of the mean's misfit and of APART of
+          what the laws differ by. NaN ends where no rolling fit could be made.
         """
         from scipy.special import ndtri  # Here, since a plan chooses no law.
 
@@ -74,8 +81,9 @@ class Choice:
         each = np.log([result.predict(frame)["prediction"].to_numpy() for result in laws])
         logs = weights @ each
         deviation = weights @ np.array([spread(result, frame) for result in laws])
+        deviation = deviation * noise_share(self.mean, self.distance)
         apart = np.sqrt(weights @ (each - logs) ** 2)
-        wrong = np.maximum(self.misfit.scale(frame), apart)
+        wrong = np.maximum(self.misfit.scale(frame), APART * apart)
         wide = ndtri(0.5 + level / 2) * np.hypot(deviation, wrong)
         if not self.misfit.cuts:
             wide = np.full(len(logs), np.nan)
@@ -151,21 +159,13 @@ def choose(
     distance = found[1] if distance is None else distance
     asked = np.array([distance]) if asked is None else asked
     inside, options = obs.only(~mask), options.change(held_out=None)
-    fits, left_out = {}, {}
-    for law in laws:
-        try:
-            fits[law.name] = fit(
-                law, inside, options, point_only=True, audits=min(8, options.audits)
-            )
-        except Refused as error:
-            left_out[law.name] = str(error)
-    if not fits:
-        raise Refused("law", ", ".join(left_out), "; ".join(left_out.values()))
+    fits, left_out = _fits(laws, inside, direction, options)
     chosen = [law for law in laws if law.name in fits]
-    rolled = extrapolations(chosen, inside, options, direction)
+    rolled = extrapolations(chosen, inside, options, direction, halves=True)
     judged, common = _comparable(rolled, list(fits))
-    for name in set(fits) - set(judged):
-        left_out[name] = "too few runs for rolling fits"
+    for law in chosen:
+        if law.name not in judged:
+            left_out[law.name] = "too few runs for rolling fits"
     equal = dict.fromkeys(judged, 1 / len(judged))
     weights = stack(common, judged, asked) if len(common) else equal
     mean = weighted(common, weights)
@@ -177,6 +177,26 @@ def choose(
     told = _warnings(common, plain, mean_score, mean, misfit, asked)
     where = (direction, float(distance))
     return Choice(table, plain, mean_score, kept, rolled, mean, misfit, *where, left_out, told)
+
+
+def _fits(laws, obs: Observations, direction: str, options: Options) -> tuple[dict, dict]:
+    """({name: point fit to all runs, or with `HALF` to the later half}, {law: why it has none})."""
+    fits, left_out = {}, {}
+    place, none = np.round(along(obs, direction, options.params), 6), np.zeros(len(obs), bool)
+    how = options.change(point_only=True, audits=min(8, options.audits))
+    for law in laws:
+        try:
+            fits[law.name] = fit(law, obs, how)
+            keep = later_half(law, place, none, options)
+            if keep is not None:
+                # As its rolling fits, which have no audits: few runs have narrow optima besides.
+                fits[law.name + HALF] = fit(law, obs.only(keep), how, audits=0)
+        except Refused as error:
+            if law.name not in fits:
+                left_out[law.name] = str(error)
+    if not fits:
+        raise Refused("law", ", ".join(left_out), "; ".join(left_out.values()))
+    return fits, left_out
 
 
 def extrapolating(
@@ -292,7 +312,7 @@ def _table(fits, judged, common, weights, asked) -> pd.DataFrame:
         row = {"law": name, "parameters": free, "cuts": own["cut"].nunique()}
         rows.append(row | {"score": score(own, asked), "weight": weights.get(name, 0.0)})
     table = pd.DataFrame(rows).sort_values("score", kind="stable").reset_index(drop=True)
-    best = table["law"].iloc[0]
+    best = next(name for name in table["law"] if not name.endswith(HALF))
     told = [_verdict(common, name, best, asked) for name in table["law"]]
     return table.assign(verdict=told)
 
@@ -306,7 +326,9 @@ def _verdict(rows, name: str, best: str, asked) -> str:
     errors = _wide(rows, [name, best], "error")
     some = rows[rows["law"] == best].set_index(["cut", "run"]).loc[errors.index].reset_index()
     low, high = _gap(some, errors[name].to_numpy(float), errors[best].to_numpy(float), asked)
-    return "cannot be told from it" if low <= 0 <= high else "worse"
+    if low <= 0 <= high:
+        return "cannot be told from it"
+    return "worse" if low > 0 else "better"
 
 
 def _gap(some: pd.DataFrame, one, other, asked, draws: int = 1000) -> tuple[float, float]:

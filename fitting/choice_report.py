@@ -66,7 +66,7 @@ def choice_lines(chosen: Law, named: list[Law], choice) -> list[str]:
         + [row.verdict]
         for row in choice.laws.itertuples()
     ]
-    mean = f"weighted mean of {len(choice.weights)}"
+    mean = f"weighted mean of {len(choice.weights)} fits"
     cells += [[mean, "", "", _percent(choice.mean_score), "1", "least on these rows by make"]]
     cells += [[name, "", "", _percent(value), "", "no law"] for name, value in choice.plain.items()]
     titles = ["law", "parameters", "cuts", "rolling error", "weight", "verdict"]
@@ -74,12 +74,12 @@ def choice_lines(chosen: Law, named: list[Law], choice) -> list[str]:
         f"Fits to the runs of least {choice.direction}, asked for all beyond; errors count by how "
         f"close they are to what is asked, at most {np.exp(choice.distance):.3g} times beyond. "
         "Weights: of the mean with the least rolling error. Verdicts: paired differences, trunks "
-        "resampled, 90 %.",
+        "resampled, 90 %. Those on the later half see the farther half of the runs alone.",
         "",
         tables.aligned(titles, cells),
     ]
     lines += [f"- left out, {name}: {why}" for name, why in choice.left_out.items()]
-    if len(choice.laws) + len(choice.left_out) == 1:
+    if len(choice.ranking) + len(choice.left_out) == 1:
         lines.append("- no other law was judged: --law=auto, or a fit with intervals, judges all")
     verdicts = dict(zip(choice.laws["law"], choice.laws["verdict"], strict=True))
     if len(named) == 1 and choice.name != chosen.name:

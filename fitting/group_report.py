@@ -85,7 +85,7 @@ def chosen_for_groups(laws: Sequence[str], obs: Observations, by: str, options: 
     for name in names:
         rows = obs.only(labels == name)
         found = choose(laws or "auto", rows, options.change(held_out=None))
-        scores.append(found.laws.set_index("law")["score"])
+        scores.append(found.laws.set_index("law")["score"][found.ranking])
     together = pd.concat(scores, axis=1, join="inner").mean(axis=1).dropna()
     if not len(together):
         accepted = f"one that rolling fits can judge in each group of {by}; name it"

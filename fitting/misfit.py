@@ -11,6 +11,7 @@ from fitting.observations import Observations
 
 # Rule of the weights, fixed on half of the public tables (results/extrapolation).
 LATER, NEAR = 2.0, 0.5
+LEAST = 0.4  # of the noise that is left where rolling errors are less; weights were fitted to them
 ASSUMPTION = (
     "the error beyond the data grows in proportion to the log distance, with a slope as random as "
     "at the earlier cuts of the same runs (a hierarchical model, its variance by moments)"
@@ -92,10 +93,35 @@ def learn(
     slopes, weights = [], []
     for _, cut in rows.groupby("cut"):
         far = cut["distance"].to_numpy(float)
-        near = np.exp(-0.5 * ((far - distance) / (NEAR * (1 + distance))) ** 2) + 1e-9
+        near = _near(far, distance)
         excess = cut["error"].to_numpy(float) ** 2 - cut["spread"].to_numpy(float) ** 2
         slopes.append(np.sum(near * excess) / np.sum(near * far**2))
         weights.append(float(cut["fitted"].iloc[0]) ** LATER)
     variance = max(float(np.average(slopes, weights=weights)), 0.0) if slopes else 0.0
     tested = float(rows["distance"].max()) if len(rows) else 0.0
     return Misfit(float(np.sqrt(variance)), direction, params, end, tested, len(slopes))
+
+
+def noise_share(rows: pd.DataFrame, distance: float) -> float:
+    """How much of their spread by noise the rolling errors of a mean of laws show, `LEAST` to 1.
+
+    The mean of laws errs less than each law by its own noise; the root mean square of errors over
+    spreads, weighed as in `learn`, is the score of normalised conformal prediction (Papadopoulos et
+    al. 2002).
+
+    Args:
+      rows: of `extrapolations`, for the mean.
+      distance: log distance asked about.
+    """
+    shares, weights = [], []
+    for _, cut in rows.groupby("cut"):
+        near = _near(cut["distance"].to_numpy(float), distance)
+        share = (cut["error"].to_numpy(float) / cut["spread"].to_numpy(float)) ** 2
+        shares.append(np.average(share, weights=near))
+        weights.append(float(cut["fitted"].iloc[0]) ** LATER)
+    return float(np.clip(np.sqrt(np.average(shares, weights=weights)), LEAST, 1)) if shares else 1.0
+
+
+def _near(far: np.ndarray, distance: float) -> np.ndarray:
+    """Closeness of log distances to the one asked about, (rows,)."""
+    return np.exp(-0.5 * ((far - distance) / (NEAR * (1 + distance))) ** 2) + 1e-9

@@ -30,7 +30,7 @@ from fitting.laws import law_named, needed
 from fitting.observations import Observations
 from fitting.options import Options
 from fitting.profiles import MEANING
-from fitting.rolling import BASELINES, baselines, rolling, root_mean_square
+from fitting.rolling import BASELINES, PLAIN, baselines, rolling, root_mean_square
 from refused import Refused
 
 _log = logging.getLogger("fitting")
@@ -297,7 +297,8 @@ def _figures(result: Fit, obs, choice, flops) -> dict:
     rows = obs.frame["run"].isin(result.held_out["run"]) if len(result.held_out) else None
     drawn = result.plot.drawn(obs.only(rows) if rows is not None else None, _budgets(flops))
     if not isinstance(choice, str) and (choice.rolled["distance"] > 0).any():
-        drawn["distance"] = figures.error_against_distance(choice.rolled)
+        names = [*PLAIN, *choice.ranking]
+        drawn["distance"] = figures.error_against_distance(choice.rolled, names)
     return drawn
 
 

@@ -1,7 +1,7 @@
 """Extrapolation from a part of the runs to all beyond, beside predictions that need no law."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fitting.bfgs import curvature_inverse
+from fitting.broken import BROKEN
 from fitting.fit import Fit, fit, predictor_columns, problem_of
 from fitting.held_out import DIRECTIONS, along, held_out_mask
 from fitting.intervals import (
@@ -28,6 +29,8 @@ from refused import Refused
 PLAIN = ("nearest_run", "log_linear")  # predictions without any law
 BASELINES = (*PLAIN, "chinchilla_no_floor")
 SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the runs, where rolling fits end
+HALF = " (later half)"  # behind the name of a law that sees the farther half of its runs alone
+EACH = 2  # runs for each parameter, with fewer of which no half is fitted
 _log = logging.getLogger("fitting")
 
 
@@ -48,6 +51,7 @@ def extrapolations(
     options: Options | None = None,
     direction: str = "compute",
     shares: Sequence[float] = SHARES,
+    halves: bool = False,
     **changes: Any,
 ) -> pd.DataFrame:
     """Every law fitted to the runs up to a cut and asked for all runs beyond it, cut by cut.
@@ -58,6 +62,7 @@ def extrapolations(
       changes: as for `fit`.
       direction: what the runs are ordered by.
       shares: of the runs, where the fits end.
+      halves: whether every law is also fitted as `later_half` says, named with `HALF` behind it.
 
     Returns:
       DataFrame(law, cut: number, fitted: runs, run, trunk, distance: log of the run's place over
@@ -81,15 +86,37 @@ def extrapolations(
         for name, predicted in plain(obs, mask, options.params, target).items():
             row = common | {"law": name, "error": predicted - observed, "spread": np.nan}
             parts.append(pd.DataFrame(row))
-        for law in laws:
-            found = fitted_to(law, obs, mask, options)
-            if found is not None:
-                row = common | {"law": law.name, "spread": spread(found, obs.frame[mask])}
-                row["error"] = np.log(found.held_out["predicted"].to_numpy(float)) - observed
-                parts.append(pd.DataFrame(row))
+        for name, found in _fits(laws, obs, mask, options, place if halves else None):
+            row = common | {"law": name, "spread": spread(found, obs.frame[mask])}
+            row["error"] = np.log(found.held_out["predicted"].to_numpy(float)) - observed
+            parts.append(pd.DataFrame(row))
     names = ["law", "cut", "fitted", "run", "trunk", "distance", "error", "spread"]
     table = pd.concat(parts) if parts else pd.DataFrame(columns=names)
     return table[np.isfinite(table["error"].astype(float))][names].reset_index(drop=True)
+
+
+def _fits(laws, obs: Observations, mask, options: Options, place) -> Iterator[tuple[str, Fit]]:
+    """(name, fit) of every law to the unmasked runs, and with a place to their later half."""
+    for law in laws:
+        found = {law.name: fitted_to(law, obs, mask, options)}
+        keep = None if place is None else later_half(law, place, mask, options)
+        if keep is not None:
+            found[law.name + HALF] = fitted_to(law, obs.only(keep), mask[keep], options)
+        yield from ((name, result) for name, result in found.items() if result is not None)
+
+
+def later_half(law: Law, place, mask, options: Options) -> np.ndarray | None:
+    """Which runs stay where a law sees only the farther half of the unmasked ones, bool (rows,).
+
+    A law that is a little wrong bends away from its early runs; forecasts from several windows of
+    the data are combined (Pesaran and Timmermann 2007). None with too few runs to fit, and for a
+    law with a break, which bends by itself and needs runs far off on both sides of it.
+    """
+    if law in BROKEN:
+        return None
+    keep = mask | (place >= np.median(place[~mask]))
+    least = EACH * (len(law.names) - len(options.fixed))
+    return keep if int((keep & ~mask).sum()) >= least else None
 
 
 def fitted_to(law: Law, obs: Observations, mask, options: Options) -> Fit | None:

@@ -1,7 +1,6 @@
 """The one decoder-only Transformer: parts in, loss out."""
 
 import functools
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -12,6 +11,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from models import stacks
 from models.attention import Attention, documents_of, visible
 from models.cache import Past
 from models.codes import CodeEmbedding
@@ -21,9 +21,10 @@ from models.feed_forward import GELU, SwiGLU
 from models.moe import MixtureOfExperts
 from models.norms import block_norm, final_norm
 from models.parscale import Aggregation, Prefix, per_stream
-from models.parts import ATTENTION, PRODUCT, Buffer, Group, Init, constant
+from models.parts import Buffer, Group, Init, constant
 from models.placement import along_batch
 from models.quantize import SUFFIX, Quantizer, quantized, scale_of, scales
+from models.scans import looped, over_stacks, scanned
 from models.stem import StemFeedForward
 from models.tokenformer import ParameterAttention, ParameterFeedForward
 from refused import Refused, listed
@@ -46,16 +47,6 @@ PARTS = {
 # beyond it compile time grows with depth, and only a scan lets recomputation save memory.
 LOOPED_LAYERS = 12
 
-# What of the layers the backward pass computes again: nothing; all but products with parameters and
-# attention by a kernel; all but their inputs. "auto" is none in a loop and all in a scan.
-DOTS = jax.checkpoint_policies.save_only_these_names(PRODUCT, ATTENTION)
-RECOMPUTE = {
-    "auto": None,
-    "none": lambda layer: layer,
-    "dots": lambda layer: jax.checkpoint(layer, policy=DOTS),
-    "full": jax.checkpoint,
-}
-
 
 def part(config: ModelConfig, place: str):
     """Returns the class that fills a place of the Transformer."""
@@ -74,6 +65,18 @@ class Inputs(NamedTuple):
     prefix: Prefix | None = None  # The layer's own, where the model runs several streams.
     past: Past | None = None  # Keys and values of the tokens before these, where some are kept.
     documents: Array | None = None  # [B, L] a token's document, where attention stays within it.
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Which layers, or stacks of them, a model's blocks stand for (`models.stacks`)."""
+
+    all: tuple[str, ...]
+
+    @property
+    def stacked(self) -> bool:
+        """Says whether there is a stack among them."""
+        return any(len(stacks.numbers(label)) > 1 for label in self.all)
 
 
 class Block(nnx.Module):
@@ -97,12 +100,17 @@ class Block(nnx.Module):
 
 
 class Transformer(nnx.Module):
-    """A decoder-only Transformer with pre-norm blocks and a final norm."""
+    """A decoder-only Transformer with pre-norm blocks and a final norm.
 
-    def __init__(self, config: ModelConfig):
+    `labels` are the layers' own numbers, or "4-23" where one block stands for a stack of them.
+    """
+
+    def __init__(self, config: ModelConfig, labels: tuple[str, ...] = ()):
         self.config = config
         self.embedding = part(config, "embedding")(config)
-        self.layers = nnx.List([Block(config.layer(i)) for i in range(config.depth)])
+        labels = labels or tuple(map(str, range(config.depth)))
+        self.layers = nnx.List([Block(config.layer(stacks.numbers(x)[0])) for x in labels])
+        self.labels = Labels(labels)
         self.final_norm = final_norm(config)
         if config.streams is not None:
             self.aggregation = Aggregation(config)
@@ -115,7 +123,7 @@ class Transformer(nnx.Module):
         """Returns the normed final hidden states, and what the layers report (`together`).
 
         With a `past`, the tokens go on where it ends, and it takes up their keys and values.
-        `recompute` is a key of `RECOMPUTE`.
+        `recompute` is a key of `models.scans.RECOMPUTE`.
         """
         config = self.config
         x = self.embedding(tokens, jnp.dtype(config.dtype))
@@ -125,7 +133,10 @@ class Transformer(nnx.Module):
         else:
             mask = past.mask(tokens, config.separator)
         inputs = Inputs(tokens, mask, None, past, documents_of(tokens, config.separator))
-        run = looped if past is not None or len(self.layers) <= LOOPED_LAYERS else scanned
+        if self.labels.stacked:
+            run = functools.partial(over_stacks, self.labels.all)
+        else:
+            run = looped if past is not None or len(self.layers) <= LOOPED_LAYERS else scanned
         x, reports = run(self.layers, along_batch(x), inputs, recompute)
         reports = {key: together(key, values) for key, values in reports.items()}
         x = self.final_norm(x)
@@ -151,56 +162,6 @@ class Transformer(nnx.Module):
         x, reports = self.hidden(windows[:, :-1], None, recompute)
         nll, normaliser = cross_entropy(x, self.head_kernel(), windows[:, 1:])
         return nll, normaliser, reports
-
-
-def looped(layers, x, inputs, recompute):
-    """Applies the layers one after the other; reports are one value a layer that has it."""
-    reports = {}
-    for layer in layers:
-        if recompute in ("auto", "none"):
-            x, report = layer(x, inputs)
-        else:
-            definition, state = nnx.split(layer)
-            x, (report, buffers) = RECOMPUTE[recompute](body(definition, inputs))(x, state)
-            nnx.update(layer, buffers)
-        for key, value in report.items():
-            reports.setdefault(key, []).append(value)
-    return x, {key: jnp.stack(values) for key, values in reports.items()}
-
-
-def scanned(layers, x, inputs, recompute):
-    """Applies layers of one structure after another by a scan over their stacked parameters.
-
-    Layers whose neighbours are of other structures are looped over.
-    """
-    reports, begin = [], 0
-    split = [nnx.split(layer) for layer in layers]
-    for definition, group in itertools.groupby(split, key=lambda pair: pair[0]):
-        states = [state for _, state in group]
-        some, begin = layers[begin : begin + len(states)], begin + len(states)
-        if len(states) == 1:
-            x, report = looped(some, x, inputs, recompute)
-        else:
-            again = RECOMPUTE["full" if recompute == "auto" else recompute]
-            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-            x, (report, buffers) = jax.lax.scan(again(body(definition, inputs)), x, stacked)
-            for index, layer in enumerate(some):
-                nnx.update(layer, jax.tree.map(lambda leaf, i=index: leaf[i], buffers))
-        reports.append(report)
-    named = dict.fromkeys(key for report in reports for key in report)
-    found = {key: [report[key] for report in reports if key in report] for key in named}
-    return x, {k: v[0] if len(v) == 1 else jnp.concatenate(v) for k, v in found.items()}
-
-
-def body(definition, inputs):
-    """Returns a layer as a function of the residual stream and its state."""
-
-    def run(x, state):
-        layer = nnx.merge(definition, state)
-        x, report = layer(x, inputs)
-        return x, (report, nnx.state(layer, Buffer))
-
-    return run
 
 
 def together(key: str, values: Float[Array, " layers"]) -> Float[Array, ""]:
@@ -243,10 +204,7 @@ class Skeleton:
         Scales that the skeleton does not ask for are left out, so the parameters of a quantised
         model are also those of the plain one.
         """
-        read = quantized(self.quantizers, params)
-        values = [(tuple(split_path(p)), nnx.Param(v)) for p, v in read.items()]
-        values += [(tuple(split_path(p)), Buffer(v)) for p, v in buffers.items()]
-        return nnx.merge(self.graph, nnx.from_flat_state(values))
+        return built(self.graph, quantized(self.quantizers, params), buffers)
 
     def drawn(self, seed: int) -> Iterator[tuple[str, np.ndarray]]:
         """Yields the values of `params` that `initialise` returns, one after the other."""
@@ -271,6 +229,35 @@ class Skeleton:
             for leaves in (self.params, self.buffers)
         )
         return params | (scales(self.quantizers, params) if paths is None else {}), buffers
+
+
+def built(graph: nnx.GraphDef, params: dict, buffers: dict) -> Transformer:
+    """Builds a module of values by their paths in its graph."""
+    values = [(tuple(split_path(p)), nnx.Param(v)) for p, v in params.items()]
+    values += [(tuple(split_path(p)), Buffer(v)) for p, v in buffers.items()]
+    return nnx.merge(graph, nnx.from_flat_state(values))
+
+
+def merged(config: ModelConfig, params: dict, buffers: dict) -> Transformer:
+    """Builds the module that reads values, of which some may be stacks of layers, quantised."""
+    labels, bones = stacks.labels(params), skeleton(config)
+    if not any(map(stacks.is_stack, params)):
+        return bones.merge(params, buffers)
+    at = {label: str(index) for index, label in enumerate(labels)}
+    read = {}
+    for label in ("", *labels):
+        own = {path: x for path, x in params.items() if stacks.label(path) == label}
+        one = {path: bones.quantizers.get(stacks.paths(path)[0]) for path in own}
+        read_one = functools.partial(quantized, {p: q for p, q in one.items() if q is not None})
+        read |= (jax.vmap(read_one) if len(stacks.numbers(label or "0")) > 1 else read_one)(own)
+    place = lambda leaves: {stacks.renamed(path, at): x for path, x in leaves.items()}
+    return built(stacked_graph(config, labels), place(read), place(buffers))
+
+
+@functools.cache
+def stacked_graph(config: ModelConfig, labels: tuple[str, ...]) -> nnx.GraphDef:
+    """Returns the graph of a model that has one block for each of some layers and stacks."""
+    return nnx.split(nnx.eval_shape(lambda: Transformer(config, labels)))[0]
 
 
 def stream(seed: int, path: str) -> np.random.Generator:
@@ -317,17 +304,23 @@ def loss(
 ) -> tuple[Float[Array, ""], tuple[dict, dict]]:
     """Returns the training loss in nats per token, the new buffers and the metrics.
 
+    `params` and `buffers` are by path, or stacks of layers by their names (`models.stacks`).
     Parts report scalars: those named `loss.*` are added to the loss, all are metrics. `nll` is the
-    cross-entropy alone. `recompute` says what the backward pass computes again (`RECOMPUTE`).
+    cross-entropy alone. `recompute` says what the backward pass computes again: a key of
+    `models.scans.RECOMPUTE`.
     """
-    model = skeleton(config).merge(params, buffers)
+    model = merged(config, params, buffers)
     nll, normaliser, reports = model.nll(windows, recompute)
     metrics = {"nll": jnp.mean(nll)} | reports
     total = metrics["nll"] + sum((v for k, v in reports.items() if k.startswith("loss.")), 0.0)
     if config.z_loss:
         # Chowdhery et al. 2022 (PaLM, section 5): keeps the softmax normaliser near one.
         total = total + config.z_loss * jnp.mean(normaliser**2)
-    after = {".".join(map(str, p)): v[...] for p, v in nnx.to_flat_state(nnx.state(model, Buffer))}
+    names = {str(index): label for index, label in enumerate(model.labels.all)}
+    after = {
+        stacks.renamed(".".join(map(str, path)), names): value[...]
+        for path, value in nnx.to_flat_state(nnx.state(model, Buffer))
+    }
     return total, (after, metrics)
 
 

@@ -9,7 +9,6 @@ that axis, and reads its batches on the host.
 """
 
 import functools
-from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -25,8 +24,10 @@ from scaling import checkpoint
 from scaling.environment import environment
 from scaling.grouping import Fleet
 from scaling.ledger import Ledger, Meter
-from scaling.mesh import of_one_run
+from scaling.mesh import of_one_run, state_shardings
+from scaling.mesh import place as put
 from scaling.plan import Segment, order
+from scaling.stacks import by_path, stacked
 from scaling.state import State, abstract
 from scaling.train import Program, advance, on_mesh, steps_of, warm
 
@@ -106,13 +107,14 @@ class Row:
         found = self.ledger.restore(self.segment)
         if found is None:
             return None
-        self.state, meta = found
+        state, meta = found
+        self.state = stacked(self.program.config, state)
         return meta["step"] - self.segment.first_step, {self.segment.id: meta["seconds"]}, {}
 
     def save(self, step: int, meters: dict[str, Meter], ends: dict[str, State]) -> None:
         """Writes the segment's checkpoint."""
         id = self.segment.id
-        state = ends.get(id, self.state)
+        state = ends[id] if id in ends else by_path(self.state, keep=True)
         self.ledger.save(self.segment, step + self.segment.first_step, state, meters[id])
 
     def prepare(self, step: int) -> None:
@@ -140,7 +142,8 @@ class Row:
         return rates[None], metrics
 
     def end(self, place: int) -> State:
-        """Returns the state as it is."""
+        """Returns the state, by path."""
+        self.state = by_path(self.state)
         return self.state
 
     def shrink(self, step: int) -> None:
@@ -163,7 +166,8 @@ class Rows:
         spare = next(iter(states.values()))
         self.members = self.fleet.rows(0)
         ids = [self.fleet.segments[m].id if m >= 0 else None for m in self.members]
-        self.state = jax.device_put(stacked([states.get(id, spare) for id in ids]), self.split)
+        rows = jax.device_put(in_rows([states.get(id, spare) for id in ids]), self.split)
+        self.state = self.layered(rows)
 
     def restore(self, wanted: set[str]) -> Restored | None:
         """Goes on from the fleet's checkpoint, if it holds what each wanted member needs."""
@@ -176,7 +180,7 @@ class Rows:
         self.ledger.compared(f"fleet {self.fleet.id}", meta)
         self.members = self.fleet.rows(meta["step"])
         like = abstract(self.program.recipe)
-        self.state = checkpoint.from_tree(tree["rows"], like)
+        self.state = self.layered(checkpoint.from_tree(tree["rows"], like))
         ends = {
             id: take(checkpoint.from_tree(tree["ends"], like), place)
             for place, id in enumerate(meta["ends"])
@@ -198,9 +202,9 @@ class Rows:
 
     def save(self, step: int, meters: dict[str, Meter], ends: dict[str, State]) -> None:
         """Writes the fleet's one checkpoint: its rows, and the end states given."""
-        tree = {"rows": checkpoint.to_tree(self.state)}
+        tree = {"rows": checkpoint.to_tree(by_path(self.state, axis=1, keep=True))}
         if ends:
-            tree["ends"] = checkpoint.to_tree(stacked(list(ends.values())))
+            tree["ends"] = checkpoint.to_tree(in_rows(list(ends.values())))
         meta = {"step": step, "ends": list(ends), "environment": environment()}
         meta["seconds"] = {id: meter.seconds for id, meter in meters.items()}
         meta["metrics"] = {id: m.log.head for id, m in meters.items() if m.log is not None}
@@ -234,8 +238,13 @@ class Rows:
 
     def end(self, place: int) -> State:
         """Returns a member's state, of a run alone again, on its own devices."""
-        mesh = of_one_run(self.program.mesh)
-        return on_mesh(replace(self.program, mesh=mesh), take(self.state, place))
+        mesh, config = of_one_run(self.program.mesh), self.program.config
+        row = take(self.state, place)
+        return by_path(put(row, state_shardings(mesh, config, row)))
+
+    def layered(self, state: State) -> State:
+        """Returns rows whose layers are by path as the program has them."""
+        return jax.device_put(stacked(self.program.config, state, axis=1), self.split)
 
     def shrink(self, step: int) -> None:
         """Drops the rows that the fleet is without from a step on."""
@@ -285,12 +294,12 @@ def fleet_folder(ledger: Ledger, fleet: Fleet):
     return ledger.store.path / "fleets" / fleet.id
 
 
-def stacked(states: list[State]) -> State:
+def in_rows(states: list[State]) -> State:
     """Stacks states on a leading axis."""
     return jax.tree.map(lambda *x: jnp.stack(x), *states)
 
 
-def take(stacked: State, row: int) -> State:
+def take(rows: State, row: int) -> State:
     """Returns one row's state, from the device that holds it.
 
     Indexing a split array would be a program of all devices, with an exchange between them.
@@ -303,4 +312,4 @@ def take(stacked: State, row: int) -> State:
                 return shard.data[row - first]
         raise IndexError(row)
 
-    return jax.tree.map(one, stacked)
+    return jax.tree.map(one, rows)

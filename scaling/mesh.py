@@ -7,7 +7,7 @@ import numpy as np
 from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from models import Leaf, ModelConfig, skeleton
+from models import Leaf, ModelConfig, skeleton, stacks
 from models.placement import BATCH_AXES
 from refused import Refused
 from scaling.state import State
@@ -131,24 +131,27 @@ def state_shardings(mesh: Mesh, config: ModelConfig, state: State) -> State:
 
     A parameter is split over `fsdp` along the dimension of `fsdp_dimension`, and stacked experts
     over `expert`; so are its average and whatever of its optimizer's state has its shape.
-    Everything else is whole on every device (`unsplit`).
+    Everything else is whole on every device (`unsplit`). Stacks of layers are split as their layers
+    are.
 
     Raises:
       Refused: a number of experts that the `expert` axis does not divide.
     """
     leaves = skeleton(config).params
 
-    def of(path, array):
-        if path not in leaves or array.shape != leaves[path].shape:
+    def of(name, array):
+        path, lead = stacks.paths(name)[0], int(stacks.is_stack(name))
+        if path not in leaves or array.shape[lead:] != leaves[path].shape:
             return replicated(mesh)
-        leaf, spec = leaves[path], [None] * array.ndim
+        leaf, spec = leaves[path], [None] * len(leaves[path].shape)
         if (dimension := fsdp_dimension(leaf, mesh.shape["fsdp"])) is not None:
             spec[dimension] = "fsdp"
         if leaf.expert is not None:
-            experts, over = array.shape[leaf.expert], mesh.shape["expert"]
+            experts, over = leaf.shape[leaf.expert], mesh.shape["expert"]
             if experts % over:
                 raise Refused("mesh.expert", over, f"a divisor of the {experts} experts of {path}")
             spec[leaf.expert] = "expert"
+        spec = [None] * lead + spec  # Of a stack every device has all layers.
         return NamedSharding(mesh, PartitionSpec(*spec)) if any(spec) else replicated(mesh)
 
     each = lambda path, tree: jax.tree.map(lambda x: of(path, x), tree)

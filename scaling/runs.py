@@ -13,12 +13,16 @@ import models
 from data import Corpus, Mixture
 from models import ModelConfig, Settings
 from models.ladder import Rung
+from models.transformer import LOOPED_LAYERS
 from refused import Refused
 from scaling.optimizers import AdamW, Optimizer
 from scaling.recipe import Averaging, Recipe
 from scaling.start import Start
 
 NUMERICS = 1  # Enters every run's identity; raised when a golden table of training changes.
+# Enters the identity of runs whose layers are scanned, and no other's: raised to 1 when these were
+# first stacked outside of the step, which moved their losses by rounding.
+SCANNED = 1
 
 
 # Fraction of the way from `start` (1) to `stop` (0) as x goes from 0 to 1. "1-sqrt" is the best
@@ -162,7 +166,9 @@ class Run:
     @functools.cached_property
     def identity(self) -> str:
         """Sixteen hexadecimal digits that name the run and the state at its end."""
-        spec = [[models.NUMERICS, data.NUMERICS, NUMERICS], canonical(self)]
+        numerics = [models.NUMERICS, data.NUMERICS, NUMERICS]
+        numerics += [SCANNED] if self.model.depth > LOOPED_LAYERS else []
+        spec = [numerics, canonical(self)]
         text = json.dumps(spec, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

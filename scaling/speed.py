@@ -31,6 +31,7 @@ from scaling.optimizers import AdamW
 from scaling.plan import Segment
 from scaling.recipe import Recipe
 from scaling.runs import canonical
+from scaling.stacks import stacked
 from scaling.state import initial, optimizer_bytes
 from scaling.train import Program, advance, on_mesh
 
@@ -173,7 +174,8 @@ def members(recipe: Recipe, batch_tokens: int, size: int, steps: int) -> Callabl
     mesh, config = make_mesh("run:1"), recipe.model
     program = Program(recipe=recipe, batch_tokens=batch_tokens, mesh=mesh)
     lead = lambda x: np.broadcast_to(np.asarray(x), (size, *np.shape(x)))
-    state = jax.device_put(jax.tree.map(lead, initial(recipe, 0)), by_run(mesh))
+    rows = jax.device_put(jax.tree.map(lead, initial(recipe, 0)), by_run(mesh))
+    state = stacked(config, rows, axis=1)
     words = np.random.default_rng(0).integers(0, config.vocabulary, 1 << 20)
     slots, one = np.arange(PERIOD, dtype=np.uint32), np.ones(1, np.uint32)
     count = one * ((len(words) - 1) // config.context)

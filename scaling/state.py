@@ -11,8 +11,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from models import ModelConfig, skeleton
+from models import ModelConfig, skeleton, stacks
 from models.accounting import is_frozen
+from refused import Refused
 from scaling.optimizers import Rule
 from scaling.optimizers.rule import present
 from scaling.recipe import Averaging, Recipe
@@ -29,6 +30,8 @@ class Average(NamedTuple):
 @dataclass(frozen=True, kw_only=True)
 class State:
     """Everything that training carries from step to step, keyed by parameter path.
+
+    Programs that scan over layers have them stacked (`scaling.stacks`).
 
     `moments` holds one optimizer state per trained leaf, each with its own step count, so that a
     leaf added in mid-training starts with its own bias correction. `averages` holds trained leaves'
@@ -56,10 +59,20 @@ def trainable(config: ModelConfig) -> tuple[str, ...]:
     return tuple(path for path in skeleton(config).params if not is_frozen(config, path))
 
 
-def rules(recipe: Recipe, paths) -> dict[str, Rule]:
-    """Returns how each of some leaves is updated."""
-    leaves = skeleton(recipe.model).params
-    return {path: recipe.optimizer.rule_of(path, leaves[path]) for path in paths}
+def rules(recipe: Recipe, names) -> dict[str, Rule]:
+    """Returns how each of some leaves is updated, and each layer's of a stack (`models.stacks`).
+
+    Raises:
+      Refused: an optimizer whose rules differ within a stack.
+    """
+    leaves, optimizer = skeleton(recipe.model).params, recipe.optimizer
+    for paths in map(stacks.paths, filter(stacks.is_stack, names)):
+        first, *others = (optimizer.static.rule_of(path, leaves[path]).shares for path in paths)
+        if any(other != first for other in others):
+            accepted = f"one with the same rate and decay for all layers of {paths[0]}"
+            raise Refused("optimizer", type(optimizer).__name__, accepted)
+    firsts = {name: stacks.paths(name)[0] for name in names}
+    return {name: optimizer.rule_of(path, leaves[path]) for name, path in firsts.items()}
 
 
 def fresh(recipe: Recipe, params: dict[str, Array]) -> dict[str, optax.OptState]:
@@ -156,17 +169,21 @@ def update(
     norm = optax.tree.norm(gradients)
     scale = jnp.minimum(1.0, optimizer.clip / jnp.maximum(norm, 1e-30))
     params, moments = dict(state.params), {}
-    for path, rule in rules(recipe, gradients).items():
-        gradient, value = gradients[path], state.params[path]
+
+    def moved(rule, gradient, before, value):
         with jax.numpy_dtype_promotion("standard"):  # optax mixes its integer count with floats.
             told = {"rate": rate * rule.rate, "decay": decay * rule.decay} if rule.whole else {}
-            direction, moments[path] = rule.transformation.update(
-                gradient * scale, state.moments[path], value, **told
-            )
+            direction, after = rule.transformation.update(gradient * scale, before, value, **told)
         if rule.decay and not rule.whole:
             shrunk = jnp.where(present(gradient)[:, None], value, 0.0) if rule.lazy else value
             direction = direction + (decay * rule.decay) * shrunk
-        params[path] = value - (rate * rule.rate) * direction
+        return value - (rate * rule.rate) * direction, after
+
+    for path, rule in rules(recipe, gradients).items():
+        of = functools.partial(moved, rule)
+        of = jax.vmap(of) if stacks.is_stack(path) else of
+        leaf = gradients[path], state.moments[path], state.params[path]
+        params[path], moments[path] = of(*leaf)
     return state.replace(params=params, moments=moments), norm
 
 
@@ -190,9 +207,11 @@ def average(averaging: Averaging | None, batch_tokens: int, state: State) -> Sta
         return state
     decay = averaging.decay(batch_tokens)
 
-    def one(path, before):
+    def one(before, value):
         weight = decay * before.weight + (1 - decay)
-        step = ((1 - decay) / weight) * (state.params[path] - before.value)
+        step = ((1 - decay) / weight) * (value - before.value)
         return Average(before.value + step, weight)
 
-    return state.replace(averages={path: one(path, x) for path, x in state.averages.items()})
+    of = lambda path: jax.vmap(one) if stacks.is_stack(path) else one
+    averages = {path: of(path)(x, state.params[path]) for path, x in state.averages.items()}
+    return state.replace(averages=averages)

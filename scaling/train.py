@@ -13,12 +13,13 @@ from jaxtyping import Array, Int
 import models
 from models import ModelConfig
 from models.placement import along_batch, constrained
-from models.transformer import RECOMPUTE
+from models.scans import RECOMPUTE
 from refused import Refused
 from scaling.mesh import batched, of_one_run, place, replicated, shards, state_shardings
 from scaling.processes import compile_together
 from scaling.recipe import Recipe
-from scaling.state import State, abstract, average, update
+from scaling.stacks import shapes, stacked
+from scaling.state import State, average, update
 
 # Steps per dispatch at most: enough that 12 layers' Python overhead (1.1 ms a dispatch, measured)
 # vanishes, few enough that a dispatch of the smallest models stays below a second.
@@ -37,7 +38,7 @@ class Program:
 
     What enters as arrays is taken out of the recipe, so that a sweep over it compiles once.
     `accumulate` is the number of micro-batches that a batch's gradient is summed over, one after
-    the other; `recompute` is what the backward pass computes again (`models.transformer`). Both
+    the other; `recompute` is what the backward pass computes again (`models.scans`). Both
     need less memory, for more time, and change results by rounding alone where a batch's loss is
     the mean of its sequences' losses. Where it is not: the balance loss of a mixture of experts is
     that of each micro-batch, of which the mean is taken, and so is that of what buffers become.
@@ -178,7 +179,7 @@ def compiled(program: Program):
     """Returns the jitted `advance` of one run over windows [K, B, L+1]; the state is donated."""
     take = lambda windows, index: jax.lax.dynamic_index_in_dim(windows, index, keepdims=False)
     advance = steps_of(program, take)
-    shardings = state_shardings(program.mesh, program.config, abstract(program.recipe))
+    shardings = state_shardings(program.mesh, program.config, shapes(program.recipe))
     return jax.jit(advance, donate_argnums=0, out_shardings=(shardings, replicated(program.mesh)))
 
 
@@ -273,5 +274,6 @@ def evaluate(config: ModelConfig, mesh: Mesh, state: State, windows: np.ndarray)
 
 
 def on_mesh(program: Program, state: State) -> State:
-    """Lays a state out over the program's mesh."""
-    return place(state, state_shardings(program.mesh, program.config, state))
+    """Lays a state out over the program's mesh, with its scanned layers stacked."""
+    laid = place(state, state_shardings(program.mesh, program.config, state))
+    return stacked(program.config, laid)

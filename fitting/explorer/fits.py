@@ -74,7 +74,7 @@ def judged(laws: list[Law], obs: Observations, options: Options) -> tuple[list[F
       laws: those to fit; none for the best few of all that the table admits.
     """
     choice = choose(laws or "auto", obs, options)
-    ranked = list(choice.laws["law"])
+    ranked = choice.ranking
     known = {law.name: law for law in laws} or LAWS
     fits, told = [], [f"left out, {name}: {why}" for name, why in choice.left_out.items()]
     for name in ranked if laws else ranked[:MOST]:

@@ -30,7 +30,7 @@ from scaling.environment import code
 from scaling.mesh import batched, make_mesh, replicated, state_shardings
 from scaling.recipe import Recipe
 from scaling.runs import canonical
-from scaling.state import abstract
+from scaling.stacks import shapes
 from scaling.train import WINDOW_TYPE, Program, compiled
 
 # What a process needs for each back end, by module, and the extra that installs it.
@@ -112,7 +112,7 @@ def versions(target: Target) -> list[str]:
 def lowered(program: Program) -> jax.stages.Lowered:
     """Traces a training program for its mesh without a value on any device."""
     mesh, config, steps = program.mesh, program.config, program.dispatch_steps
-    state = abstract(program.recipe)
+    state = shapes(program.recipe)
     state = jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
         state,

@@ -14,10 +14,10 @@ from jax.sharding import AbstractDevice, AbstractMesh, Mesh
 import models
 from models import Experts, ModelConfig, skeleton
 from models.fused import attention_of
-from models.transformer import LOOPED_LAYERS
 from scaling.chips.footprint import kept
 from scaling.mesh import BATCH_AXES, shards, state_shardings
 from scaling.recipe import Recipe
+from scaling.stacks import shapes
 from scaling.state import abstract, array_bytes
 from scaling.train import WINDOW_TYPE, Program
 
@@ -92,7 +92,7 @@ def memory(program: Program) -> Memory:
     `fsdp` are split as well; with micro-batches there is their sum beside them.
     """
     mesh, config, recipe = program.mesh, program.config, program.recipe
-    like = abstract(recipe)
+    like = shapes(recipe)
     layout = state_shardings(mesh, config, like)
     parts = jax.tree.map(lambda x, at: array_bytes(x) * share(at, mesh), like, layout)
     held = program.sequences // shards(mesh)
@@ -106,17 +106,15 @@ def memory(program: Program) -> Memory:
     return Memory(
         state=float(sum(jax.tree.leaves(parts))),
         inputs=float(program.dispatch_steps * held * (config.context + 1) * 4),
-        activations=kept(step, platform_of(mesh), split, split)
-        + sums
-        - elsewhere(config, layout.params, mesh),
-        gathered=gathered(program, layout.params),
+        activations=kept(step, platform_of(mesh), split, split) + sums,
+        gathered=gathered(program),
     )
 
 
 @functools.lru_cache(maxsize=16)  # Of one program on several meshes, and its ways to fit.
 def traced(recipe: Recipe, rows: int, recompute: str, mesh: AbstractMesh) -> Jaxpr:
     """Traces a step on some rows of one device."""
-    like, config = abstract(recipe), recipe.model
+    like, config = shapes(recipe), recipe.model
     train = {path: like.params[path] for path in like.moments}
     rest = {path: x for path, x in like.params.items() if path not in train}
 
@@ -150,18 +148,7 @@ def alone(mesh: Mesh | AbstractMesh, config: ModelConfig) -> AbstractMesh:
     return one
 
 
-def elsewhere(config: ModelConfig, layout: dict, mesh) -> float:
-    """Returns the bytes of stacked layers' parameters that other devices hold.
-
-    Layers that are scanned are stacked; the trace for one device stacks them whole.
-    """
-    if config.depth <= LOOPED_LAYERS:
-        return 0.0
-    layers = {p: x for p, x in skeleton(config).params.items() if p.startswith("layers.")}
-    return sum(4.0 * leaf.size * (1 - share(layout[path], mesh)) for path, leaf in layers.items())
-
-
-def gathered(program: Program, layout: dict) -> float:
+def gathered(program: Program) -> float:
     """Returns the bytes of two layers' parameters put together, in the type of products.
 
     Two, since the next layer's come while one is computed; and the head, which is kept whole
@@ -170,6 +157,7 @@ def gathered(program: Program, layout: dict) -> float:
     config, mesh = program.config, program.mesh
     if mesh.shape["fsdp"] == 1:
         return 0.0
+    layout = state_shardings(mesh, config, abstract(program.recipe)).params
     width = jnp.dtype(config.dtype).itemsize
     layers: Counter[str] = Counter()
     total = 0.0

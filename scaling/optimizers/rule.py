@@ -42,6 +42,11 @@ class Rule:
     whole: bool = False
     evaluated: Callable[[optax.OptState, Array], Array] | None = None
 
+    @property
+    def shares(self) -> tuple:
+        """What is a number of the rule, or true of it."""
+        return self.rate, self.decay, self.lazy, self.flops, self.whole
+
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
@@ -116,7 +121,11 @@ class Optimizer:
         return dataclasses.replace(self, **self.TRACED, **standing)
 
     def rule(self, path: str, leaf: Leaf) -> Rule:
-        """Says how a leaf is updated, by its group and shape; the group's own wishes come later."""
+        """Says how a leaf is updated, by its group and shape; the group's own wishes come later.
+
+        Layers that are scanned are updated together by the rule of the first: of the path only the
+        start of the optimizer's state may depend.
+        """
         raise NotImplementedError
 
     def rule_of(self, path: str, leaf: Leaf) -> Rule:

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from fitting import Observations
-from fitting.misfit import Misfit, learn
+from fitting.misfit import LEAST, Misfit, learn, noise_share
 from refused import Refused
 
 RUNS = Observations(
@@ -49,3 +49,10 @@ def test_a_warning_names_the_factor_and_what_was_tested():
     told = misfit.warning({"tokens": [3.2e12]})
     assert "32 times" in told and "up to 8 times" in told
     assert "1.00% for each factor e in tokens" in misfit.caption()
+
+
+def test_noise_counts_as_far_as_rolling_errors_show_it():
+    found = noise_share(rows(0.0).assign(spread=0.003), 3.0)
+    assert found == pytest.approx(2 / 3, rel=0.15)
+    assert noise_share(rows(0.0).assign(spread=0.02), 3.0) == LEAST
+    assert noise_share(rows(0.02), 3.0) == 1.0 == noise_share(rows(0.0).iloc[:0], 3.0)

@@ -2,9 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fitting import LAWS, Observations, baselines, fit
+from fitting import LAWS, Observations, Options, baselines, fit
 from fitting.held_out import compute
-from fitting.rolling import extrapolations, rolling, spread
+from fitting.rolling import HALF, extrapolations, later_half, rolling, spread
 from refused import Refused
 from tests.fitting.planted import TRUTH, ladder
 
@@ -49,6 +49,33 @@ def test_distances_are_logs_of_how_far_beyond_the_cut_a_run_lies():
     assert set(np.round(np.exp(rows["distance"]))) == {2, 4}
     with pytest.raises(Refused, match="direction"):
         extrapolations(["data"], obs, direction="width")
+
+
+def test_the_later_half_is_the_farther_half_of_the_runs_that_are_seen():
+    place, mask = np.arange(20.0), np.arange(20) >= 12
+    keep = later_half(LAWS["data"], place, mask, Options())
+    assert list(np.flatnonzero(keep & ~mask)) == [6, 7, 8, 9, 10, 11] and keep[mask].all()
+    # Six runs are two for each parameter of this law, and less than that of one with five.
+    assert later_half(LAWS["chinchilla"], place, mask, Options()) is None
+    many, none = np.arange(100.0), np.zeros(100, bool)
+    assert later_half(LAWS["data"], many, none, Options()).sum() == 50
+    assert later_half(LAWS["broken_data"], many, none, Options()) is None
+    fixed = Options(fixed={"E": 1.0, "alpha": 0.3, "beta": 0.3})
+    assert later_half(LAWS["chinchilla"], place, mask, fixed) is not None
+
+
+def test_rolling_fits_to_the_later_half_see_only_its_runs():
+    obs = ladder(seeds=(1, 1, 1, 1, 1))
+    rows = extrapolations(["data"], obs, direction="tokens", shares=(0.7,), halves=True)
+    place = np.log(obs.frame["tokens"])
+    seen = obs.only((place <= np.quantile(place, 0.7)).to_numpy())
+    middle = np.median(np.log(seen.frame["tokens"]))
+    half = seen.only((np.log(seen.frame["tokens"]) >= middle - 1e-6).to_numpy())
+    alone = fit("data", half, point_only=True, audits=0)
+    mine = rows[rows["law"] == "data" + HALF]
+    ahead = obs.frame.set_index("run").loc[mine["run"]]
+    miss = np.log(alone.predict(ahead)["prediction"].to_numpy() / ahead["loss"].to_numpy())
+    assert mine["error"].to_numpy() == pytest.approx(miss, abs=1e-6)
 
 
 @pytest.mark.parametrize("outlier", [0.0, 0.3])

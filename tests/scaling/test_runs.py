@@ -21,6 +21,7 @@ from scaling import (
     Run,
     constant,
     decay,
+    runs,
     warmup,
     wsd,
 )
@@ -74,6 +75,19 @@ def test_identities_of_the_reference_runs_have_not_changed():
     found = {name: run.identity for name, run in reference_runs().items()}
     assert found == json.loads(IDENTITIES.read_text())
     assert len(set(found.values())) == 20
+
+
+def test_only_runs_whose_layers_are_scanned_have_the_identity_of_stacked_ones(monkeypatch):
+    base = reference_runs()["base"]
+
+    def identities():
+        models = (replace(base.model, depth=depth) for depth in (12, 13))
+        return [replace(base, model=model).identity for model in models]
+
+    before = identities()
+    monkeypatch.setattr(runs, "SCANNED", runs.SCANNED + 1)
+    after = identities()
+    assert before[0] == after[0] and before[1] != after[1]
 
 
 @pytest.mark.parametrize("kind", [ModelConfig, AdamW, Phase, Run, Data])

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from experiments.bench import extrapolation
+from experiments.bench.extrapolation_report import report
 from fitting import LAWS
 from tests.fitting.planted import TRUTH
 
@@ -41,8 +42,9 @@ def test_a_table_is_judged_with_the_laws_that_there_are(folder):
     laws = [{"table": row["table"], "law": name, "error": e} for name, e in errors.items()]
     extrapolation.keep(folder / "laws.csv", laws)
     stored = [extrapolation.stored(folder / f"{name}.csv") for name in ("tables", "laws")]
-    text = extrapolation.report(*stored)
+    text = report(*stored, {"marin comma": "1.2% (a paper)"}, "chained")
     assert "| marin comma | rule" in text and "| chinchilla" in text
+    assert "| 1.2% (a paper) |" in text and "\n\nchained\n\n" in text
 
 
 def test_rows_replace_their_own_and_stay_in_the_order_of_the_splits(tmp_path):

@@ -2,7 +2,6 @@
 
 from types import SimpleNamespace
 
-import pandas as pd
 import pytest
 
 from fitting import LAWS
@@ -18,7 +17,7 @@ SIX = ["skaling", "kaplan", "chinchilla", "data", "farseer", "sparsity"]
 def choice(monkeypatch):
     """Six laws judged without judging; fits are planted, and one law cannot be fitted."""
     found = SimpleNamespace(
-        laws=pd.DataFrame({"law": SIX}),
+        ranking=SIX,
         left_out={"qat": "too few runs"},
         rolled=None,
         direction="compute",

@@ -36,12 +36,14 @@ def test_gradients_go_round_once_and_split_arrays_three_times():
     assert wire(replace(program("data:8"), accumulate=4)) == wire(program("data:8"))
 
 
-def test_stacks_of_scanned_layers_are_counted_as_they_are_split():
+def test_scanned_layers_are_kept_once_and_counted_as_they_are_split():
     config = model(depth=13, vocabulary=16)  # Parameters outweigh activations.
     layers = 4 * sum(leaf.size for p, leaf in skeleton(config).params.items() if "layers" in p)
-    taken = {spec: memory(program(spec, config, 256)).activations for spec in ("data:8", "fsdp:8")}
-    assert taken["data:8"] - taken["fsdp:8"] > 1.6 * layers  # Their stack, and their gradients.
-    assert taken["fsdp:8"] > 0
+    whole, split = (memory(program(spec, config, 256)) for spec in ("data:8", "fsdp:8"))
+    less = whole.activations - split.activations
+    assert 0.8 * layers < less < layers  # Their gradients; they themselves are the state's.
+    assert whole.state == array_bytes(abstract(recipe(config)))
+    assert whole.state / 8 < split.state < whole.state / 7
 
 
 def test_tokens_go_to_their_experts_and_back():
