@@ -13,7 +13,7 @@ help:
 	@echo "make test-system  whole studies, processes and signals, a browser, a wheel (9 CPU-minutes)"
 	@echo "make test-thorough  what the suite leaves out: more parts, meshes and optimizers"
 	@echo "make test-hf   exports and imports held to transformers, torch and lm_eval, on CPUs"
-	@echo "make check-tpu  a step compiled for a slice of TPUs that is not here (half a minute of one core)"
+	@echo "make check-tpu  two steps compiled for a slice of TPUs that is not here (a minute of one core)"
 	@echo "make test-isa  equality and golden tests as on older processors, with one and two threads"
 	@echo "make test-slurm  launchers on a Slurm of one node, started here (as root; needs Debian's packages)"
 	@echo "make torture   kills, signals, full disks and damage to a store (at most 15 minutes)"

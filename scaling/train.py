@@ -12,7 +12,7 @@ from jaxtyping import Array, Int
 
 import models
 from models import ModelConfig
-from models.placement import along_batch, constrained, mean_of_devices
+from models.placement import along_batch, constrained
 from models.scans import RECOMPUTE
 from refused import Refused
 from scaling.mesh import batched, of_one_run, place, replicated, shards, state_shardings
@@ -138,21 +138,26 @@ def gradients_of(program: Program, state: State, windows: Int[Array, "B L+1"]):
         (_, (buffers, metrics)), gradients = jax.value_and_grad(objective, has_aux=True)(train)
         return gradients, buffers, metrics
 
-    given = (train, rest, state.buffers, windows)
-    if program.accumulate == 1:
+    given, mesh, count = (train, rest, state.buffers, windows), program.mesh, program.accumulate
+    if count == 1:
         return of(*given)
-    layout = state_shardings(program.mesh, program.config, state).params
-    run = functools.partial(mean_of, of, program.accumulate, {p: layout[p].spec for p in train})
-    if program.mesh.shape["data"] > 1:
-        whole = PartitionSpec()
-        specs = {"in_specs": (whole, whole, whole, PartitionSpec("data")), "out_specs": whole}
-        # What parts return does not say along which axes it varies, so that is not checked.
-        run = jax.shard_map(run, **specs, axis_names={"data"}, check_vma=False)
-    return run(*given)
+    layout = state_shardings(mesh, program.config, state).params
+    run = functools.partial(sum_of, of, count, {path: layout[path].spec for path in train})
+    if mesh.shape["data"] > 1:
+        own, whole = run, PartitionSpec()
+        run = jax.shard_map(
+            lambda *given: jax.lax.psum(own(*given), "data"),
+            in_specs=(whole, whole, whole, PartitionSpec("data")),
+            out_specs=whole,
+            axis_names={"data"},
+            check_vma=False,  # What parts return does not say along which axes it varies.
+        )
+    # Divided at last, where it is read: a pass over all gradients less.
+    return jax.tree.map(lambda x: x / (count * mesh.shape["data"]), run(*given))
 
 
-def mean_of(of: Callable, count: int, layout: dict, train, rest, buffers, windows):
-    """Returns the mean of what `of` returns of so many micro-batches, over all devices' of `data`.
+def sum_of(of: Callable, count: int, layout: dict, train, rest, buffers, windows):
+    """Returns the sum of what `of` returns of so many micro-batches.
 
     Sums of gradients lie as the parameters do: `layout`, by path.
     """
@@ -166,8 +171,7 @@ def mean_of(of: Callable, count: int, layout: dict, train, rest, buffers, window
     micro = jnp.swapaxes(windows.reshape(-1, count, windows.shape[-1]), 0, 1)
     shapes = jax.eval_shape(of, train, rest, buffers, micro[0])
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    total, _ = jax.lax.scan(add, zeros, micro)
-    return jax.tree.map(lambda x: mean_of_devices(x / count), total)
+    return jax.lax.scan(add, zeros, micro)[0]
 
 
 @functools.cache

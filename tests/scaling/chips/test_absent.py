@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from models import Experts
 from refused import Refused
 from scaling.chips import absent
 from scaling.chips.absent import Job, compile_job, missing, result
@@ -71,11 +72,19 @@ def test_the_extra_that_is_lacking_is_named(monkeypatch):
     assert missing(SLICE) == "tpu" and missing(Target.of("h100")) == "gpu"
 
 
+EXPERTS = Experts(4, 2, 1, granularity=2.0, capacity_factor=1.0)
+SLICED = {
+    "fsdp:4,data:2": ({}, "all-gather"),
+    "expert:4,data:2": ({"feed_forward": EXPERTS}, "all-to-all"),
+}
+
+
 @pytest.mark.skipif(missing(SLICE) is not None, reason="libtpu, of the extra tpu, is not installed")
-def test_a_step_for_a_slice_divides_its_work_and_keeps_no_scores():
-    length = 1152  # Equal to no width.
-    config = model(dtype="bfloat16", width=128, heads=1, depth=1, context=length)
-    need, mesh = Need(recipe(config).static, 16 * length), "fsdp:4,data:2"
+@pytest.mark.parametrize("mesh", SLICED)
+def test_a_step_for_a_slice_divides_its_work_and_keeps_no_scores(mesh):
+    (fields, kind), length = SLICED[mesh], 1152  # Equal to no width.
+    config = model(dtype="bfloat16", width=128, heads=1, depth=1, context=length, **fields)
+    need = Need(recipe(config).static, 16 * length)
     fit = fitted(need, SLICE, mesh)
     found = fit.compiled
     assert json.loads(json.dumps(found)) == found
@@ -84,6 +93,7 @@ def test_a_step_for_a_slice_divides_its_work_and_keeps_no_scores():
     assert 1 <= found["flops"] * SLICE.count / need.flops_step <= 1.4
     scores = 2 * length**2  # Two sequences on a device, one head.
     assert all(math.prod(shape) < scores for _, shape, _, _ in found["largest"])
-    assert 0.7 <= fit.memory.total / fit.bytes <= 1.3
-    assert {one["kind"] for one in found["exchanges"]} >= {"all-gather"}
+    # Code is not foretold, nor what stays in a chip's near memory: much of so small a program.
+    assert 0.9 * (fit.bytes - found["memory"]["code"]) <= fit.memory.total <= 1.3 * fit.bytes
+    assert {one["kind"] for one in found["exchanges"]} >= {kind}
     assert found["wire"] <= 1.3 * sum(wire(program_on(need, mesh, SLICE)).values())
