@@ -3,9 +3,18 @@
 import jax
 import numpy as np
 import pytest
-from jax.sharding import AbstractDevice, AbstractMesh
+from jax.sharding import AbstractDevice, AbstractMesh, PartitionSpec
 
-from models.placement import BATCH_AXES, along, along_batch, gathered, platform
+from models.placement import (
+    BATCH_AXES,
+    along,
+    along_batch,
+    by_device,
+    gathered,
+    mean_of_devices,
+    platform,
+    split_axes,
+)
 from scaling import make_mesh
 
 
@@ -40,3 +49,18 @@ def test_arrays_are_split_where_there_is_a_mesh():
         assert {s.data.shape for s in split.addressable_shards} == {(2, 2)}
         assert jax.jit(gathered)(split).is_fully_replicated
     assert BATCH_AXES == ("data", "fsdp", "expert")
+
+
+def test_a_device_that_runs_by_itself_lays_nothing_out_and_knows_the_mean():
+    x = np.arange(8, dtype=np.float32)[:, None]
+
+    def own(x):
+        assert split_axes() == () and along_batch(x) is gathered(x) is x
+        return x - mean_of_devices(x)
+
+    with jax.set_mesh(make_mesh("data:2,expert:4")):
+        assert split_axes() == ("data", "expert")
+        split = PartitionSpec(split_axes())
+        found = jax.jit(by_device(own, split, split))(x)
+    np.testing.assert_array_equal(found, x - 3.5)
+    assert mean_of_devices(x) is x
