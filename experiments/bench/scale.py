@@ -49,9 +49,11 @@ over memory bandwidth, and bytes sent over link bandwidth, nothing hidden; *over
 all but the longest of the three. MFU is training FLOPs (`models.count`: nothing that is
 computed again) over chips × peak × those seconds: the most that the program allows, not a
 measurement. Memory is XLA's arguments + outputs + temporaries − aliased + code, of what a
-device has; *foretold* is the accounting's figure. By accounting, seconds are those of products
-and links alone, since what memory takes is not known uncompiled: such MFU is an upper bound and
-marked ≤.
+device has; *foretold* is that figure by accounting. For a TPU that scans over layers (from 13 on)
+XLA's figure has about the optimizer's state once more, which is not there at once: so it may be
+above what a device has, and of an uncompiled row the memory is without it. By accounting, seconds
+are those of products and links alone, since what memory takes is not known uncompiled: such MFU is
+an upper bound and marked ≤.
 
 At commit {commit}.
 

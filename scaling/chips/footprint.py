@@ -15,8 +15,8 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 # bytes. On accelerators two factors of a gated unit do not, a residual stream and all that was
 # added to it does; XLA's CPU back end keeps all but what is spread out from less. Foretold over
 # what XLA takes, with state (baseline, bfloat16): an H200 at 20M 0.89, 78M scanned 1.03, 350M 1.00;
-# a TPU v5e at 52M in a loop over layers 0.99, but 78M and 350M scanned 0.73 and 0.83, where its
-# compiler keeps more than is understood; a CPU at width 64 0.98.
+# a TPU v5e at 52M in a loop over layers 0.99, scanned with what `estimate.memory` adds there 350M
+# 1.01 and 1.3B 1.06; a CPU at width 64 0.98.
 KEPT_ABOVE = {"tpu": 2.0, "cuda": 2.0, "cpu": 0.99}
 
 FUSED = frozenset(

@@ -60,7 +60,7 @@ class Fit:
     def bytes(self) -> float:
         """Bytes on one device: the compiler's, or else the accounting's."""
         if self.compiled is None:
-            return self.memory.total
+            return self.memory.at_once
         sizes = self.compiled["memory"]
         return (
             sizes["arguments"]
@@ -167,7 +167,7 @@ def fitted(need: Need, target: Target, spec: str = "", compiling: bool = True) -
             continue
         program = fitting(program, most) or program
         found = memory(program)
-        if found.total > most * (WORTH_A_TRY if compiling else 1):
+        if found.at_once > most * (WORTH_A_TRY if compiling else 1):
             continue
         read = None
         if compiling:
@@ -210,7 +210,7 @@ def smallest(need: Need, target: Target) -> int | None:
                 break
             program = Program(recipe=need.recipe, batch_tokens=need.batch_tokens, mesh=mesh)
             *_, least = ways(program)  # The way that takes the most time, and the least memory.
-            if memory(least).total <= MEMORY_SHARE * device.memory:
+            if memory(least).at_once <= MEMORY_SHARE * device.memory:
                 return chips
         chips *= 2
     return None

@@ -87,7 +87,7 @@ def exchange_share(program: Program, count: int) -> float:
 
 def fitting(program: Program, most: float) -> Program | None:
     """Returns the first of a program's ways that takes at most so many bytes on a device."""
-    return next((way for way in ways(program) if memory(way).total <= most), None)
+    return next((way for way in ways(program) if memory(way).at_once <= most), None)
 
 
 @functools.cache

@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 
 from models import Experts, skeleton
-from scaling.chips.estimate import memory, wire
-from scaling.mesh import absent_mesh
+from scaling.chips.estimate import converted, memory, wire
+from scaling.mesh import absent_mesh, state_shardings
+from scaling.stacks import shapes
 from scaling.state import abstract, array_bytes
 from scaling.train import Program
 from tests.corpora import model, recipe
+
+TPU = ("TPU v5 lite", "tpu")
 
 
 def program(spec: str, config=None, batch: int = 2048, kind=("cpu", "cpu")) -> Program:
@@ -46,6 +49,19 @@ def test_scanned_layers_are_kept_once_and_counted_as_they_are_split():
     assert whole.state / 8 < split.state < whole.state / 7
 
 
+def test_stacks_on_tpus_are_counted_as_xla_counts_them_and_fit_by_what_is_there_at_once():
+    config = model(depth=13, vocabulary=16, dtype="bfloat16")
+    there, here = (program("fsdp:8", config, 256, kind) for kind in (TPU, ("cpu", "cpu")))
+    moments = abstract(there.recipe).moments
+    extra = memory(there).total - memory(there).at_once
+    assert array_bytes(moments) / 8 < extra < array_bytes(moments) / 7
+    assert memory(here).total == memory(here).at_once
+    matrices = [leaf for leaf in skeleton(config).params.values() if len(leaf.shape) > 1]
+    layout = state_shardings(there.mesh, config, shapes(there.recipe)).params
+    assert converted(there, layout) == 2 * sum(leaf.size for leaf in matrices) / 8
+    assert converted(program("fsdp:8", model(depth=13)), layout) == 0
+
+
 def test_tokens_go_to_their_experts_and_back():
     config = model(feed_forward=Experts(8, 2, 1, granularity=4.0, capacity_factor=1.0))
     found = wire(program("expert:4,data:2", config))
@@ -77,7 +93,7 @@ def test_a_program_is_traced_for_the_devices_that_it_is_meant_for():
     config = model(context=256, dtype="bfloat16")
     scores = 2 * 2 * 256 * 256 * 4  # Of one layer, of a device's two sequences, in float32.
     here = memory(program("data:8", config, 16 * 256))
-    there = memory(program("data:8", config, 16 * 256, ("TPU v5 lite", "tpu")))
+    there = memory(program("data:8", config, 16 * 256, TPU))
     assert here.activations > there.activations + 0.9 * scores
     on_gpus = memory(program("data:8", config, 16 * 256, ("NVIDIA H200", "cuda")))
     assert there.activations < on_gpus.activations < here.activations  # Without cuDNN, too.
