@@ -7,17 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 
 import scaling.train
 from models import Experts, Quantization, transformer
 from refused import Refused
-from scaling import AdamW, Averaging, Stopped, make_mesh, stacks
+from scaling import AdamW, Averaging, Stopped, checkpoint, make_mesh, stacks
 from scaling.chips.absent import lowered
 from scaling.mesh import place, state_shardings
 from scaling.optimizers import OPTIMIZERS, named
 from scaling.stacks import by_path, runs, stacked
 from scaling.state import average, initial, rules, update
-from scaling.train import Program, compiled, gradients_of, on_mesh
+from scaling.train import Program, advance, compiled, gradients_of, on_mesh
 from tests.corpora import model, recipe
 from tests.rounding import assert_same_steps
 from tests.scaling.test_fleet import everything, members, work
@@ -179,3 +180,36 @@ def test_runs_of_stacks_go_on_from_checkpoints_by_path(most, corpus, mesh, tmp_p
             stops += 1
     assert 1 < stops < 100
     np.testing.assert_array_equal(everything(cut), everything(whole))
+
+
+@pytest.mark.equality
+@pytest.mark.thorough
+def test_micro_batches_on_a_mesh_train_a_stack_as_its_layers():
+    one = replace(program(model(width=8), mesh="fsdp:2,data:2"), accumulate=2)
+    windows = np.random.default_rng(0).integers(0, 256, (1, 8, 33)).astype(np.int32)
+
+    def over_stacks(state):
+        compiled.cache_clear()
+        placed = on_mesh(one, jax.tree.map(np.array, state))
+        state, metrics = advance(one, placed, windows, np.full(1, 0.01), 0.1)
+        return by_path(state), metrics
+
+    def over_layers(state):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(stacks, "runs", lambda config: [])
+            return over_stacks(state)
+
+    assert_same_steps(over_layers, over_stacks, initial(one.recipe, 0))
+
+
+@pytest.mark.thorough
+def test_a_state_that_went_to_its_hosts_memory_is_saved_as_it_is(tmp_path):
+    one = program(model(width=8), mesh="fsdp:4,data:2")
+    first = initial(one.recipe, 0)
+    kept = by_path(on_mesh(one, first), keep=True)
+    moved = jax.tree.map(lambda x: stacks.to_host([x])[0], kept)
+    assert {x.sharding.memory_kind for x in jax.tree.leaves(moved)} == {"pinned_host"}
+    folder = epath.Path(tmp_path)
+    checkpoint.save_tree(folder, 3, checkpoint.to_tree(moved), {"step": 3})
+    found, _ = checkpoint.restore(folder, one.recipe, one.mesh)
+    jax.tree.map(np.testing.assert_array_equal, found, first)
