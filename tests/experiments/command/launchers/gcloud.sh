@@ -2,9 +2,9 @@
 # A stand-in for gcloud: plays a queued resource and the two hosts of its pod, in the folder $CLOUD.
 #
 # It records every call in `calls`: words end with the character 31, calls with 30. Each
-# `queued-resources describe` moves on to the next line of `states`; the last one stays. PREEMPTED is
-# a pod that is said to be active and whose hosts do not answer. Hosts are folders, which `delete`
-# empties.
+# `queued-resources describe` moves on to the next line of `states`; the last one stays. RUNNING is a
+# pod that is active, at least until its run waits. PREEMPTED is one that is said to be active and
+# whose hosts do not answer. Hosts are folders, which `delete` empties.
 set -euo pipefail
 cd "$CLOUD"
 printf '%s\037' "$@" >> calls
@@ -18,7 +18,10 @@ fail() {
 describe() {
   local now
   now=$(head -n 1 states)
-  if [ "$(wc -l < states)" -gt 1 ]; then sed -i 1d states; fi
+  if [ "$(wc -l < states)" -gt 1 ] && { [ "$now" != RUNNING ] || [ -e waits ]; }; then
+    sed -i 1d states
+  fi
+  now=${now/RUNNING/ACTIVE}
   echo "$now" > now
   case $now in
     NONE) fail "NOT_FOUND: Resource was not found" ;;
