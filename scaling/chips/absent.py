@@ -67,7 +67,8 @@ GPUS = {
 # The least slice that libtpu describes, of which a smaller mesh takes the first devices.
 LEAST = {1: "2x2", 2: "2x2", 3: "2x2x1"}
 
-FULL = re.compile(r"Used ([\d.]+)([KMGT])(?:iB)? of", re.ASCII)  # Of XLA's message.
+# Of XLA's messages: of all that a program takes, or of its temporaries, which alone are too much.
+FULL = re.compile(r"(?:Used |temporaries \()([\d.]+)([KMGT])", re.ASCII)
 
 
 @dataclass(frozen=True)

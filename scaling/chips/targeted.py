@@ -10,7 +10,7 @@ from refused import Refused
 from scaling.chips.absent import Job, missing, result
 from scaling.chips.devices import Target
 from scaling.chips.estimate import Memory, memory, wire
-from scaling.chips.thrift import MEMORY_SHARE, fitting, ways
+from scaling.chips.thrift import MEMORY_SHARE, cost, fitting, ways
 from scaling.mesh import absent_mesh, shards
 from scaling.plan import Segment
 from scaling.recipe import Recipe
@@ -18,6 +18,9 @@ from scaling.train import Program
 
 # The accounting's own error, up to which a program is compiled all the same to see.
 WORTH_A_TRY = 1.3
+# Of the products' time: meshes whose costs differ by less are not told apart, and the one that
+# splits least comes first.
+TOLD_APART = 0.1
 MOST_CHIPS = 1 << 14  # Up to which the smallest number that would fit is looked for.
 
 
@@ -148,7 +151,7 @@ def spelled(sizes: dict[str, int]) -> str:
 
 
 def fitted(need: Need, target: Target, spec: str = "", compiling: bool = True) -> Fit:
-    """Returns a program on the first mesh on which it fits, or on the one that is given.
+    """Returns a program on the cheapest mesh on which it fits, or on the one that is given.
 
     It is compiled where that is asked for and what compiles for these devices is installed.
 
@@ -157,18 +160,7 @@ def fitted(need: Need, target: Target, spec: str = "", compiling: bool = True) -
         accounting, or a mesh that does not divide it.
     """
     compiling = compiling and missing(target) is None
-    most = MEMORY_SHARE * target.device.memory
-    why = None
-    for mesh in [spec] if spec else list(meshes(need, target.count)):
-        try:
-            program = program_on(need, mesh, target)
-        except Refused as refused:
-            why = why or refused
-            continue
-        program = fitting(program, most) or program
-        found = memory(program)
-        if found.at_once > most * (WORTH_A_TRY if compiling else 1):
-            continue
+    for mesh, program, found in candidates(need, target, spec, compiling):
         read = None
         if compiling:
             how = program.accumulate, program.recompute
@@ -178,11 +170,34 @@ def fitted(need: Need, target: Target, spec: str = "", compiling: bool = True) -
         if read is not None and target.device.grid:
             if known is not None:  # A TPU's compiler has refused what does not fit.
                 return fit
-        elif known is read and fit.bytes <= most:
+        elif known is read and fit.bytes <= MEMORY_SHARE * target.device.memory:
             return fit
-    if why is not None and spec:
-        raise why
     raise no_fit(need, target, spec)
+
+
+def candidates(need: Need, target: Target, spec: str, compiling: bool) -> list[tuple]:
+    """Returns meshes with the program and its memory on each, the cheapest first.
+
+    A mesh that splits more leaves room for larger micro-batches and less recomputation. Where
+    programs are compiled, those that nearly fit by accounting come last.
+
+    Raises:
+      Refused: a given mesh that does not divide the program.
+    """
+    most, ranked = MEMORY_SHARE * target.device.memory, []
+    for mesh in [spec] if spec else meshes(need, target.count):
+        try:
+            program = program_on(need, mesh, target)
+        except Refused:
+            if spec:
+                raise
+            continue
+        program = fitting(program, most) or program
+        found = memory(program)
+        if found.at_once <= most * (WORTH_A_TRY if compiling else 1):
+            rank = found.at_once > most, round(cost(program) / TOLD_APART)
+            ranked.append((rank, (mesh, program, found)))
+    return [one for _, one in sorted(ranked, key=lambda pair: pair[0])]
 
 
 def no_fit(need: Need, target: Target, spec: str) -> Refused:

@@ -5,7 +5,6 @@ CPUs keep programs as they are: their memory is large, and their losses stay the
 
 import functools
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 
 from jax.sharding import AbstractMesh, Mesh
@@ -40,32 +39,47 @@ ACCUMULATE_COST = 0.03
 LEAST_TOKENS = 4096  # Of a micro-batch on one device; fewer leave its matrix units idle.
 
 
-def ways(program: Program) -> Iterator[Program]:
-    """Yields a program's ways to need less memory, those that cost the least time first.
+def ways(program: Program) -> list[Program]:
+    """Returns a program's ways to need less memory, those that cost the least time first.
 
     The first takes the whole batch at once.
     """
-    kind = "cuda" if platform_of(program.mesh) == "cuda" else "tpu"
-    if kind == "cuda" and program.config.depth <= LOOPED_LAYERS:
-        kind = "cuda, looped"
     rows = program.sequences // shards(program.mesh)
     least = max(1, LEAST_TOKENS // program.config.context)
     counts = [n for n in range(1, rows + 1) if rows % n == 0 and (n == 1 or rows // n >= least)]
-    sent = {count: exchange_share(program, count) for count in counts}
-    costs = {
-        (count, recompute): ACCUMULATE_COST * math.log2(count) + sent[count] + cost
-        for count in counts
-        for recompute, cost in RECOMPUTE_COST[kind].items()
-    }
-    for count, recompute in sorted(costs, key=costs.get):
-        yield replace(program, accumulate=count, recompute=recompute)
+    found = []
+    for count in counts:
+        some = replace(program, accumulate=count)
+        sent = exchange_share(some)
+        each = (replace(some, recompute=name) for name in recompute_cost(program))
+        found += [(cost(way, sent), way) for way in each]
+    return [way for _, way in sorted(found, key=lambda pair: pair[0])]
 
 
-def exchange_share(program: Program, count: int) -> float:
-    """Returns the seconds that so many micro-batches send longer than one, over those of products.
+def cost(program: Program, sent: float | None = None) -> float:
+    """Returns the seconds that a step takes beside its products, over theirs.
 
-    Each sends again what goes along `fsdp` and `expert`; along `data` all is sent after the last.
-    0 of unknown devices.
+    `sent` is the `exchange_share` of its mesh and micro-batches, where that is known. Of a program
+    whose recomputation is not settled (`auto`) none is counted.
+    """
+    sent = exchange_share(program) if sent is None else sent
+    again = recompute_cost(program).get(program.recompute, 0.0)
+    return ACCUMULATE_COST * math.log2(program.accumulate) + sent + again
+
+
+def recompute_cost(program: Program) -> dict[str, float]:
+    """Returns the row of RECOMPUTE_COST for a program."""
+    kind = "cuda" if platform_of(program.mesh) == "cuda" else "tpu"
+    if kind == "cuda" and program.config.depth <= LOOPED_LAYERS:
+        kind = "cuda, looped"
+    return RECOMPUTE_COST[kind]
+
+
+def exchange_share(program: Program) -> float:
+    """Returns the seconds of what a step sends, over those of its products.
+
+    Each micro-batch sends again what goes along `fsdp` and `expert`; along `data` all is sent after
+    the last. 0 of unknown devices.
     """
     mesh = program.mesh
     if isinstance(mesh, AbstractMesh):
@@ -73,16 +87,12 @@ def exchange_share(program: Program, count: int) -> float:
     else:
         kind = mesh.devices.flat[0].device_kind
     device = of_kind(kind)
-    if device is None or mesh.size == 1 or count == 1:
+    if device is None or mesh.size == 1:
         return 0.0
-
-    def seconds(count):
-        sent = wire(replace(program, accumulate=count))
-        group = lambda axes: math.prod(mesh.shape[axis] for axis in axes)
-        return sum(bytes / device.sent(group(axes)) for axes, bytes in sent.items())
-
+    group = lambda axes: math.prod(mesh.shape[axis] for axis in axes)
+    seconds = sum(bytes / device.sent(group(axes)) for axes, bytes in wire(program).items())
     flops = models.count(program.config).flops_train * program.batch_tokens
-    return (seconds(count) - seconds(1)) / (flops / (device.peak * mesh.size))
+    return seconds / (flops / (device.peak * mesh.size))
 
 
 def fitting(program: Program, most: float) -> Program | None:

@@ -55,12 +55,18 @@ def test_a_child_that_fails_is_refused_with_its_last_line(told):
         result(job())
 
 
-def test_a_full_device_is_a_result(monkeypatch):
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Ran out of memory in memory space hbm. Used 17.50G of 15.75G",
+        "Ran out of memory on HBM, the total memory required for HLO temporaries (17.50G) exceeds "
+        "available HBM (15.75G).",
+    ],
+)
+def test_a_full_device_is_a_result(said, monkeypatch):
     class Full:
         def compile(self):
-            raise absent.jax.errors.JaxRuntimeError(
-                "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 17.50G of 15.75G"
-            )
+            raise absent.jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: {said}")
 
     monkeypatch.setattr(absent, "devices", lambda target: absent.jax.devices())
     monkeypatch.setattr(absent, "lowered", lambda program: Full())

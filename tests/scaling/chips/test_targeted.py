@@ -44,13 +44,29 @@ def test_meshes_that_send_less_come_first_and_experts_are_split_apart():
     assert "expert:4,fsdp:2" in list(meshes(experts, 8))
 
 
-def test_the_first_mesh_that_fits_is_taken(monkeypatch):
+def test_of_meshes_that_cost_alike_the_one_that_splits_least_is_taken(monkeypatch):
     taken = lambda program: Memory(80.0 / program.mesh.shape["fsdp"], 0.0, 0.0, 0.0)
     for module in (targeted, thrift):
         monkeypatch.setattr(module, "memory", taken)
     assert fitted(need(), with_memory(100)).mesh == "data:8"
     assert fitted(need(), with_memory(50)).mesh == "fsdp:2,data:4"
     assert fitted(need(), with_memory(100), "fsdp:8").mesh == "fsdp:8"
+
+
+def test_a_mesh_that_splits_more_is_taken_where_it_saves_time(monkeypatch):
+    """Recomputing all costs .83 of the products' time, what is sent along `fsdp` less than that."""
+    config = model(depth=2, width=64, context=1024)
+    one = need(config, batch=8 * 4096)
+    sizes = {"none": 90.0, "dots": 60.0, "full": 30.0}
+    taken = lambda program: Memory(
+        80.0 / program.mesh.shape["fsdp"], 0.0, sizes[program.recompute], 0.0
+    )
+    for module in (targeted, thrift):
+        monkeypatch.setattr(module, "memory", taken)
+    fit = fitted(one, with_memory(120))
+    assert (fit.mesh, fit.recompute) == ("fsdp:4,data:2", "none")
+    again = fitted(one, with_memory(120), "fsdp:2,data:4")
+    assert (again.mesh, again.recompute) == ("fsdp:2,data:4", "dots")
 
 
 def test_what_fits_under_no_mesh_is_refused_with_the_chips_that_would(monkeypatch):

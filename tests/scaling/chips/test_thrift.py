@@ -41,13 +41,14 @@ def test_micro_batches_cost_what_they_send_again(monkeypatch):
     products = accounts.flops_train * (1 << 16) / (8 * device.peak)
     # Two arrays gathered and one summed into parts; few are whole on every device.
     more = (2 * 4 + 4) * accounts.params_total * 7 / 8 / device.link
-    assert exchange_share(split, 2) == pytest.approx(more / products, rel=1e-2)
-    assert exchange_share(split, 4) == pytest.approx(3 * exchange_share(split, 2))
+    share = lambda program, count: exchange_share(replace(program, accumulate=count))
+    assert share(split, 1) == pytest.approx(more / products, rel=1e-2)
+    assert share(split, 4) == pytest.approx(4 * share(split, 1))
     # Along `data` gradients are sent after the last micro-batch.
-    assert exchange_share(split, 2) > 0.05 > exchange_share(once, 2) == 0
-    assert exchange_share(ALONE, 2) == 0
+    assert share(split, 1) > 0.05 and share(once, 2) == share(once, 1) > 0
+    assert share(ALONE, 2) == 0
     assert [way(one) for one in ways(once)][:2] == [(1, "none"), (2, "none")]
-    monkeypatch.setattr(thrift, "exchange_share", lambda program, count: 0.6 * (count - 1))
+    monkeypatch.setattr(thrift, "exchange_share", lambda program: 0.6 * program.accumulate)
     assert [way(one) for one in ways(once)][:2] == [(1, "none"), (1, "dots")]
 
 
