@@ -26,15 +26,17 @@ MEMORY_SHARE = 0.92
 # or a kernel. In a scan on GPUs that moves fewer bytes than keeping all, so it comes first:
 # by the roofline of what XLA compiles (350M, batches as in docs/scale.md) 170 ms instead of 203 on
 # h100:8. In a loop it moves more: 15.6 ms instead of 15.1 for 20M on an H200, with products of 3.4.
-# So it does on TPUs: inside a v5e of v5e:8x8 262 ms instead of 209 (350M), with products of 102. A
-# micro-batch reads the parameters and adds up the gradients once more: at the 4,096 tokens
-# and more that a device takes at once a few percent, for every doubling; and where the mesh has
-# other axes than `data`, it sends once more along them (`exchange_share`).
-RECOMPUTE_COST = {
-    "cuda": {"dots": 0.0, "full": 0.33},
-    "cuda, looped": {"none": 0.0, "dots": 0.15, "full": 0.48},
-    "tpu": {"none": 0.0, "dots": 0.5, "full": 0.83},
-}
+# So it does on TPUs, where entries cost in proportion to their number and products to that times
+# the width, so that "dots" costs ON_TPU over the width: inside a v5e of v5e:8x8 262 ms instead of
+# 209 at width 1,024 (350M) with products of 102; at 2,048 (1.3B) less than that, 656 instead of the
+# 632 of two micro-batches with products of 371. A micro-batch reads the parameters and adds up the
+# gradients once more: at the 4,096 tokens and more that a device takes at once a few percent, for
+# every doubling; and where the mesh has other axes than `data`, it sends once more along them
+# (`exchange_share`).
+FORWARD = 0.33
+ON_CUDA = {"dots": 0.0, "full": FORWARD}
+ON_CUDA_LOOPED = {"none": 0.0, "dots": 0.15, "full": 0.15 + FORWARD}
+ON_TPU = 512
 ACCUMULATE_COST = 0.03
 LEAST_TOKENS = 4096  # Of a micro-batch on one device; fewer leave its matrix units idle.
 
@@ -68,11 +70,11 @@ def cost(program: Program, sent: float | None = None) -> float:
 
 
 def recompute_cost(program: Program) -> dict[str, float]:
-    """Returns the row of RECOMPUTE_COST for a program."""
-    kind = "cuda" if platform_of(program.mesh) == "cuda" else "tpu"
-    if kind == "cuda" and program.config.depth <= LOOPED_LAYERS:
-        kind = "cuda, looped"
-    return RECOMPUTE_COST[kind]
+    """Returns what each way to recompute costs, in products' time; those that may be chosen."""
+    if platform_of(program.mesh) == "cuda":
+        return ON_CUDA_LOOPED if program.config.depth <= LOOPED_LAYERS else ON_CUDA
+    dots = ON_TPU / program.config.width
+    return {"none": 0.0, "dots": dots, "full": dots + FORWARD}
 
 
 def exchange_share(program: Program) -> float:
