@@ -102,7 +102,7 @@ mean square of the mean's rolling errors over their spreads, at least .4, .5, .6
 of the laws' standard deviation 71, 92, 92 %, .55."""
 
 
-def summary(rows: pd.DataFrame, laws: pd.DataFrame) -> list[list[str]]:
+def summary(rows: pd.DataFrame) -> list[list[str]]:
     """What the rows come to, by half and together, for the (params, tokens) tables and for all."""
     out = []
     for family in ("params and tokens", "all"):
@@ -110,7 +110,7 @@ def summary(rows: pd.DataFrame, laws: pd.DataFrame) -> list[list[str]]:
             some = rows if family == "all" else rows[rows["family"] == family]
             some = some if half == "both" else some[some["half"] == half]
             if len(some):
-                out.append([family, half, *_figures(some, laws)])
+                out.append([family, half, *_figures(some)])
     return out
 
 
@@ -124,7 +124,7 @@ TITLES += [
 ]
 
 
-def _figures(some: pd.DataFrame, laws: pd.DataFrame) -> list[str]:
+def _figures(some: pd.DataFrame) -> list[str]:
     both = some.dropna(subset=["chinchilla_error"])
     ratio = both["error"].mean() / both["chinchilla_error"].mean()
     regret, single = (
@@ -190,7 +190,7 @@ def report(rows: pd.DataFrame, laws: pd.DataFrame, published: Mapping, chained: 
     parts = [
         "# Prediction beyond the data on public tables",
         "Held-out root mean square relative errors; shares of held-out rows inside the intervals.",
-        aligned(TITLES, summary(rows, laws)),
+        aligned(TITLES, summary(rows)),
         "Every law used throughout the (params, tokens) tables:",
         aligned(["law", "tables", "error / Chinchilla's", "regret"], throughout(rows, laws)),
         aligned(titles, cells),

@@ -9,8 +9,8 @@ from models import Experts
 from refused import Refused
 from scaling.chips.absent import Job, missing, result
 from scaling.chips.devices import Target
-from scaling.chips.estimate import Memory, memory, wire
-from scaling.chips.thrift import MEMORY_SHARE, cost, fitting, ways
+from scaling.chips.estimate import Memory, memory
+from scaling.chips.thrift import MEMORY_SHARE, cost, exchange_share, fitting, ways
 from scaling.mesh import absent_mesh, shards
 from scaling.plan import Segment
 from scaling.recipe import Recipe
@@ -96,13 +96,9 @@ class Fit:
 
     def by_accounting(self) -> tuple[float, float]:
         """Returns the seconds of a step's products, and of what the mesh has to send."""
-        device = self.target.device
-        products = self.need.flops_step / (device.peak * self.target.count)
-        mesh = mesh_of(self.mesh, self.target)
+        products = self.need.flops_step / (self.target.device.peak * self.target.count)
         program = program_on(self.need, self.mesh, self.target)
-        sent = wire(replace(program, accumulate=self.accumulate))
-        sizes = {axes: math.prod(mesh.shape[axis] for axis in axes) for axes in sent}
-        return products, sum(count / self.target.link(sizes[axes]) for axes, count in sent.items())
+        return products, products * exchange_share(replace(program, accumulate=self.accumulate))
 
 
 def needs(segments: Iterable[Segment]) -> list[Need]:

@@ -19,14 +19,14 @@ def rows():
 
 
 def test_the_summary_is_by_half_and_together(rows):
-    found = pd.DataFrame(summary(rows, None), columns=TITLES)
+    found = pd.DataFrame(summary(rows), columns=TITLES)
     both = found[(found["tables"] == "all") & (found["half"] == "both")].iloc[0]
     assert both["number"] == "2" and both["error / Chinchilla's"] == "1.000"
     assert both["regret"] == "1.000"  # Half as far off as the best law, and twice.
     assert both["at most 1.1 x baseline"] == both["or warned"] == "50%"
     assert both["inside 90 %"] == "75%" and both["below 70 %"] == "50%"
     assert both["interval score ratio"] == "0.500"
-    told = pd.DataFrame(summary(rows.assign(warnings="it fails"), None), columns=TITLES)
+    told = pd.DataFrame(summary(rows.assign(warnings="it fails")), columns=TITLES)
     assert (told["or warned"] == "100%").all()
 
 
