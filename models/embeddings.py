@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from models.config import ModelConfig, Settings
 from models.parts import EMBEDDING, HEAD, Count, normal, parameter, product
-from models.placement import by_device, gathered, split_axes
+from models.placement import by_device, split_axes
 from refused import Refused
 
 
@@ -47,9 +47,8 @@ class LearnedEmbedding(nnx.Module):
         self.table = parameter((config.vocabulary, config.width), normal(std), EMBEDDING, fsdp=1)
 
     def __call__(self, tokens: Int[Array, "B L"], dtype: jnp.dtype) -> Float[Array, "B L D"]:
-        # The table is gathered, not what every device would look up of it for all sequences. Rows
-        # are taken before they are rounded: gradients of a repeated token add in float32.
-        return jnp.take(gathered(self.table[...]), tokens, axis=0).astype(dtype)
+        # Rows are taken before they are rounded: gradients of a repeated token add in float32.
+        return rows(self.table[...], tokens).astype(dtype)
 
     @staticmethod
     def count(config: ModelConfig) -> Count:
@@ -57,6 +56,20 @@ class LearnedEmbedding(nnx.Module):
         params = config.vocabulary * config.width
         # A tied table is read whole by the head, which counts it as active.
         return Count(params, params, 0 if config.tied else params)
+
+
+def rows(table: Float[Array, "V D"], tokens: Int[Array, "B L"]) -> Float[Array, "B L D"]:
+    """Looks up each token's row.
+
+    On a mesh every device looks its own sequences' rows up in the whole table, which is gathered,
+    and sums their gradient before it is summed over devices: otherwise XLA may gather the
+    gradients of all sequences along `fsdp`.
+    """
+    take = functools.partial(jnp.take, axis=0)
+    if not (axes := split_axes()):
+        return take(table, tokens)
+    split = PartitionSpec(axes)
+    return by_device(take, (PartitionSpec(), split), split)(table, tokens)
 
 
 class Head(nnx.Module):
