@@ -13,7 +13,7 @@ from scaling.chips.devices import Target
 def small(monkeypatch):
     for name, value in dict(VOCABULARY=64, CONTEXT=32, HEAD_SIZE=8, EACH=64).items():
         monkeypatch.setattr(scale, name, value)
-    monkeypatch.setattr(scale, "LADDER", {"tiny": (16, 1)})
+    monkeypatch.setattr(scale, "LADDER", {"tiny": (16, 48, 1)})
     monkeypatch.setattr(scale, "DEVICES", ("h100", "v5e:2x2"))
     monkeypatch.setattr(targeted, "missing", lambda target: "tpu")
 
