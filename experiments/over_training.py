@@ -83,6 +83,20 @@ PRESETS = {
         mixture="code=1",
         repeat=False,
     ),
+    "pod_7b": dict(
+        GPU | COMMON,
+        widths=(1024, 1536, 2048, 2560, 3328),
+        tokens=(8_388_608_000, 16_777_216_000, 33_554_432_000, 67_108_864_000, 134_217_728_000),
+        seeds=(1,),
+        batch_tokens=2_097_152,
+        context=2048,
+        warmup_tokens=1000 * 2_097_152,
+        evaluation_tokens=1_048_576,
+        corpus="",
+        vocabulary=32_768,
+        mixture="code=1",
+        repeat=False,
+    ),
 }
 get_config = configured(PRESETS)
 
