@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from refused import Refused
 
-GB, GIB, TERA = 1e9, float(1 << 30), 1e12
+GB, MIB, GIB, TERA = 1e9, float(1 << 20), float(1 << 30), 1e12
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,8 @@ class Device:
     `link` is what a device sends to others in a ring, in bytes/s: on TPUs both directions of one
     dimension of the torus, on GPUs one direction of NVLink (or of PCIe). `network` is the same
     beyond a node of `node` GPUs. `kinds` are JAX's names. `grid` is the dimensions of a TPU slice.
+    `near` is how much of a TPU's vector memory its compiler gives to arrays, 0 where that was not
+    seen.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Device:
     grid: int = 0
     network: float = 0.0
     node: int = 8
+    near: float = 0.0
 
     @property
     def platform(self) -> str:
@@ -38,11 +41,13 @@ class Device:
         return self.network if self.network and group > self.node else self.link
 
 
-def tpu(name, kinds, peak, memory, bandwidth, chip, grid) -> Device:
-    """Returns a TPU whose links together carry `chip` bytes/s, both ways, as its page says."""
-    return Device(
-        name, kinds, peak * TERA, memory * GIB, bandwidth * GB, chip * GB / grid / 2, grid
-    )
+def tpu(name, kinds, peak, memory, bandwidth, chip, grid, near=0) -> Device:
+    """Returns a TPU whose links together carry `chip` bytes/s, both ways, as its page says.
+
+    `near` is in MiB.
+    """
+    figures = (peak * TERA, memory * GIB, bandwidth * GB, chip * GB / grid / 2, grid)
+    return Device(name, kinds, *figures, near=near * MIB)
 
 
 def gpu(name, kinds, peak, memory, bandwidth, link, network) -> Device:
@@ -53,7 +58,8 @@ def gpu(name, kinds, peak, memory, bandwidth, link, network) -> Device:
 
 # TPUs: cloud.google.com/tpu/docs, pages "TPU v4", "TPU v5e", "TPU v5p", "TPU v6e" and "TPU7x",
 # tables of key specifications (read in November 2026). Of 16 GB a v5e's compiler uses 15.75 GiB.
-# JAX sees a TPU7x chip as two devices, each with half of everything; v4 and v5p as one.
+# JAX sees a TPU7x chip as two devices, each with half of everything; v4 and v5p as one. `near` is
+# the least that libtpu 0.0.42.1 gave to the programs of docs/scale.md, by its buffer assignment.
 # GPUs: NVIDIA's data sheets, without sparsity, one direction of NVLink; networks are those of DGX
 # A100 (200 Gbit/s a GPU) and of DGX H100 to B200 (400 Gbit/s a GPU); memory as devices report it
 # (openxla/xla, xla/backends/gpu/target_config/specs).
@@ -61,9 +67,9 @@ DEVICES = {
     device.name: device
     for device in (
         tpu("v4", ("TPU v4",), 275, 32, 1200, 600, 3),
-        tpu("v5e", ("TPU v5 lite", "TPU v5e"), 197, 15.75, 819, 400, 2),
-        tpu("v5p", ("TPU v5", "TPU v5p"), 459, 95, 2765, 1200, 3),
-        tpu("v6e", ("TPU v6 lite", "TPU v6e"), 918, 31.25, 1638, 800, 2),
+        tpu("v5e", ("TPU v5 lite", "TPU v5e"), 197, 15.75, 819, 400, 2, near=112),
+        tpu("v5p", ("TPU v5", "TPU v5p"), 459, 95, 2765, 1200, 3, near=40),
+        tpu("v6e", ("TPU v6 lite", "TPU v6e"), 918, 31.25, 1638, 800, 2, near=94),
         tpu("tpu7x", ("TPU7x", "TPU v7x"), 2307 / 2, 192 / 2, 7380 / 2, 1200 / 2, 3),
         gpu("a100", ("NVIDIA A100-SXM4-80GB",), 312, 79.26, 2039, 300, 25),
         gpu("a100-40gb", ("NVIDIA A100-SXM4-40GB",), 312, 39.39, 1555, 300, 25),

@@ -14,6 +14,7 @@ from jax.sharding import AbstractDevice, AbstractMesh, Mesh
 import models
 from models import Experts, ModelConfig, skeleton, stacks
 from models.fused import attention_of
+from scaling.chips.devices import of_kind
 from scaling.chips.footprint import kept
 from scaling.mesh import BATCH_AXES, shards, state_shardings
 from scaling.recipe import Recipe
@@ -66,8 +67,8 @@ class Memory:
     `state` is parameters, optimizer's state, averages and buffers; `inputs` the tokens of a
     dispatch; `activations` all that a step keeps at its fullest, gradients included; `gathered`
     what is put together of split parameters for a while. `again` is what XLA's figure counts
-    beside these for a TPU that scans over stacks: about the optimizer's state once more. It is not
-    there at once: 1.3B compiles for a v5e of 15.8 GiB with a figure of 17.3.
+    beside these for a TPU that scans over stacks. It is not there at once: 7B compiles for a v5e of
+    15.8 GiB with a figure of 17.3, and XLA's own report of that program's memory says 12.2.
     """
 
     state: float
@@ -92,6 +93,15 @@ def share(layout, mesh) -> float:
     return 1 / math.prod(mesh.shape[axis] for axis in layout.spec if axis)
 
 
+@functools.lru_cache(maxsize=64)  # Of one program on several meshes, and its ways to fit.
+def state_bytes(recipe: Recipe, mesh: Mesh | AbstractMesh) -> float:
+    """Returns the bytes of the parameters and all that is kept of them on one device."""
+    like = shapes(recipe)
+    layout = state_shardings(mesh, recipe.model, like)
+    parts = jax.tree.map(lambda x, at: array_bytes(x) * share(at, mesh), like, layout)
+    return float(sum(jax.tree.leaves(parts)))
+
+
 def memory(program: Program) -> Memory:
     """Predicts the memory of a program on one device; nothing is compiled.
 
@@ -102,24 +112,38 @@ def memory(program: Program) -> Memory:
     mesh, config, recipe = program.mesh, program.config, program.recipe
     like = shapes(recipe)
     layout = state_shardings(mesh, config, like)
-    parts = jax.tree.map(lambda x, at: array_bytes(x) * share(at, mesh), like, layout)
     held = program.sequences // shards(mesh)
     rows = held // program.accumulate
     train = {path: like.params[path] for path in like.moments}
     step = traced(recipe, rows, program.recompute, alone(mesh, config))
     trained = (array_bytes(x) * share(layout.params[path], mesh) for path, x in train.items())
-    sums = sum(trained) if program.accumulate > 1 else 0.0
+    gradients = sum(trained)
+    sums = gradients if program.accumulate > 1 else 0.0
     # Trained parameters come first, in the order of their paths; so do their gradients.
     split = {i: share(layout.params[path], mesh) for i, path in enumerate(sorted(train))}
-    activations = kept(step, platform_of(mesh), split, split) + sums
+    device = of_kind(kind_of(mesh))
+    near = device.near if device else 0.0
+    activations = kept(step, platform_of(mesh), split, split, near) + sums
     scans = platform_of(mesh) == "tpu" and bool(runs(config))
     return Memory(
-        state=float(sum(jax.tree.leaves(parts))),
+        state=state_bytes(recipe, mesh),
         inputs=float(program.dispatch_steps * held * (config.context + 1) * 4),
         activations=activations + (converted(program, layout.params) if scans else 0.0),
         gathered=gathered(program),
-        again=float(sum(jax.tree.leaves(parts.moments))) if scans else 0.0,
+        again=gradients + sums + carried(config, rows) if scans else 0.0,
     )
+
+
+def carried(config: ModelConfig, rows: int) -> float:
+    """Returns the bytes of the inputs of all layers that are scanned.
+
+    With the gradients and their sum over micro-batches they are the stacks into which loops write:
+    what a TPU's figure has beside what is there at once, on nine programs of 350M to 7B
+    (`docs/scale.md`) within 0.9 of its 1.0 to 15.7 GiB but for one, 7B on v6e with 1.9.
+    """
+    layers = sum(map(len, runs(config)))
+    width = jnp.dtype(config.dtype).itemsize * config.width
+    return float(layers * rows * config.stream_count * config.context * width)
 
 
 def converted(program: Program, layout: dict) -> float:
@@ -158,6 +182,12 @@ def platform_of(mesh: Mesh | AbstractMesh) -> str:
     return {"gpu": "cuda"}.get(mesh.abstract_device.platform, mesh.abstract_device.platform)
 
 
+def kind_of(mesh: Mesh | AbstractMesh) -> str:
+    """Returns JAX's name of a mesh's devices."""
+    mesh = mesh if isinstance(mesh, AbstractMesh) else mesh.abstract_mesh
+    return mesh.abstract_device.device_kind
+
+
 def alone(mesh: Mesh | AbstractMesh, config: ModelConfig) -> AbstractMesh:
     """Returns the mesh of one device of a mesh's kind.
 
@@ -175,8 +205,8 @@ def alone(mesh: Mesh | AbstractMesh, config: ModelConfig) -> AbstractMesh:
 def gathered(program: Program) -> float:
     """Returns the bytes of two layers' parameters put together, in the type of products.
 
-    Two, since the next layer's come while one is computed; and the head, which is kept whole
-    through the loss, with its gradient in float32.
+    Two, since the next layer's come while one is computed; the head, which is kept whole through
+    the loss, with its gradient in float32; and the gradient of a token table, in float32.
     """
     config, mesh = program.config, program.mesh
     if mesh.shape["fsdp"] == 1:
@@ -192,4 +222,6 @@ def gathered(program: Program) -> float:
             layers[path.split(".")[1]] += leaf.size * width
         elif leaf.group.name == "head" or config.tied:
             total += leaf.size * (width + 4)
+        elif path.startswith("embedding."):
+            total += leaf.size * 4
     return total + sum(sorted(layers.values())[-2:])

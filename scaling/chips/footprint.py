@@ -49,9 +49,13 @@ class Buffer:
 
 @dataclass
 class Trace:
-    """Walks a computation; `passing` are the bytes that a step needs only while it runs."""
+    """Walks a computation; `passing` are the bytes that a step needs only while it runs.
+
+    `near` of these are in a memory of their own.
+    """
 
     platform: str
+    near: float = 0.0
     buffers: list[Buffer] = field(default_factory=list)
     sources: dict[Var, frozenset[int]] = field(default_factory=dict)
     passing: dict[int, float] = field(default_factory=dict)
@@ -94,7 +98,7 @@ class Trace:
                 if self.platform == "cuda" or step.primitive.name in LOOPS:
                     self.write(step.invars)
                 self.read(step.invars)
-                self.passing[self.now] = loop_bytes(step, self.platform)
+                self.passing[self.now] = max(0.0, loop_bytes(step, self.platform) - self.near)
                 # Split arrays that are put together, as layers' in a stack, stay split.
                 joined = step.primitive.name in ("concatenate", "stack")
                 for var in step.outvars:
@@ -185,13 +189,15 @@ def kept(
     platform: str,
     outputs: dict[int, float] | None = None,
     inputs: dict[int, float] | None = None,
+    near: float = 0.0,
 ) -> float:
     """Returns the most bytes that a computation keeps at once, beside its inputs.
 
-    `platform` is that of JAX which it is compiled for. `outputs` are the
-    parts that one device has of some results, by their number, `inputs` those of some inputs.
+    `platform` is that of JAX which it is compiled for. `outputs` are the parts that one device has
+    of some results, by their number, `inputs` those of some inputs. So many bytes as `near` says,
+    of what a loop's body needs while it runs, are in a memory of their own.
     """
-    trace = Trace(platform)
+    trace = Trace(platform, near)
     trace.plain.update(jaxpr.invars)
     trace.plain.update(jaxpr.constvars)
     trace.shares = {jaxpr.invars[index]: part for index, part in (inputs or {}).items()}

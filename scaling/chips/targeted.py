@@ -10,7 +10,7 @@ from refused import Refused
 from scaling.chips.absent import Job, missing, result
 from scaling.chips.devices import Target
 from scaling.chips.estimate import Memory, memory
-from scaling.chips.thrift import MEMORY_SHARE, cost, exchange_share, fitting, ways
+from scaling.chips.thrift import MEMORY_SHARE, cost, exchange_share, fitting, products, ways
 from scaling.mesh import absent_mesh, shards
 from scaling.plan import Segment
 from scaling.recipe import Recipe
@@ -18,9 +18,10 @@ from scaling.train import Program
 
 # The accounting's own error, up to which a program is compiled all the same to see.
 WORTH_A_TRY = 1.3
-# Of the products' time: meshes whose costs differ by less are not told apart, and the one that
-# splits least comes first.
-TOLD_APART = 0.1
+# Meshes are not told apart whose steps differ by less than such a part of their products' time, or
+# such a time: hundreds of exchanges each begin with a delay, which no vendor's page says. The one
+# that splits least comes first.
+TOLD_APART, DELAYS = 0.1, 5e-3
 MOST_CHIPS = 1 << 14  # Up to which the smallest number that would fit is looked for.
 
 
@@ -96,9 +97,9 @@ class Fit:
 
     def by_accounting(self) -> tuple[float, float]:
         """Returns the seconds of a step's products, and of what the mesh has to send."""
-        products = self.need.flops_step / (self.target.device.peak * self.target.count)
         program = program_on(self.need, self.mesh, self.target)
-        return products, products * exchange_share(replace(program, accumulate=self.accumulate))
+        least = products(program, self.target.device)
+        return least, least * exchange_share(replace(program, accumulate=self.accumulate))
 
 
 def needs(segments: Iterable[Segment]) -> list[Need]:
@@ -191,7 +192,8 @@ def candidates(need: Need, target: Target, spec: str, compiling: bool) -> list[t
         program = fitting(program, most) or program
         found = memory(program)
         if found.at_once <= most * (WORTH_A_TRY if compiling else 1):
-            rank = found.at_once > most, round(cost(program) / TOLD_APART)
+            apart = max(TOLD_APART, DELAYS / products(program, target.device))
+            rank = found.at_once > most, round(cost(program) / apart)
             ranked.append((rank, (mesh, program, found)))
     return [one for _, one in sorted(ranked, key=lambda pair: pair[0])]
 

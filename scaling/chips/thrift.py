@@ -7,12 +7,12 @@ import functools
 import math
 from dataclasses import replace
 
-from jax.sharding import AbstractMesh, Mesh
+from jax.sharding import Mesh
 
 import models
 from models.transformer import LOOPED_LAYERS
-from scaling.chips.devices import of_kind
-from scaling.chips.estimate import memory, platform_of, wire
+from scaling.chips.devices import Device, of_kind
+from scaling.chips.estimate import kind_of, memory, platform_of, state_bytes, wire
 from scaling.mesh import shards
 from scaling.recipe import Recipe
 from scaling.train import Program
@@ -66,7 +66,8 @@ def cost(program: Program, sent: float | None = None) -> float:
     """
     sent = exchange_share(program) if sent is None else sent
     again = recompute_cost(program).get(program.recompute, 0.0)
-    return ACCUMULATE_COST * math.log2(program.accumulate) + sent + again
+    again += ACCUMULATE_COST * math.log2(program.accumulate)
+    return sent + again + update_share(program)
 
 
 def recompute_cost(program: Program) -> dict[str, float]:
@@ -77,24 +78,36 @@ def recompute_cost(program: Program) -> dict[str, float]:
     return {"none": 0.0, "dots": dots, "full": dots + FORWARD}
 
 
+def update_share(program: Program) -> float:
+    """Returns the seconds in which a step reads and writes the whole state, over its products'.
+
+    At few tokens a device it is what a mesh that splits the state saves. 0 of unknown devices.
+    """
+    device = of_kind(kind_of(program.mesh))
+    if device is None:
+        return 0.0
+    passed = 2 * state_bytes(program.recipe, program.mesh)
+    return passed / device.bandwidth / products(program, device)
+
+
+def products(program: Program, device: Device) -> float:
+    """Returns the seconds of a step's products at the peak of the mesh's devices."""
+    flops = models.count(program.config).flops_train * program.batch_tokens
+    return flops / (device.peak * program.mesh.size)
+
+
 def exchange_share(program: Program) -> float:
     """Returns the seconds of what a step sends, over those of its products.
 
     Each micro-batch sends again what goes along `fsdp` and `expert`; along `data` all is sent after
     the last. 0 of unknown devices.
     """
-    mesh = program.mesh
-    if isinstance(mesh, AbstractMesh):
-        kind = mesh.abstract_device.device_kind
-    else:
-        kind = mesh.devices.flat[0].device_kind
-    device = of_kind(kind)
+    mesh, device = program.mesh, of_kind(kind_of(program.mesh))
     if device is None or mesh.size == 1:
         return 0.0
     group = lambda axes: math.prod(mesh.shape[axis] for axis in axes)
     seconds = sum(bytes / device.sent(group(axes)) for axes, bytes in wire(program).items())
-    flops = models.count(program.config).flops_train * program.batch_tokens
-    return seconds / (flops / (device.peak * mesh.size))
+    return seconds / products(program, device)
 
 
 def fitting(program: Program, most: float) -> Program | None:
@@ -110,7 +123,7 @@ def thrifty(recipe: Recipe, batch_tokens: int, mesh: Mesh) -> Program:
     device says whether it fits.
     """
     program = Program(recipe=recipe, batch_tokens=batch_tokens, mesh=mesh)
-    device = of_kind(mesh.devices.flat[0].device_kind)
+    device = of_kind(kind_of(mesh))
     if device is None:
         return program
     return fitting(program, MEMORY_SHARE * device.memory) or program

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 import models
 from models import skeleton
-from models.embeddings import cross_entropy
+from models.embeddings import cross_entropy, rows
 from scaling import make_mesh
 from scaling.mesh import batched, replicated
 from tests.tiers import mostly
@@ -70,6 +71,28 @@ def test_every_device_computes_the_logits_of_its_own_rows_alone(spec):
     assert all(size <= WIDTH * VOCABULARY for size in sizes)
     loops = re.findall(r"while\(", text)
     assert len(sizes) <= 4 and loops  # The matrix's gradient is summed once, not once a chunk.
+
+
+@pytest.mark.parametrize("spec", ("fsdp:8", "fsdp:4,data:2"))
+def test_each_device_looks_its_own_tokens_up_and_sums_their_gradient(spec):
+    rng, mesh = np.random.default_rng(0), make_mesh(spec)
+    table = rng.standard_normal((VOCABULARY, WIDTH), np.float32)
+    weights = rng.standard_normal((*ROWS, WIDTH), np.float32)
+    tokens = inputs()[2] % 4  # Each stands in many sequences.
+    total = lambda table, tokens, weights: jnp.sum(rows(table, tokens) * weights)
+    both = jax.jit(jax.value_and_grad(total))
+    split = NamedSharding(mesh, PartitionSpec(None, "fsdp"))
+    where = (split, batched(mesh, 2, 0), batched(mesh, 3, 0))
+    placed = [jax.device_put(*pair) for pair in zip((table, tokens, weights), where, strict=True)]
+    with jax.set_mesh(mesh):
+        program = jax.jit(jax.value_and_grad(total), out_shardings=(None, split))
+        program = program.lower(*placed).compile()
+    plain = both(table, tokens, weights)
+    for one, other in zip(plain, program(*placed), strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-4)
+    exchanged = re.findall(r"= f32\[([\d,]*)\]\S* all-(?:gather|to-all)", program.as_text())
+    sizes = [np.prod([int(d) for d in dims.split(",") if d]) for dims in exchanged]
+    assert max(sizes) <= VOCABULARY * WIDTH < np.prod(ROWS) * WIDTH
 
 
 def gradients(config, windows):

@@ -52,10 +52,13 @@ def test_scanned_layers_are_kept_once_and_counted_as_they_are_split():
 def test_stacks_on_tpus_are_counted_as_xla_counts_them_and_fit_by_what_is_there_at_once():
     config = model(depth=13, vocabulary=16, dtype="bfloat16")
     there, here = (program("fsdp:8", config, 256, kind) for kind in (TPU, ("cpu", "cpu")))
-    moments = abstract(there.recipe).moments
-    extra = memory(there).total - memory(there).at_once
-    assert array_bytes(moments) / 8 < extra < array_bytes(moments) / 7
+    gradients = array_bytes(abstract(there.recipe).params)
+    inputs = 2 * 13 * (256 // 8) * config.width  # Of all layers, of a device's tokens.
+    assert gradients / 8 < memory(there).again - inputs < gradients / 7
+    assert memory(there).total == memory(there).at_once + memory(there).again
     assert memory(here).total == memory(here).at_once
+    micro = memory(replace(program("fsdp:8", config, 512, TPU), accumulate=2))
+    assert micro.again - inputs == 2 * (memory(there).again - inputs)
     matrices = [leaf for leaf in skeleton(config).params.values() if len(leaf.shape) > 1]
     layout = state_shardings(there.mesh, config, shapes(there.recipe)).params
     assert converted(there, layout) == 2 * sum(leaf.size for leaf in matrices) / 8

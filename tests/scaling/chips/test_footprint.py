@@ -64,6 +64,13 @@ def test_a_loop_keeps_what_one_turn_needs_and_what_it_stacks():
     assert of(lambda x: jax.lax.scan(stacks, x, None, 10)) == pytest.approx(12, abs=1)
 
 
+def test_what_a_loops_body_needs_is_in_a_memory_of_its_own_as_far_as_that_goes():
+    turn = lambda x, _: (((x @ x) @ x) @ x, None)
+    loop = lambda x: jax.lax.scan(turn, x, None, 10)[0]
+    assert [of(loop, near=n * ONE) for n in (0, 1, 2, 9)] == [3, 2, 1, 1]
+    assert of(lambda x: x @ x, near=ONE) == 1
+
+
 def test_results_that_are_split_over_devices_count_for_their_part():
     two = lambda x: (x @ x, (x + 1) @ x)
     assert of(two) == 2

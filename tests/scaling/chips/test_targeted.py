@@ -63,6 +63,8 @@ def test_a_mesh_that_splits_more_is_taken_where_it_saves_time(monkeypatch):
     )
     for module in (targeted, thrift):
         monkeypatch.setattr(module, "memory", taken)
+    assert fitted(one, with_memory(120)).mesh == "data:8"  # So small a step is all delays.
+    monkeypatch.setattr(targeted, "DELAYS", 0.0)
     fit = fitted(one, with_memory(120))
     assert (fit.mesh, fit.recompute) == ("fsdp:4,data:2", "none")
     again = fitted(one, with_memory(120), "fsdp:2,data:4")

@@ -10,9 +10,10 @@ from scaling.chips import thrift
 from scaling.chips.devices import DEVICES, Target
 from scaling.chips.estimate import Memory, memory
 from scaling.chips.targeted import Need, fitted, program_on
-from scaling.chips.thrift import exchange_share, fitting, ways
+from scaling.chips.thrift import cost, exchange_share, fitting, update_share, ways
 from scaling.grouping import program_of
 from scaling.plan import plan
+from scaling.state import abstract, array_bytes
 from scaling.train import Program
 from tests.corpora import model, recipe, study_runs
 
@@ -50,6 +51,16 @@ def test_micro_batches_cost_what_they_send_again(monkeypatch):
     assert [way(one) for one in ways(once)][:2] == [(1, "none"), (2, "none")]
     monkeypatch.setattr(thrift, "exchange_share", lambda program: 0.6 * program.accumulate)
     assert [way(one) for one in ways(once)][:2] == [(1, "none"), (1, "dots")]
+
+
+def test_a_mesh_that_splits_the_state_reads_and_writes_less_of_it():
+    need = Need(recipe(model()).static, 1 << 14)
+    whole, split = (program_on(need, mesh, SLICE) for mesh in ("data:8", "fsdp:8"))
+    least = count(model()).flops_train * (1 << 14) / (8 * SLICE.device.peak)
+    share = 2 * array_bytes(abstract(need.recipe)) / SLICE.device.bandwidth / least
+    assert update_share(whole) == pytest.approx(share)
+    assert share / 8 < update_share(split) < share / 7
+    assert cost(whole) == pytest.approx(exchange_share(whole) + share)
 
 
 def test_gpus_compute_again_in_a_scan_what_would_be_more_to_keep():
