@@ -1,6 +1,6 @@
 """The ladder from 20M to 7B on accelerators that need not be here: `docs/scale.md`, by one command.
 
-    python -m experiments.bench.scale [--compile=ROW,ROW] > docs/scale.md
+    python -m experiments.bench.scale [--compile=all|ROW,ROW] > docs/scale.md
 
 A row is a size on a device, as `1.3B on v5e:8x8`. Those named are compiled, one after the other,
 where the extra `tpu` or `gpu` is installed, or read from the cache where they were compiled before.
@@ -9,6 +9,7 @@ All other rows are by accounting alone, and say so.
 
 import argparse
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -35,15 +36,18 @@ LADDER = {
 }
 DEVICES = ("h200", "h100:8", "v5e:8x8", "v5p:4x4x4", "v6e:16x16")
 
+# The least MFU in % that is aimed at, by size.
+AIMED = {"350M": 40, "1.3B": 40, "7B": 50}
+
 # Tokens in a batch at most, up to 1.3B and at 7B, and on one device, whose memory bounds it.
 LARGEST_BATCH, BATCH_7B, EACH = 1 << 19, 1 << 22, 1 << 15
 
 HEAD = """# At scale
 
 What XLA says of a training step on accelerators that need not be here, and what the accounting
-says where nothing was compiled: `python -m experiments.bench.scale > docs/scale.md` (compiling
-takes minutes a row; `--compile=ROW,ROW` names those to compile, which are then kept). `espalier
-plan --for=DEVICE` says the same of a study's own programs.
+says where nothing was compiled: `python -m experiments.bench.scale --compile=all > docs/scale.md`
+(half an hour; what was compiled is kept). `espalier plan --for=DEVICE` says the same of a study's
+own programs.
 
 Baseline in bfloat16, vocabulary {vocabulary:,}, context {context:,}, heads of {head}, AdamW.
 *Roofline*: over a step's instructions the sum of the longer of products over peak and bytes
@@ -51,11 +55,11 @@ over memory bandwidth, and bytes sent over link bandwidth, nothing hidden; *over
 all but the longest of the three. MFU is training FLOPs (`models.count`: nothing that is
 computed again) over chips × peak × those seconds: the most that the program allows, not a
 measurement. Memory is XLA's arguments + outputs + temporaries − aliased + code, of what a
-device has; *foretold* is that figure by accounting. For a TPU that scans over layers (from 13 on)
-XLA's figure has about the optimizer's state once more, which is not there at once: so it may be
-above what a device has, and of an uncompiled row the memory is without it. By accounting, seconds
-are those of products and links alone, since what memory takes is not known uncompiled: such MFU is
-an upper bound and marked ≤.
+device has; *foretold* is that figure without code, by accounting. For a TPU that scans over layers
+(from 13 on) XLA's figure has the stacks into which loops write once more, which is not there at
+once: so it may be above what a device has, and of an uncompiled row the memory is without it. By
+accounting, seconds are those of products and links alone, since what memory takes is not known
+uncompiled: such MFU is an upper bound and marked ≤.
 
 At commit {commit}.
 
@@ -118,6 +122,28 @@ def costliest(fit: Fit) -> str:
     return "; ".join(f"{1e3 * x:.3g} ms {said.split()[0]} `{last(said)}`" for said, x in costs)
 
 
+def summary(found: dict[str, Fit]) -> Iterator[str]:
+    """Yields what the compiled rows come to: bars that are missed, compile times, memory."""
+    aimed = {name: fit for name, fit in found.items() if name.split()[0] in AIMED}
+    short = {n: 100 * f.mfu for n, f in aimed.items() if 100 * f.mfu < AIMED[n.split()[0]]}
+    if aimed:
+        missed = ", ".join(f"{name} ({mfu:.0f})" for name, mfu in short.items()) or "none"
+        bars = ", ".join(f"{bar} % at {size}" for size, bar in AIMED.items())
+        met = f"{len(aimed) - len(short)} of {len(aimed)} rows"
+        yield f"- MFU of at least {bars}: {met}. Missed by: {missed}."
+    spent = lambda fit: fit.compiled["compile_seconds"]
+    for kind, grid in (("TPUs", True), ("GPUs", False)):
+        some = {name: fit for name, fit in found.items() if bool(fit.target.device.grid) == grid}
+        if some:
+            slowest = max(some, key=lambda name: spent(some[name]))
+            yield f"- Compiled for {kind} in at most {spent(some[slowest]):.0f} CPU-s ({slowest})."
+    ratio = {n: f.memory.total / (f.bytes - f.compiled["memory"]["code"]) for n, f in found.items()}
+    if ratio:
+        least, most = min(ratio, key=ratio.get), max(ratio, key=ratio.get)
+        ends = f"{ratio[least]:.2f} ({least}) to {ratio[most]:.2f} ({most})"
+        yield f"- Memory foretold over XLA's without code: {ends}."
+
+
 def commit() -> str:
     """Returns the checkout's commit."""
     folder = Path(__file__).parent
@@ -128,23 +154,26 @@ def commit() -> str:
 def main(argv: list[str] | None = None) -> None:
     """Prints the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--compile", default="", metavar="ROW,ROW", help="1.3B on v5e:8x8, ...")
+    parser.add_argument("--compile", default="", metavar="all|ROW,ROW", help="1.3B on v5e:8x8")
     parser.add_argument("--sizes", default=",".join(LADDER), metavar="SIZE,SIZE")
     given = parser.parse_args(argv)
     chosen, sizes = set(filter(None, given.compile.split(","))), given.sizes.split(",")
     if unknown := set(sizes) - set(LADDER):
         raise Refused("--sizes", ", ".join(sorted(unknown)), f"sizes of {', '.join(LADDER)}")
     rows = {f"{size} on {name}": (size, Target.of(name)) for size in sizes for name in DEVICES}
+    chosen = set(rows) if chosen == {"all"} else chosen
     if unknown := chosen - set(rows):
-        raise Refused("--compile", ", ".join(sorted(unknown)), f"rows of {', '.join(rows)}")
+        raise Refused("--compile", ", ".join(sorted(unknown)), f"all, or rows of {', '.join(rows)}")
     found = {name: row(*pair, compiling=name in chosen) for name, pair in rows.items()}
     table = [cells for cells, _ in found.values()]
     shape_of = dict(vocabulary=VOCABULARY, context=CONTEXT, head=HEAD_SIZE)
     print(HEAD.format(commit=commit(), **shape_of) + pipes(pd.DataFrame(table).fillna("–")))
-    print("\nThe costliest instructions of a step that was compiled, nothing hidden:\n")
-    for name, (_, fit) in found.items():
-        if fit is not None and fit.compiled:
-            print(f"- {name}: {costliest(fit)}")
+    compiled = {name: fit for name, (_, fit) in found.items() if fit is not None and fit.compiled}
+    if compiled:
+        print("\nOf rows that were compiled:\n", *summary(compiled), sep="\n")
+        print("\nThe costliest instructions of a step, nothing hidden:\n")
+    for name, fit in compiled.items():
+        print(f"- {name}: {costliest(fit)}")
     if left := [size for size in LADDER if size not in sizes]:
         print(f"\nLeft out: {', '.join(left)} (--sizes).")
     counts = {name: models.count(shape(name)).params_total for name in sizes}

@@ -20,6 +20,8 @@ from scaling.chips.kernels import kernel_flops
 # What costs nothing: names, numbers, and the ends of what was counted at its start.
 FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all")
 FREE += ("partition-id", "replica-id", "optimization-barrier", "domain", "add-dependency")
+# So do a TPU's marks of memory that is still to be written, and of parts that lie together already.
+MARKS = re.compile(r'custom_call_target="(?:AllocateBuffer|ConcatBitcast)"')
 SLICES = ("dynamic-slice", "slice", "gather")
 
 
@@ -95,7 +97,7 @@ class Reader:
         """Counts a computation that runs so often."""
         for instruction in inside:
             kind = instruction.opcode
-            if kind in FREE or kind.endswith(("-done", "-update")):
+            if kind in FREE or kind.endswith(("-done", "-update")) or is_mark(instruction):
                 continue
             if kind == "while":
                 self.loop(inside, instruction, times, top)
@@ -208,6 +210,9 @@ class Reader:
             return sum(reads) + self.writes(called, called.root, instruction.arrays)
         if kind == "copy-start":
             return operands[0] + instruction.arrays[0].moved
+        if kind == "slice-start":  # Of results the last but one is the slice, the first its source.
+            part = instruction.arrays[-2]
+            return min(operands[0], part.bytes) + part.moved
         if kind in SLICES:
             return min(operands[0], written) + written + sum(operands[1:])
         if kind == "dynamic-update-slice":
@@ -277,6 +282,11 @@ class Reader:
                     called = [self.module.called(instruction, name) for name in (*names, "calls")]
                     waiting += [one for one in called if one is not None]
                 waiting += [self.module.computations[name] for name in instruction.branches]
+
+
+def is_mark(instruction: Instruction) -> bool:
+    """Says whether an instruction only tells the compiler something."""
+    return instruction.opcode == "custom-call" and bool(MARKS.search(instruction.rest))
 
 
 def handed_on(instruction: Instruction) -> bool:

@@ -21,22 +21,21 @@ from scaling.train import Program
 # a GPU's without refusing. A TPU's compiler refuses what does not fit; by accounting the same is
 # asked of both.
 MEMORY_SHARE = 0.92
-# Time that a step takes longer, over the time of its products. "full" runs the layers forward once
-# more, a third of forward and backward together; "dots" only what is not a product with parameters
-# or a kernel. In a scan on GPUs that moves fewer bytes than keeping all, so it comes first:
-# by the roofline of what XLA compiles (350M, batches as in docs/scale.md) 170 ms instead of 203 on
-# h100:8. In a loop it moves more: 15.6 ms instead of 15.1 for 20M on an H200, with products of 3.4.
-# So it does on TPUs, where entries cost in proportion to their number and products to that times
-# the width, so that "dots" costs ON_TPU over the width: inside a v5e of v5e:8x8 262 ms instead of
-# 209 at width 1,024 (350M) with products of 102; at 2,048 (1.3B) less than that, 656 instead of the
-# 632 of two micro-batches with products of 371. A micro-batch reads the parameters and adds up the
-# gradients once more: at the 4,096 tokens and more that a device takes at once a few percent, for
-# every doubling; and where the mesh has other axes than `data`, it sends once more along them
-# (`exchange_share`).
+# Time that a step takes longer, over the time of its products, by the roofline of what XLA
+# compiles. "full" runs the layers forward once more, a third of forward and backward together;
+# "dots" only what is not a product with parameters or a kernel. In a scan on GPUs that moves fewer
+# bytes than keeping all, so it comes first: 170 ms instead of 203 on h100:8 (350M, batches as in
+# docs/scale.md). In a loop it moves more: 15.6 ms instead of 15.1 for 20M on an H200, with products
+# of 3.4. On TPUs it moves a little more, and "full" so much less that half of its products are paid
+# for: inside a v5e 148, 153 and 159 ms keeping all, "dots" and "full" (350M, products of 103); 464
+# keeping all in two micro-batches, 483 by "dots" (1.3B, 372); inside a v6e 1,163 by "dots" in two,
+# 1,271 by "full" (7B, 718). A micro-batch reads the parameters and adds up the gradients once more:
+# at the 4,096 tokens and more that a device takes at once a few percent, for every doubling; and
+# where the mesh has other axes than `data`, it sends once more along them (`exchange_share`).
 FORWARD = 0.33
 ON_CUDA = {"dots": 0.0, "full": FORWARD}
 ON_CUDA_LOOPED = {"none": 0.0, "dots": 0.15, "full": 0.15 + FORWARD}
-ON_TPU = 512
+ON_TPU = {"none": 0.0, "dots": 0.05, "full": 0.2}
 ACCUMULATE_COST = 0.03
 LEAST_TOKENS = 4096  # Of a micro-batch on one device; fewer leave its matrix units idle.
 
@@ -74,8 +73,7 @@ def recompute_cost(program: Program) -> dict[str, float]:
     """Returns what each way to recompute costs, in products' time; those that may be chosen."""
     if platform_of(program.mesh) == "cuda":
         return ON_CUDA_LOOPED if program.config.depth <= LOOPED_LAYERS else ON_CUDA
-    dots = ON_TPU / program.config.width
-    return {"none": 0.0, "dots": dots, "full": dots + FORWARD}
+    return ON_TPU
 
 
 def update_share(program: Program) -> float:

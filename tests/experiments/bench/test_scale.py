@@ -34,10 +34,27 @@ def test_rows_that_are_not_compiled_say_so(capsys):
     assert said.startswith("# At scale") and "Sizes: tiny is " in said
 
 
+def test_compiled_rows_say_what_they_miss_and_how_well_memory_was_foretold(monkeypatch, capsys):
+    sizes = dict(arguments=1 << 20, outputs=0, temporaries=0, aliased=0, code=1 << 10)
+    found = {"seconds": 1.0, "overlapped": 0.5, "wire": 1e6, "memory": sizes}
+    found |= {"compile_seconds": 7.0, "costliest": [['dot "jit(advance)/while/body/x"', 0.5]]}
+    monkeypatch.setattr(targeted, "missing", lambda target: None)
+    monkeypatch.setattr(targeted, "result", lambda job: found)
+    monkeypatch.setattr(scale, "AIMED", {"tiny": 50})
+    scale.main(["--compile=all"])
+    said = capsys.readouterr().out
+    assert "- MFU of at least 50 % at tiny: 0 of 2 rows. Missed by: tiny on h100 (0), tiny" in said
+    assert "- Compiled for TPUs in at most 7 CPU-s (tiny on v5e:2x2)." in said
+    over = lambda name: targeted.fitted(scale.need("tiny", Target.of(name)), Target.of(name)).memory
+    ends = [f"{over(name).total / (1 << 20):.2f} (tiny on {name})" for name in ("v5e:2x2", "h100")]
+    assert f"- Memory foretold over XLA's without code: {' to '.join(ends)}." in said
+    assert "- tiny on v5e:2x2: 500 ms dot `while/body/x`" in said
+
+
 def test_a_row_or_a_size_that_there_is_not_is_refused():
     with pytest.raises(Refused, match="--sizes: got huge; accepted: sizes of tiny"):
         scale.main(["--sizes=huge"])
     with pytest.raises(
-        Refused, match="--compile: got tiny on b200; accepted: rows of tiny on h100"
+        Refused, match="--compile: got tiny on b200; accepted: all, or rows of tiny on h100"
     ):
         scale.main(["--compile=tiny on b200"])

@@ -194,6 +194,9 @@ ENTRY %main (a: f32[8], b: f32[16]) -> f32[64] {
   %start = (f32[16]{0:S(1)}, f32[16]{0}, u32[]{:S(2)}) copy-start(%b)
   %done = f32[16]{0:S(1)} copy-done(%start)
   %near = f32[16]{0:S(1)} negate(%done)
+  %room = f32[512]{0} custom-call(), custom_call_target="AllocateBuffer"
+  %part = ((f32[16]{0}), f32[4]{0:S(1)}, s32[]{:S(2)}) slice-start(%b), slice={[4:8]}
+  %taken = f32[4]{0:S(1)} slice-done(%part)
   %x = f32[64]{0:S(1)} fusion(%a), kind=kCustom, calls=%started
   ROOT %y = f32[64]{0:S(1)} fusion(%a), kind=kCustom, calls=%ended
 }
@@ -203,4 +206,5 @@ ENTRY %main (a: f32[8], b: f32[16]) -> f32[64] {
 def test_an_exchange_that_is_split_over_fusions_counts_once_and_near_memory_not_at_all():
     found = account(TPU, make_mesh("data:8"))
     assert [(one.kind, one.wire) for one in found.collectives] == [("all-gather", 32 * 7)]
-    assert found.bytes == 64  # The copy reads 16 numbers; all else is on the chip.
+    # The copy reads 16 numbers and the slice 4; room for more is not written; all else is near.
+    assert found.bytes == 64 + 16
