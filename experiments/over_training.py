@@ -2,7 +2,8 @@
 
 Command    espalier run --config=experiments/over_training.py:cpu
 Cost       cpu: 5 to 7 CPU-minutes; laptop: 45 CPU-minutes;
-           gpu: about an hour on one accelerator; pod: see `espalier plan`
+           gpu: about an hour on one accelerator; pod (to 1.75B) and pod_7b:
+           see `espalier plan --for=DEVICE`
 Compared   Gadre et al. 2024 (arXiv:2403.08540): L = E + (a·M^η + b·M^−η)·C^−η with M tokens per
            parameter and C = 6·params_total·tokens; 104 models on three data sets gave η from
            0.121 to 0.136 (table 2) and predicted runs with 300× the compute within 0.7 %.

@@ -12,7 +12,7 @@ import pytest
 from experiments.command.completion import SHELLS
 from tests.experiments.command.test_main import ROOT, call
 
-PRESETS = ("cpu", "laptop", "gpu", "pod")
+PRESETS = ("cpu", "laptop", "gpu", "pod", "pod_7b")
 
 
 def completed(line: str, shell: str = "bash") -> list[str]:

@@ -86,7 +86,7 @@ def call(capsys, *args) -> tuple[int, str, str]:
             "--profile: got x; accepted: espalier run, launch, not espalier plan",
         ),
         (["run", STUDY, "--profile=gs://x"], "--profile: got gs://x; accepted: a folder on this"),
-        (["plan", f"{STUDY}:huge"], "preset: got huge; accepted: cpu, laptop, gpu, pod"),
+        (["plan", f"{STUDY}:huge"], "preset: got huge; accepted: cpu, laptop, gpu, pod, pod_7b"),
         (
             ["plan", STUDY, "--config.widht=3"],
             "config.widht: got an unknown name; accepted: batch_tokens",
@@ -177,7 +177,7 @@ def test_a_coordinator_at_a_port_that_is_taken_is_refused(capsys):
 def test_a_mistake_leaves_the_process_with_code_two():
     done = espalier("plan", f"{STUDY}:huge")
     assert done.returncode == 2
-    assert done.stderr == "espalier: preset: got huge; accepted: cpu, laptop, gpu, pod\n"
+    assert done.stderr == "espalier: preset: got huge; accepted: cpu, laptop, gpu, pod, pod_7b\n"
 
 
 def test_a_tampered_corpus_is_refused(tmp_path, capsys):
