@@ -42,7 +42,7 @@ def completed(line: str, shell: str = "bash") -> list[str]:
         ("espalier plan --config.widths=(16,) --store=x --config=st", ["stem"]),
         ("espalier launch --on=", ["local", "slurm", "ray", "tpu"]),
         ("espalier plan --config=over_training:", [f"over_training:{p}" for p in PRESETS]),
-        ("espalier plan --config=over-training:p", ["over-training:pod"]),
+        ("espalier plan --config=over-training:p", ["over-training:pod", "over-training:pod_7b"]),
         ("espalier plan --config=nowhere:", []),
         ("espalier plan --config=over_training --config.se", ["--config.seeds="]),
         ("espalier plan --config=over_training:pod --config.vo", ["--config.vocabulary="]),
