@@ -71,7 +71,8 @@ PRESETS = {
         warmup_tokens=50 * 65_536,
     ),
     # The published ladder (table 7) and its arms (section 5.1); tokens, rates and batches are the
-    # table's, so `tokens`, `rates` and `batch_tokens` are not read.
+    # table's, so `tokens`, `rates` and `batch_tokens` are not read. Batches are rounded to 16
+    # sequences, which meshes of up to 16 devices divide.
     "published": dict(
         GPU | COMMON,
         experts=(4, 8, 16, 32, 64, 128, 256),
@@ -139,7 +140,7 @@ def lengths(config, width: int, model: ModelConfig) -> tuple[int, tuple[int, ...
     if config.preset != "published":
         return config.batch_tokens, config.tokens, config.warmup_tokens
     sequences, flops = TABLE_7[width][4:]
-    batch = sequences * config.context
+    batch = 16 * round(sequences / 16) * config.context
     steps = round(flops / leverage_flops(model) / batch)
     return batch, (steps * batch,), round(0.01 * steps) * batch
 

@@ -102,6 +102,14 @@ def state_bytes(recipe: Recipe, mesh: Mesh | AbstractMesh) -> float:
     return float(sum(jax.tree.leaves(parts)))
 
 
+@functools.lru_cache(maxsize=64)
+def gradient_bytes(recipe: Recipe, mesh: Mesh | AbstractMesh) -> float:
+    """Returns the bytes of the gradients on one device, in float32, split as their parameters."""
+    like = shapes(recipe)
+    layout = state_shardings(mesh, recipe.model, like).params
+    return float(sum(array_bytes(like.params[p]) * share(layout[p], mesh) for p in like.moments))
+
+
 def memory(program: Program) -> Memory:
     """Predicts the memory of a program on one device; nothing is compiled.
 
@@ -116,8 +124,7 @@ def memory(program: Program) -> Memory:
     rows = held // program.accumulate
     train = {path: like.params[path] for path in like.moments}
     step = traced(recipe, rows, program.recompute, alone(mesh, config))
-    trained = (array_bytes(x) * share(layout.params[path], mesh) for path, x in train.items())
-    gradients = sum(trained)
+    gradients = gradient_bytes(recipe, mesh)
     sums = gradients if program.accumulate > 1 else 0.0
     # Trained parameters come first, in the order of their paths; so do their gradients.
     split = {i: share(layout.params[path], mesh) for i, path in enumerate(sorted(train))}

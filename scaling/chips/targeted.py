@@ -11,17 +11,17 @@ from scaling.chips.absent import Job, missing, result
 from scaling.chips.devices import Target
 from scaling.chips.estimate import Memory, memory
 from scaling.chips.thrift import MEMORY_SHARE, cost, exchange_share, fitting, products, ways
-from scaling.mesh import absent_mesh, shards
+from scaling.mesh import absent_mesh
 from scaling.plan import Segment
 from scaling.recipe import Recipe
 from scaling.train import Program
 
 # The accounting's own error, up to which a program is compiled all the same to see.
 WORTH_A_TRY = 1.3
-# Meshes are not told apart whose steps differ by less than such a part of their products' time, or
-# such a time: hundreds of exchanges each begin with a delay, which no vendor's page says. The one
-# that splits least comes first.
-TOLD_APART, DELAYS = 0.1, 5e-3
+# Meshes are not told apart from the cheapest whose steps take at most such a part of their
+# products' time longer, or such a time: hundreds of exchanges each begin with a delay, which no
+# vendor's page says. Of these the one that splits least comes first.
+TOLD_APART, DELAYS = 0.05, 5e-3
 MOST_CHIPS = 1 << 14  # Up to which the smallest number that would fit is looked for.
 
 
@@ -179,23 +179,41 @@ def candidates(need: Need, target: Target, spec: str, compiling: bool) -> list[t
     programs are compiled, those that nearly fit by accounting come last.
 
     Raises:
-      Refused: a given mesh that does not divide the program.
+      Refused: a batch that no mesh of so many devices divides, or not the one that is given.
     """
-    most, ranked = MEMORY_SHARE * target.device.memory, []
-    for mesh in [spec] if spec else meshes(need, target.count):
-        try:
-            program = program_on(need, mesh, target)
-        except Refused:
-            if spec:
-                raise
-            continue
+    most, tried = MEMORY_SHARE * target.device.memory, []
+    for mesh, program in divided(need, target, spec):
         program = fitting(program, most) or program
         found = memory(program)
         if found.at_once <= most * (WORTH_A_TRY if compiling else 1):
-            apart = max(TOLD_APART, DELAYS / products(program, target.device))
-            rank = found.at_once > most, round(cost(program) / apart)
-            ranked.append((rank, (mesh, program, found)))
-    return [one for _, one in sorted(ranked, key=lambda pair: pair[0])]
+            tried.append((found.at_once > most, cost(program), (mesh, program, found)))
+    within = [spent for over, spent, _ in tried if not over]
+    alike = min(within, default=0.0) + apart(need, target)
+    ranked = sorted(tried, key=lambda one: (one[0], max(one[1], alike)))
+    return [one for *_, one in ranked]
+
+
+def apart(need: Need, target: Target) -> float:
+    """Returns by how much meshes' costs have to differ, over their products' time."""
+    least = need.flops_step / (target.device.peak * target.count)
+    return max(TOLD_APART, DELAYS / least)
+
+
+def divided(need: Need, target: Target, spec: str) -> list[tuple[str, Program]]:
+    """Returns the meshes that divide a batch, or the one that is given, with the program on each.
+
+    Raises:
+      Refused: as `program_on` says it of the first, where none does.
+    """
+    found, refused = [], None
+    for mesh in [spec] if spec else meshes(need, target.count):
+        try:
+            found.append((mesh, program_on(need, mesh, target)))
+        except Refused as error:
+            refused = refused or error
+    if refused and not found:
+        raise refused
+    return found
 
 
 def no_fit(need: Need, target: Target, spec: str) -> Refused:
@@ -205,25 +223,29 @@ def no_fit(need: Need, target: Target, spec: str) -> Refused:
     got += f" on mesh {spec}" if spec else ""
     chips = smallest(need, target)
     if chips is None:
-        accepted = "a smaller batch or model: it fits on no number of chips, by accounting"
+        sequences = need.batch_tokens // model.context
+        accepted = "a smaller model, or another batch: by accounting it fits on no number of chips "
+        accepted += f"that divides {sequences} sequences"
     else:
         accepted = f"{target.device.name} with {chips} chips or more, by accounting"
     return Refused("--for", got, accepted)
 
 
 def smallest(need: Need, target: Target) -> int | None:
-    """Returns the smallest power of two of chips on which a program fits by accounting."""
+    """Returns the smallest number of chips on which a program fits by accounting.
+
+    It is a power of two, or on GPUs a multiple of eight.
+    """
     device, each = target.device, target.count // target.chips
-    chips = 1
-    while chips <= MOST_CHIPS:
-        count = chips * each
-        for spec in meshes(need, count):
-            mesh = absent_mesh(spec, count, device.kinds[0], device.platform)
-            if (need.batch_tokens // need.recipe.model.context) % shards(mesh):
-                break
+    sequences = need.batch_tokens // need.recipe.model.context
+    for chips in range(1, min(MOST_CHIPS, sequences // each) + 1):
+        there = chips & (chips - 1) == 0 or not device.grid and chips % 8 == 0
+        if not there or sequences % (chips * each):
+            continue
+        for spec in meshes(need, chips * each):
+            mesh = absent_mesh(spec, chips * each, device.kinds[0], device.platform)
             program = Program(recipe=need.recipe, batch_tokens=need.batch_tokens, mesh=mesh)
             *_, least = ways(program)  # The way that takes the most time, and the least memory.
             if memory(least).at_once <= MEMORY_SHARE * device.memory:
                 return chips
-        chips *= 2
     return None

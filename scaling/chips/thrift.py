@@ -12,9 +12,17 @@ from jax.sharding import Mesh
 import models
 from models.transformer import LOOPED_LAYERS
 from scaling.chips.devices import Device, of_kind
-from scaling.chips.estimate import kind_of, memory, platform_of, state_bytes, wire
+from scaling.chips.estimate import (
+    gradient_bytes,
+    kind_of,
+    memory,
+    platform_of,
+    state_bytes,
+    wire,
+)
 from scaling.mesh import shards
 from scaling.recipe import Recipe
+from scaling.stacks import runs
 from scaling.train import Program
 
 # Of a device's memory. The rest is the CUDA context's, collectives' and what fragments: XLA fills
@@ -79,12 +87,15 @@ def recompute_cost(program: Program) -> dict[str, float]:
 def update_share(program: Program) -> float:
     """Returns the seconds in which a step reads and writes the whole state, over its products'.
 
-    At few tokens a device it is what a mesh that splits the state saves. 0 of unknown devices.
+    Where layers are scanned, stacks of gradients are made of zeros, written, and read for their
+    norm and by the optimizer, and parameters are read to be converted. At few tokens a device it is
+    what a mesh that splits the state saves. 0 of unknown devices.
     """
-    device = of_kind(kind_of(program.mesh))
+    recipe, mesh, device = program.recipe, program.mesh, of_kind(kind_of(program.mesh))
     if device is None:
         return 0.0
-    passed = 2 * state_bytes(program.recipe, program.mesh)
+    passed = 2 * state_bytes(recipe, mesh)
+    passed += 5 * gradient_bytes(recipe, mesh) if runs(recipe.model) else 0.0
     return passed / device.bandwidth / products(program, device)
 
 
