@@ -1,22 +1,20 @@
 """How much dense compute is a mixture of experts worth, by activation ratio and granularity?
 
 Command    espalier run --config=experiments/moe_leverage.py:cpu
-Cost       cpu: 11 CPU-minutes; gpu: 2e18 FLOPs, about four hours on one accelerator (estimated,
+Cost       cpu: 13 CPU-minutes; gpu: 2e18 FLOPs, about four hours on one accelerator (estimated,
            not run); published: see `espalier plan` (needs a corpus, --config.corpus=NAME)
 Compared   Tian et al. 2025 (arXiv:2507.17702, eq. 8, table 2): leverage EL = C_dense/C_moe at equal
            loss is Â^(a + d·log10 C + γ(log2 G)² + β·log2 G), Â = A + 0.0163, with a = 1.23,
            d = −0.0761, γ = 0.0167, β = −0.117, fitted on 1e18–6e20 FLOPs: more leverage with
            fewer active experts and more compute, most at G near 11; EL < 1 below 7e14 (G = 2).
-Answer     `cpu`, 1.5e10–1.9e11 FLOPs: EL is 0.9–1.2 at the lowest compute, where no interval leaves
-           out 1, and 1.3–2.2 at the highest, all six above 1; the published law gives 0.45–0.88 and
-           rises slower. Fewer active experts help down to A = 0.18 (at 0.09 capacity drops an
-           eighth of the assignments); G of 2 to 8 are not told apart. One or two seeds; efficient
-           runs are mostly the longest of their width, so longer ladders may move both sides.
-           These figures were made when evaluation dropped tokens as training does; it drops none
-           now. Of 29 of the 88 runs made again, training losses are the same to the bit and so are
-           held-out losses of dense models and of A = 0.6; without drops held-out loss is lower by
-           0.0046 on average at A = 0.18, G = 2 (0.0020 to 0.0076, 8 runs) and by 0.0020 at A = 0.33
-           (-0.0004 to 0.0034, 6 runs): the EL above of sparse arms is a little too low.
+Answer     `cpu`, 1.5e10–1.9e11 FLOPs: EL is 0.9–1.1 at the lowest compute, where no interval leaves
+           out 1, and 1.4–2.3 at the highest, all six above 1; the published law gives 0.45–0.88 and
+           rises slower. Fewer active experts help down to A = 0.18; 0.09, whose training drops an
+           eighth of the assignments, is not told apart from it, nor are G of 2 to 8. One or two
+           seeds; efficient runs are mostly the longest of their width, so longer ladders may move
+           both sides. Evaluation drops no tokens; when it did, as training does, held-out loss
+           was higher by 0.002 (A = 0.33) to 0.007 (A = 0.09) on average and by 0.015 at most, and
+           EL at the highest compute was 1.5–2.2 in place of 1.6–2.3.
 """
 
 import itertools
