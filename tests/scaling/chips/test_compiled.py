@@ -18,7 +18,6 @@ from scaling.mesh import make_mesh
 from scaling.train import Program
 from tests.corpora import model, recipe, tokenformer
 from tests.scaling.chips import old_loss
-from tests.tiers import mostly
 from tests.zoo import CONFIGS
 
 BATCH = 2048
@@ -40,7 +39,6 @@ OTHERS = {
     "expert:4,data:2": ("experts_bias", "documents"),
 }
 CASES = [(name, spec) for spec in MESHES for name in (*MODELS, *OTHERS[spec])]
-FEW = (("baseline", "fsdp:4,data:2"), ("experts", "expert:4,data:2"))
 
 
 def program(config: ModelConfig, spec: str) -> Program:
@@ -68,7 +66,7 @@ def uncached():
     compilation_cache.reset_cache()
 
 
-@pytest.mark.parametrize(("name", "spec"), mostly(CASES, FEW))
+@pytest.mark.parametrize(("name", "spec"), CASES)
 def test_a_mesh_divides_the_work_and_sends_what_it_must(name, spec, capfd, uncached):
     config = MODELS.get(name) or CONFIGS[name]
     found = compiled(config, spec)
