@@ -29,6 +29,7 @@ FUSED = frozenset(
         "squeeze stop_gradient sub tan tanh transpose unstack xor "
     ).split()
 )
+ALSO = {"cuda": ("concatenate",)}  # As in rotary positions.
 # What only says how an array lies; its operand's bytes serve as they are.
 LAYOUT = ("reshape", "transpose", "squeeze", "expand_dims", "name", "copy_p", "pvary")
 # Who reads arrays from memory alone, so that operands which were computed element by element are
@@ -92,7 +93,7 @@ class Trace:
             inner = inside(step)
             if inner is not None and step.primitive.name in INLINED:
                 self.inline(step, inner)
-            elif step.primitive.name in FUSED:
+            elif step.primitive.name in FUSED or step.primitive.name in ALSO.get(self.platform, ()):
                 self.fuse(step)
             else:
                 if self.platform == "cuda" or step.primitive.name in LOOPS:
@@ -119,6 +120,10 @@ class Trace:
             self.shares[var] = self.share((atom,))
             self.alias(var, atom)
         self.run(inner)
+        for var, atom in zip(inner.invars, given, strict=True):
+            if var in self.plain and not isinstance(atom, Literal):  # Written there: it lies here.
+                self.sources[atom], self.shares[atom] = self.of(var), self.share((var,))
+                self.plain.add(atom)
         for var, atom in zip(step.outvars, inner.outvars, strict=True):
             self.sources[var] = self.of(atom)
             self.shares[var] = self.share((atom,))

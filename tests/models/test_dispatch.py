@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models import Experts, loss, skeleton
+from models import Experts, dispatch, loss, skeleton
 from models.dispatch import COMPUTE, pick, rows_at
 from models.experts import BACK_ENDS
 from models.routing import route
@@ -67,6 +67,22 @@ def test_back_ends_on_a_mesh_give_the_loss_and_gradient_of_one_device(name):
     np.testing.assert_allclose(many, one, rtol=1e-6)
     for path, value in ours.items():
         np.testing.assert_allclose(theirs[path], value, rtol=1e-3, atol=1e-6, err_msg=path)
+
+
+def test_gpus_multiply_blocks_of_rows_and_tpus_ragged_groups(monkeypatch):
+    config = model(depth=1, feed_forward=Experts(4, 2, 1, granularity=4.0, back_end="ragged"))
+    windows = jnp.zeros((2, config.context + 1), jnp.int32)
+    params, buffers = skeleton(config).initialise(0)
+    trace = lambda: str(jax.make_jaxpr(lambda p: loss(config, p, buffers, windows)[0])(params))
+    monkeypatch.setattr(dispatch, "platform", lambda: "cuda")
+    assert "ragged_dot" not in trace()
+    grad = jax.grad(lambda p: loss(config, p, buffers, windows)[0])
+    blocks = grad(params)
+    monkeypatch.setattr(dispatch, "platform", lambda: "tpu")
+    assert "ragged_dot" in trace()
+    monkeypatch.setattr(dispatch, "platform", lambda: "cpu")
+    for path, expected in grad(params).items():
+        np.testing.assert_allclose(blocks[path], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_router_learns_only_through_gates_and_the_bias_not_at_all():

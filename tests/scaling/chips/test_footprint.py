@@ -71,6 +71,17 @@ def test_what_a_loops_body_needs_is_in_a_memory_of_its_own_as_far_as_that_goes()
     assert of(lambda x: x @ x, near=ONE) == 1
 
 
+def test_what_a_call_writes_lies_there_for_the_next_one():
+    twice = jax.jit(lambda x: x @ x)
+    both = lambda x: (lambda y: twice(y) + twice(y))(jnp.tanh(x @ x))
+    assert of(both, platform="cuda") == 3  # The factor, which both read, and two products.
+
+
+def test_gpus_put_together_what_is_read_from_its_parts():
+    parts = lambda x: (lambda y: jnp.concatenate([y[:32] * 2, y[32:]]))(x @ x)
+    assert (of(parts, platform="cuda"), of(parts, platform="tpu")) == (1, 2)
+
+
 def test_results_that_are_split_over_devices_count_for_their_part():
     two = lambda x: (x @ x, (x + 1) @ x)
     assert of(two) == 2
