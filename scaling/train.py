@@ -32,8 +32,8 @@ WINDOW_TYPE = np.int32
 DISPATCH_TOKENS = 1 << 21
 
 # A TPU's compiler would multiply by each device's part of a matrix as it comes, and read all
-# activations anew for each part: 7B on v5e:8x8 at fsdp:32,data:2 in 17.7 s a step, by the roofline
-# of what it compiles. Where matrices of less than so many MiB are put together first: in 11.3 s.
+# activations anew for each part: 7B on v5e:8x8 at fsdp:32,data:2 in 17.8 s a step, by the roofline
+# of what it compiles. Where matrices of less than so many MiB are put together first: in 11.2 s.
 OPTIONS = {"tpu": {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}}
 
 
