@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from models import Experts, skeleton
-from scaling.chips.estimate import converted, memory, wire
+from scaling.chips.estimate import converted, memory, near, wire
 from scaling.mesh import absent_mesh, state_shardings
 from scaling.stacks import shapes
 from scaling.state import abstract, array_bytes
@@ -63,6 +63,13 @@ def test_stacks_on_tpus_are_counted_as_xla_counts_them_and_fit_by_what_is_there_
     layout = state_shardings(there.mesh, config, shapes(there.recipe)).params
     assert converted(there, layout) == 2 * sum(leaf.size for leaf in matrices) / 8
     assert converted(program("fsdp:8", model(depth=13)), layout) == 0
+
+
+def test_a_chunk_of_logits_lies_near_on_tpus_but_not_beside_experts():
+    experts = model(feed_forward=Experts(8, 2, 1, granularity=4.0))
+    of = lambda config, kind: near(program("data:8", config, kind=kind))
+    assert of(model(), TPU) == 112 * 2**20
+    assert of(experts, TPU) == of(model(), ("cpu", "cpu")) == 0
 
 
 def test_tokens_go_to_their_experts_and_back():
