@@ -38,6 +38,15 @@ from fitting import figures as draw
 from scaling import labelled, per_width
 
 COMMON = dict(tasks="")
+POD = dict(
+    GPU | COMMON,
+    context=2048,
+    evaluation_tokens=1_048_576,
+    corpus="",
+    vocabulary=32_768,
+    mixture="code=1",
+    repeat=False,
+)
 # `seeds` are the numbers of seeds by width; the last one holds for further widths.
 # Token counts are powers of two of 250 steps, so that 20 % of each is a whole number of steps.
 # The `cpu` grid was chosen after seeing held-out errors, so its own error is no fresh test. Worst
@@ -71,32 +80,20 @@ PRESETS = {
         mixture="code=0.25,docs=0.25,headers=0.25,tests=0.25",
     ),
     "pod": dict(
-        GPU | COMMON,
+        POD,
         widths=(512, 768, 1024, 1536, 2048),
         tokens=(2_097_152_000, 4_194_304_000, 8_388_608_000, 16_777_216_000),
         seeds=(2, 1, 1, 1, 1),
         batch_tokens=524_288,
-        context=2048,
         warmup_tokens=1000 * 524_288,
-        evaluation_tokens=1_048_576,
-        corpus="",
-        vocabulary=32_768,
-        mixture="code=1",
-        repeat=False,
     ),
     "pod_7b": dict(
-        GPU | COMMON,
+        POD,
         widths=(1024, 1536, 2048, 2560, 3328),
         tokens=(8_388_608_000, 16_777_216_000, 33_554_432_000, 67_108_864_000, 134_217_728_000),
         seeds=(1,),
         batch_tokens=2_097_152,
-        context=2048,
         warmup_tokens=1000 * 2_097_152,
-        evaluation_tokens=1_048_576,
-        corpus="",
-        vocabulary=32_768,
-        mixture="code=1",
-        repeat=False,
     ),
 }
 get_config = configured(PRESETS)

@@ -48,7 +48,7 @@ class LearnedEmbedding(nnx.Module):
 
     def __call__(self, tokens: Int[Array, "B L"], dtype: jnp.dtype) -> Float[Array, "B L D"]:
         # Rows are taken before they are rounded: gradients of a repeated token add in float32.
-        return rows(self.table[...], tokens).astype(dtype)
+        return looked_up(self.table[...], tokens).astype(dtype)
 
     @staticmethod
     def count(config: ModelConfig) -> Count:
@@ -58,7 +58,7 @@ class LearnedEmbedding(nnx.Module):
         return Count(params, params, 0 if config.tied else params)
 
 
-def rows(table: Float[Array, "V D"], tokens: Int[Array, "B L"]) -> Float[Array, "B L D"]:
+def looked_up(table: Float[Array, "V D"], tokens: Int[Array, "B L"]) -> Float[Array, "B L D"]:
     """Looks up each token's row.
 
     On a mesh every device looks its own sequences' rows up in the whole table, which is gathered,

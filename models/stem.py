@@ -12,9 +12,10 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from models.config import ModelConfig, Settings
+from models.embeddings import looked_up
 from models.feed_forward import residual
 from models.parts import Count, Group, normal, parameter, project
-from models.placement import by_device, gathered, split_axes
+from models.placement import by_device, split_axes
 from refused import Refused
 
 # Every so many layers from the second on. The released code's default is all but the first, its
@@ -124,10 +125,8 @@ def exchanged(table: Float[Array, "V F"], tokens: Int[Array, "B L"]) -> Float[Ar
     table whose width the axis does not divide (`scaling.mesh.fsdp_dimension`) is gathered.
     """
     axes = split_axes()
-    if "fsdp" not in axes:
-        return jnp.take(table, tokens, axis=0)
-    if table.shape[1] % jax.sharding.get_abstract_mesh().shape["fsdp"]:
-        return jnp.take(gathered(table), tokens, axis=0)
+    if "fsdp" not in axes or table.shape[1] % jax.sharding.get_abstract_mesh().shape["fsdp"]:
+        return looked_up(table, tokens)
 
     def own(table, tokens):
         tokens = jax.lax.all_gather(tokens, "fsdp", tiled=True)

@@ -132,8 +132,8 @@ def summary(found: dict[str, Fit]) -> Iterator[str]:
         met = f"{len(aimed) - len(short)} of {len(aimed)} rows"
         yield f"- MFU of at least {bars}: {met}. Missed by: {missed}."
     spent = lambda fit: fit.compiled["compile_seconds"]
-    for kind, grid in (("TPUs", True), ("GPUs", False)):
-        some = {name: fit for name, fit in found.items() if bool(fit.target.device.grid) == grid}
+    for kind, platform in (("TPUs", "tpu"), ("GPUs", "cuda")):
+        some = {name: fit for name, fit in found.items() if fit.target.device.platform == platform}
         if some:
             slowest = max(some, key=lambda name: spent(some[name]))
             yield f"- Compiled for {kind} in at most {spent(some[slowest]):.0f} CPU-s ({slowest})."

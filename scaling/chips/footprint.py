@@ -14,9 +14,8 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 # An elementwise result is kept where what it is computed from takes more than so many times its
 # bytes. On accelerators two factors of a gated unit do not, a residual stream and all that was
 # added to it does; XLA's CPU back end keeps all but what is spread out from less. Foretold over
-# what XLA takes, with state (baseline, bfloat16): an H200 at 20M 0.89, scanned 350M 1.07, 7B 1.03;
-# a TPU v5e at 52M in a loop over layers 0.99, scanned with what `estimate.memory` adds there 350M
-# 1.01 and 1.3B 1.06; a CPU at width 64 0.98.
+# what XLA takes, with state (baseline, bfloat16): an H200 at 20M 1.07, scanned 350M 1.06, 7B 1.02;
+# TPUs by docs/scale.md 0.94 to 1.15; a CPU at width 64 0.98.
 KEPT_ABOVE = {"tpu": 2.0, "cuda": 2.0, "cpu": 0.99}
 
 FUSED = frozenset(

@@ -182,21 +182,16 @@ def candidates(need: Need, target: Target, spec: str, compiling: bool) -> list[t
       Refused: a batch that no mesh of so many devices divides, or not the one that is given.
     """
     most, tried = MEMORY_SHARE * target.device.memory, []
-    for mesh, program in divided(need, target, spec):
+    for mesh, program in (programs := divided(need, target, spec)):
         program = fitting(program, most) or program
         found = memory(program)
         if found.at_once <= most * (WORTH_A_TRY if compiling else 1):
             tried.append((found.at_once > most, cost(program), (mesh, program, found)))
     within = [spent for over, spent, _ in tried if not over]
-    alike = min(within, default=0.0) + apart(need, target)
+    least = products(programs[0][1], target.device)
+    alike = min(within, default=0.0) + max(TOLD_APART, DELAYS / least)
     ranked = sorted(tried, key=lambda one: (one[0], max(one[1], alike)))
     return [one for *_, one in ranked]
-
-
-def apart(need: Need, target: Target) -> float:
-    """Returns by how much meshes' costs have to differ, over their products' time."""
-    least = need.flops_step / (target.device.peak * target.count)
-    return max(TOLD_APART, DELAYS / least)
 
 
 def divided(need: Need, target: Target, spec: str) -> list[tuple[str, Program]]:

@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import models
 from models import skeleton
-from models.embeddings import cross_entropy, rows
+from models.embeddings import cross_entropy, looked_up
 from scaling import make_mesh
 from scaling.mesh import batched, replicated
 from tests.tiers import mostly
@@ -79,7 +79,7 @@ def test_each_device_looks_its_own_tokens_up_and_sums_their_gradient(spec):
     table = rng.standard_normal((VOCABULARY, WIDTH), np.float32)
     weights = rng.standard_normal((*ROWS, WIDTH), np.float32)
     tokens = inputs()[2] % 4  # Each stands in many sequences.
-    total = lambda table, tokens, weights: jnp.sum(rows(table, tokens) * weights)
+    total = lambda table, tokens, weights: jnp.sum(looked_up(table, tokens) * weights)
     both = jax.jit(jax.value_and_grad(total))
     split = NamedSharding(mesh, PartitionSpec(None, "fsdp"))
     where = (split, batched(mesh, 2, 0), batched(mesh, 3, 0))

@@ -55,7 +55,6 @@ def test_stacks_on_tpus_are_counted_as_xla_counts_them_and_fit_by_what_is_there_
     gradients = array_bytes(abstract(there.recipe).params)
     inputs = 2 * 13 * (256 // 8) * config.width  # Of all layers, of a device's tokens.
     assert gradients / 8 < memory(there).again - inputs < gradients / 7
-    assert memory(there).total == memory(there).at_once + memory(there).again
     assert memory(here).total == memory(here).at_once
     micro = memory(replace(program("fsdp:8", config, 512, TPU), accumulate=2))
     assert micro.again - inputs == 2 * (memory(there).again - inputs)
