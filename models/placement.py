@@ -74,11 +74,6 @@ def along_batch(x: Array) -> Array:
     return along(x, BATCH_AXES)
 
 
-def gathered(x: Array) -> Array:
-    """Has every device hold the whole of an array that is split."""
-    return constrained(x)
-
-
 def constrained(x: Array, *split) -> Array:
     """Lays the leading dimensions out as said, and the others whole, unless there is one device."""
     mesh = jax.sharding.get_abstract_mesh()

@@ -10,7 +10,7 @@ from models.placement import (
     along,
     along_batch,
     by_device,
-    gathered,
+    constrained,
     mean_of_devices,
     platform,
     split_axes,
@@ -41,13 +41,13 @@ def test_without_a_mesh_it_is_that_of_the_process():
 
 def test_arrays_are_split_where_there_is_a_mesh():
     x = np.zeros((8, 4), np.float32)
-    assert along(x, "expert") is x and along_batch(x) is x and gathered(x) is x
+    assert along(x, "expert") is x and along_batch(x) is x
     with jax.set_mesh(make_mesh("data:2,expert:4")):
         split = jax.jit(along_batch)(x)
         assert {s.data.shape for s in split.addressable_shards} == {(1, 4)}
         split = jax.jit(lambda x: along(x, "expert", ("data", "fsdp")))(x)
         assert {s.data.shape for s in split.addressable_shards} == {(2, 2)}
-        assert jax.jit(gathered)(split).is_fully_replicated
+        assert jax.jit(constrained)(split).is_fully_replicated
     assert BATCH_AXES == ("data", "fsdp", "expert")
 
 
@@ -55,7 +55,7 @@ def test_a_device_that_runs_by_itself_lays_nothing_out_and_knows_the_mean():
     x = np.arange(8, dtype=np.float32)[:, None]
 
     def own(x):
-        assert split_axes() == () and along_batch(x) is gathered(x) is x
+        assert split_axes() == () and along_batch(x) is x
         return x - mean_of_devices(x)
 
     with jax.set_mesh(make_mesh("data:2,expert:4")):
